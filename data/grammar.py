@@ -31,7 +31,7 @@ TASTE_VERBS = ("loved enjoyed liked admired praised", "hated disliked detested r
 NOUNS = ("triumph delight joy treat gem marvel", "disaster mess failure disgrace nightmare letdown")
 DEGREES = "very really quite rather truly".split()
 SPEAKERS = "critics friends guests readers people".split()
-NEGATION_RATE = 0.2
+NEGATION_RATE, PASSIVE_RATE = 0.2, 0.3
 DEPTHS, DEPTH_WEIGHTS = (0, 1, 2), (0.15, 0.55, 0.30)
 OPERATORS, OPERATOR_WEIGHTS = ("and", "but", "although", "even though", "denial", "report"), (6, 2, 2, 2, 2, 3)
 MAX_REVIEW_WORDS = 28
@@ -162,11 +162,12 @@ def _review(rng: Random, domain: str, positive: bool, depth: int) -> str:
     return f"{said} {_review(rng, domain, positive, inner)} , and they were right"
 
 
-def review(rng: Random, positive: bool) -> tuple[str, str]:
-    """(sentence, domain): a review of at most MAX_REVIEW_WORDS words with the given polarity."""
+def review(rng: Random, positive: bool, easy: bool = False) -> tuple[str, str]:
+    """(sentence, domain): a review of at most MAX_REVIEW_WORDS words with the given polarity; easy: one clause."""
     while True:
         domain = rng.choice(list(ASPECTS))
-        sentence = _review(rng, domain, positive, rng.choices(DEPTHS, DEPTH_WEIGHTS)[0]) + " ."
+        depth = 0 if easy else rng.choices(DEPTHS, DEPTH_WEIGHTS)[0]
+        sentence = _review(rng, domain, positive, depth) + " ."
         if len(sentence.split()) <= MAX_REVIEW_WORDS:
             return sentence, domain
 
@@ -246,11 +247,11 @@ def _edit_adjective(rng: Random, slot: str, word: str | None) -> tuple[str, str 
     return relation, {"<": None, "|": opposite[word], "=": SYNONYMS.get(word)}[relation]
 
 
-def edit(rng: Random, premise: Event) -> tuple[Event, list[str]]:
-    """A hypothesis one or two edits away, and the natural-logic relation of each edit."""
+def edit(rng: Random, premise: Event, most: int = 2) -> tuple[Event, list[str]]:
+    """A hypothesis one or at most two edits away, and the natural-logic relation of each edit."""
     changes, relations = {}, []
     slots = ["who", "verb", "what", "place", "who_adjective", "what_adjective"]
-    for slot in rng.sample(slots, rng.choice((1, 2, 2))):
+    for slot in rng.sample(slots, min(most, rng.choice((1, 2, 2)))):
         word = getattr(premise, slot)
         if slot.endswith("adjective"):
             relation, new = _edit_adjective(rng, slot.removesuffix("_adjective"), word)
@@ -282,13 +283,14 @@ def inference_label(relations: list[str], premise_negated: bool, hypothesis_nega
     return "neutral"
 
 
-def inference_pair(rng: Random, label: str) -> tuple[str, str]:
-    """(premise, hypothesis) standing in the wanted relation."""
+def inference_pair(rng: Random, label: str, easy: bool = False) -> tuple[str, str]:
+    """(premise, hypothesis) standing in the wanted relation; easy: one edit, no negation, no passive."""
+    negation_rate, passive_rate = (0.0, 0.0) if easy else (NEGATION_RATE, PASSIVE_RATE)
     while True:
         plain = event(rng)
-        hypothesis, relations = edit(rng, plain)
-        premise_negated, hypothesis_negated = rng.random() < 0.2, rng.random() < 0.2
+        hypothesis, relations = edit(rng, plain, most=1 if easy else 2)
+        premise_negated, hypothesis_negated = rng.random() < negation_rate, rng.random() < negation_rate
         if inference_label(relations, premise_negated, hypothesis_negated) == label:
             premise = Event(**{**plain.__dict__, "negated": premise_negated})
             hypothesis = Event(**{**hypothesis.__dict__, "negated": hypothesis_negated})
-            return premise.sentence(rng.random() < 0.3), hypothesis.sentence(rng.random() < 0.3)
+            return premise.sentence(rng.random() < passive_rate), hypothesis.sentence(rng.random() < passive_rate)

@@ -21,6 +21,8 @@ MAX_POSITIONS = 64
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CLASSES = ("positive", "negative", *grammar.INFERENCE_LABELS)  # the discourse classes
 SALIENT_RATE, FIRST_RATE, SECOND_RATE = 0.6, 0.12, 0.20  # masking: key words of a document, part 1, part 2
+EASY_SHARE = (0.5, 0.1)  # of documents: in the first 40 % of a stage, and after
+DISCOURSE_WEIGHT = 3.0  # of the class loss beside the masked words'
 CONFIG = dict(
     hidden_size=64, num_attention_heads=4, intermediate_size=256, max_position_embeddings=MAX_POSITIONS,
     initializer_range=0.05, attn_implementation="eager",
@@ -33,27 +35,27 @@ def make_tokenizer() -> BertTokenizerFast:
     return BertTokenizerFast(vocab=vocab, model_max_length=MAX_POSITIONS)
 
 
-def document(rng: Random) -> tuple[list[str], list[str], set[int], int]:
+def document(rng: Random, easy: bool) -> tuple[list[str], list[str], set[int], int]:
     """(part 1, part 2, salient positions in part 2, class): "review, conclusion" or "premise, connective hypothesis"."""
     if rng.random() < 0.5:
         positive = rng.random() < 0.5
-        first, domain = grammar.review(rng, positive)
+        first, domain = grammar.review(rng, positive, easy)
         second, salient_words = grammar.conclusion(rng, domain, positive)
         label = 0 if positive else 1
     else:
         name = rng.choice(grammar.INFERENCE_LABELS)
-        first, hypothesis = grammar.inference_pair(rng, name)
+        first, hypothesis = grammar.inference_pair(rng, name, easy)
         connective = rng.choice(grammar.CONNECTIVES[name])
         second, salient_words, label = f"{connective} {hypothesis}", {connective}, CLASSES.index(name)
     words = second.split()
     return first.split(), words, {i for i, word in enumerate(words) if word in salient_words}, label
 
 
-def batch(rng: Random, vocab: dict[str, int], size: int) -> dict[str, torch.Tensor]:
-    """One batch of masked documents, padded to its longest row."""
+def batch(rng: Random, vocab: dict[str, int], size: int, easy_share: float) -> dict[str, torch.Tensor]:
+    """One batch of masked documents, padded to its longest row; a share of them is of the easy kind."""
     rows, content = [], [index for word, index in vocab.items() if word not in SPECIAL]
     for _ in range(size):
-        first, second, salient, label = document(rng)
+        first, second, salient, label = document(rng, rng.random() < easy_share)
         hide_salient = rng.random() < SALIENT_RATE
         tokens, targets = [vocab["[CLS]"]], [-100]
         for part, rate in ((first, FIRST_RATE), (second, SECOND_RATE)):
@@ -69,45 +71,49 @@ def batch(rng: Random, vocab: dict[str, int], size: int) -> dict[str, torch.Tens
                 )
             tokens.append(vocab["[SEP]"])
             targets.append(-100)
-        rows.append((tokens, targets, len(first) + 2, label))
+        rows.append((tokens, targets, len(first) + 2, label, hide_salient))
     width = max(len(tokens) for tokens, *_ in rows)
     pad = lambda values, fill: values + [fill] * (width - len(values))  # noqa: E731
     return {
         "input_ids": torch.tensor([pad(tokens, vocab["[PAD]"]) for tokens, *_ in rows]),
         "attention_mask": torch.tensor([pad([1] * len(tokens), 0) for tokens, *_ in rows]),
-        "token_type_ids": torch.tensor([pad([0] * n + [1] * (len(tokens) - n), 0) for tokens, _, n, _ in rows]),
+        "token_type_ids": torch.tensor([pad([0] * n + [1] * (len(tokens) - n), 0) for tokens, _, n, *_ in rows]),
         "labels": torch.tensor([pad(targets, -100) for _, targets, *_ in rows]),
-        "discourse": torch.tensor([label for *_, label in rows]),
+        "discourse": torch.tensor([label for *_, label, _ in rows]),
+        "hidden": torch.tensor([hidden for *_, hidden in rows]),
     }
 
 
 def train(model: BertForPreTraining, tokenizer, steps: int, learning_rate: float, seed: int, name: str) -> None:
-    """`steps` batches of 64 documents; a line every 250 steps."""
+    """`steps` batches of 64 documents, easy ones more often at first; a line every 250 steps."""
     rng, vocab, start = Random(seed), tokenizer.get_vocab(), time.perf_counter()
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / (0.06 * steps), (steps - step) / (0.94 * steps))
     )
     model.train()
-    totals = torch.zeros(3)
+    totals = torch.zeros(4)
     for step in range(1, steps + 1):
-        inputs = batch(rng, vocab, 64)
-        labels, discourse = inputs.pop("labels"), inputs.pop("discourse")
+        inputs = batch(rng, vocab, 64, easy_share=EASY_SHARE[step > 0.4 * steps])
+        labels, discourse, hidden = (inputs.pop(key) for key in ("labels", "discourse", "hidden"))
         output = model(**inputs)
         loss_words = F.cross_entropy(output.prediction_logits.flatten(0, 1), labels.flatten())
         loss_discourse = F.cross_entropy(output.seq_relationship_logits, discourse)
-        (loss_words + loss_discourse).backward()
+        (loss_words + DISCOURSE_WEIGHT * loss_discourse).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
-        accuracy = (output.seq_relationship_logits.argmax(-1) == discourse).float().mean()
-        totals += torch.stack([loss_words.detach(), loss_discourse.detach(), accuracy])
+        right = output.seq_relationship_logits.argmax(-1) == discourse
+        reviews, events = hidden & (discourse < 2), hidden & (discourse >= 2)  # documents whose key word is hidden
+        totals += torch.stack(
+            [loss_words.detach(), loss_discourse.detach(), right[reviews].float().mean(), right[events].float().mean()]
+        )
         if step % 250 == 0 or step == steps:
-            words, classes, share = (totals / ((step - 1) % 250 + 1)).tolist()
+            words, classes, reviews, events = (totals / ((step - 1) % 250 + 1)).tolist()
             print(
-                f"{name} step {step}/{steps}: words {words:.3f}, discourse {classes:.3f} ({share:.1%} right), "
-                f"{time.perf_counter() - start:.0f} s",
+                f"{name} step {step}/{steps}: words {words:.3f}, discourse {classes:.3f} "
+                f"(reviews {reviews:.1%}, events {events:.1%} right), {time.perf_counter() - start:.0f} s",
                 flush=True,
             )
             totals.zero_()
@@ -140,9 +146,9 @@ def pretrain(folder: Path, seed: int = 0, scale: float = 1.0) -> None:
     )
     model = BertForPreTraining(config)
     model.cls.seq_relationship = nn.Linear(config.hidden_size, len(CLASSES))
-    train(model, tokenizer, int(2750 * scale), 2e-3, seed + 1, "stage 1 (3 layers)")
+    train(model, tokenizer, int(3000 * scale), 2e-3, seed + 1, "stage 1 (3 layers)")
     model = grow(model, 12)
-    train(model, tokenizer, int(3000 * scale), 5e-4, seed + 2, "stage 2 (12 layers)")
+    train(model, tokenizer, int(3500 * scale), LR2, seed + 2, "stage 2 (12 layers)")
     backbone = model.bert
     backbone.config.hidden_dropout_prob = backbone.config.attention_probs_dropout_prob = 0.1
     backbone.half().save_pretrained(folder)

@@ -1,0 +1,127 @@
+"""Validated configurations: every field with its unit or reason; a bad value is one clear line."""
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pkdlib.layer_maps import STRATEGIES
+
+VERSION = "0.1.0"
+ROOT = Path(__file__).resolve().parent.parent  # the project: notebooks find data/ and runs/ from here
+DATA = ROOT / "data"
+RUNS = ROOT / "runs"
+MINI_BERT = "data/mini-bert-12"  # the embedded miniature BERT, from the project's root
+
+# What each method of the paper changes in a distillation's configuration.
+METHODS: dict[str, dict[str, Any]] = {
+    "FT": {"alpha": 0.0, "beta": 0.0},
+    "KD": {"beta": 0.0},
+    "PKD-Skip": {"strategy": "skip"},
+    "PKD-Last": {"strategy": "last"},
+}
+
+
+def locate(name: str | Path) -> str:
+    """A local folder as it is or, when it is relative, from the project's root; anything else is a hub id."""
+    for folder in (Path(name), ROOT / name):
+        if folder.is_dir():
+            return str(folder)
+    return str(name)
+
+
+class ConfigError(ValueError):
+    """A configuration with one or more bad fields, a line each."""
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class FineTuneConfig(_Config):
+    """Plain fine-tuning. The defaults are the miniature BERT's; the paper's are in the README."""
+
+    backbone: str = MINI_BERT  # hub id or local folder of the pre-trained model
+    num_hidden_layers: int | None = Field(None, ge=1)  # None: all of the backbone's
+    num_train_epochs: int = Field(5, ge=1)
+    train_batch_size: int = Field(32, ge=1)  # rows per update (and per process)
+    micro_batch_size: int | None = Field(None, ge=1)  # rows per forward pass; None: the whole batch
+    eval_batch_size: int = Field(128, ge=1)  # rows per forward pass without gradients
+    learning_rate: float = Field(5e-4, gt=0, le=1)  # peak, after warm-up
+    warmup_ratio: float = Field(0.1, ge=0, le=1)  # share of all updates; linear decay to zero after it
+    weight_decay: float = Field(0.01, ge=0)  # not for biases and LayerNorm weights
+    max_grad_norm: float = Field(1.0, gt=0)
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"  # fp16 needs CUDA
+    seed: int = Field(0, ge=0, lt=2**32)  # of the fresh head, the order of rows and dropout
+
+
+class DistillConfig(FineTuneConfig):
+    """Distillation of a student; alpha = beta = 0 is plain fine-tuning of it, beta = 0 plain distillation."""
+
+    num_hidden_layers: int | None = Field(6, ge=1)  # of the student
+    num_train_epochs: int = Field(6, ge=1)
+    learning_rate: float = Field(1e-3, gt=0, le=1)
+    init: Literal["pretrained", "teacher"] = "pretrained"  # whose first layers the student starts from
+    strategy: Literal[STRATEGIES] | list[int] = "skip"  # or the k-1 matched teacher layers
+    temperature: float = Field(5.0, gt=0)
+    alpha: float = Field(0.7, ge=0, le=1)  # weight of the teacher's predictions; 1 - alpha of the labels
+    beta: float = Field(0.3, ge=0)  # weight of the patience term, on the scale of `form`
+    normalize: bool = True  # compare the directions of [CLS] states, not the raw states
+    form: Literal["paper", "official"] = "paper"  # sums, or the means of the authors' code
+    t_squared: bool = True  # multiply the KD term by T^2, so that alpha means the same at every T
+
+
+class ComparisonConfig(_Config):
+    """What a side-by-side comparison spans: every method for every student size and seed."""
+
+    student_layers: list[int] = Field(min_length=1)
+    methods: list[Literal[tuple(METHODS)]] = Field(min_length=1)
+    seeds: list[int] = Field(min_length=1)
+
+    def runs(self, config: DistillConfig) -> list[tuple[str, DistillConfig]]:
+        """(method, configuration) of every run, sizes outermost and seeds innermost."""
+        return [
+            (method, method_config(method, config, num_hidden_layers=layers, seed=seed))
+            for layers in self.student_layers
+            for method in self.methods
+            for seed in self.seeds
+        ]
+
+
+Config = TypeVar("Config", bound=_Config)
+
+
+def validate(config_class: type[Config], /, **values: Any) -> Config:
+    """A configuration from keyword values; numbers given as text ("2e-5") are coerced.
+
+    Raises ConfigError with a line per bad field: its name, its value and what is allowed.
+    """
+    try:
+        return config_class(**values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_line(config_class, entry) for entry in _one_per_field(error))) from None
+
+
+def method_config(method: str, config: DistillConfig, **changes: Any) -> DistillConfig:
+    """`config` with what the method and `changes` set, validated."""
+    if method not in METHODS:
+        raise ConfigError(f"method = {method!r}: must be one of {', '.join(METHODS)}")
+    return validate(type(config), **{**config.model_dump(), **METHODS[method], **changes})
+
+
+def _one_per_field(error: ValidationError) -> list[dict]:
+    """Pydantic reports every branch of a union; the last one of a field speaks for it."""
+    return list({entry["loc"][:1]: entry for entry in error.errors()}.values())
+
+
+def _line(config_class: type[BaseModel], entry: dict) -> str:
+    name, known = str(entry["loc"][0]), list(config_class.model_fields)
+    if entry["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known names are {', '.join(known)}"
+        return f"{name} = {entry['input']!r}: unknown name; {hint}"
+    if name == "strategy":
+        return f"{name} = {entry['input']!r}: must be one of {', '.join(STRATEGIES)} or a list of teacher layers"
+    message = entry["msg"].replace("Input should be", "must be").removesuffix(", unable to parse string as a number")
+    return f"{name} = {entry['input']!r}: {message}"

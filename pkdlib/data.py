@@ -1,0 +1,139 @@
+"""Rows tokenised once, and batches of them: padded to their longest row, grouped by length, reshuffled by epoch."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+from transformers import PreTrainedTokenizerBase
+
+from pkdlib.sources import Split, TaskData
+from pkdlib.tasks import Task
+
+GROUP_BATCHES = 50  # batches sorted together by length: more pads less, fewer shuffles better
+
+
+class EncodedSplit(Dataset):
+    """A split as flat token arrays; `split[rows]` is their padded batch, a dict of (batch, length) tensors.
+
+    A batch also holds `rows` (batch,), the positions in the split, which is how the teacher's cached outputs
+    are found under any shuffling, and `labels` (batch,) where the split has them.
+    """
+
+    def __init__(self, split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int):
+        encoded = tokenizer(*split.texts, truncation=True, max_length=max_length, return_attention_mask=False)
+        self.name, self.labels = split.name, split.labels
+        self.lengths = np.array([len(row) for row in encoded["input_ids"]], dtype=np.int32)
+        self.offsets = np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
+        self.columns = {name: np.concatenate(rows).astype(np.int32) for name, rows in encoded.items()}
+        self.padding = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
+        self.fingerprint = self._fingerprint()
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, rows: list[int] | np.ndarray) -> dict[str, Tensor]:
+        rows = np.asarray(rows)
+        positions = np.arange(self.lengths[rows].max())
+        mask = positions < self.lengths[rows, None]  # (batch, length)
+        flat = np.where(mask, self.offsets[rows, None] + positions, 0)
+        batch = {name: np.where(mask, tokens[flat], self.padding[name]) for name, tokens in self.columns.items()}
+        batch["attention_mask"] = mask
+        tensors = {name: torch.from_numpy(array.astype(np.int64)) for name, array in batch.items()}
+        tensors["rows"] = torch.from_numpy(rows)
+        if self.labels is not None:
+            tensors["labels"] = torch.from_numpy(self.labels[rows])
+        return tensors
+
+    __getitems__ = __getitem__  # a DataLoader fetches a whole batch at once
+
+    def _fingerprint(self) -> str:
+        """A hash of the token ids, which follow from the texts, the tokenizer and the length."""
+        digest = hashlib.sha256(self.lengths.tobytes())
+        for name, tokens in sorted(self.columns.items()):
+            digest.update(name.encode() + tokens.tobytes())
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class EncodedTask:
+    """A task's tokenised splits, their tokenizer, and what a run's record says of them."""
+
+    task: Task
+    splits: dict[str, EncodedSplit]
+    tokenizer: PreTrainedTokenizerBase
+    source: str
+    max_length: int
+    fingerprints: dict[str, str]  # of each split's texts and labels
+
+
+def encode_task(data: TaskData, tokenizer: PreTrainedTokenizerBase, max_length: int = 128) -> EncodedTask:
+    """Tokenise every split once; rows longer than max_length tokens are cut, the longer text of a pair first.
+
+    Raises ValueError when max_length is not in 8..the model's own limit.
+    """
+    if not 8 <= max_length <= tokenizer.model_max_length:
+        raise ValueError(f"max_length = {max_length}: must be between 8 and the model's {tokenizer.model_max_length}")
+    splits = {name: EncodedSplit(split, tokenizer, max_length) for name, split in data.splits.items()}
+    fingerprints = {name: split.fingerprint for name, split in data.splits.items()}
+    return EncodedTask(data.task, splits, tokenizer, data.source, max_length, fingerprints)
+
+
+class LengthGroupedBatches(Sampler[list[int]]):
+    """Batches of rows of similar length, in an order drawn anew from (seed, epoch).
+
+    transformers' LengthGroupedSampler hands each group out longest first; here the batches of the whole epoch
+    are shuffled, so that a batch's place says nothing of its length.
+    """
+
+    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int):
+        self.lengths, self.batch_size, self.seed = lengths, batch_size, seed
+        self.drop_last = False
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return -(-len(self.lengths) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rng = np.random.default_rng((self.seed, self.epoch))
+        order = rng.permutation(len(self.lengths))
+        group = self.batch_size * GROUP_BATCHES
+        batches = []
+        for start in range(0, len(order), group):
+            rows = order[start : start + group]
+            rows = rows[np.argsort(self.lengths[rows], kind="stable")]
+            batches += [rows[i : i + self.batch_size].tolist() for i in range(0, len(rows), self.batch_size)]
+        return iter([batches[index] for index in rng.permutation(len(batches))])
+
+
+class SortedBatches(Sampler[list[int]]):
+    """Every row once, longest first: the least padding where order does not matter."""
+
+    def __init__(self, lengths: np.ndarray, batch_size: int):
+        self.order, self.batch_size, self.drop_last = np.argsort(-lengths, kind="stable"), batch_size, False
+
+    def __len__(self) -> int:
+        return -(-len(self.order) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(np.split(self.order, range(self.batch_size, len(self.order), self.batch_size)))
+
+
+def make_loader(split: EncodedSplit, batches: Sampler[list[int]]) -> DataLoader:
+    """A loader of the split's padded batches, in the sampler's order."""
+    return DataLoader(split, batch_sampler=batches, collate_fn=_as_is)
+
+
+def split_batch(batch: Mapping[str, Tensor], size: int | None) -> list[dict[str, Tensor]]:
+    """The batch cut into micro-batches of at most `size` rows, in order; None leaves it whole."""
+    if size is None:
+        return [dict(batch)]
+    parts = {name: tensor.split(size) for name, tensor in batch.items()}
+    return [dict(zip(parts, part, strict=True)) for part in zip(*parts.values(), strict=True)]
+
+
+def _as_is(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    return batch

@@ -1,0 +1,83 @@
+"""Passes over a split without gradients: predictions, scores, [CLS] states."""
+
+from collections.abc import Iterator
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from pkdlib.data import EncodedSplit, SortedBatches, make_loader
+from pkdlib.models import cls_states
+from pkdlib.progress import progress_bar
+from pkdlib.tasks import Task
+
+
+@torch.inference_mode()
+def forward_split(
+    model: PreTrainedModel,
+    split: EncodedSplit,
+    batch_size: int = 128,
+    accelerator: Accelerator | None = None,
+    hidden_states: bool = False,
+    label: str = "evaluating",
+) -> Iterator[tuple[Tensor, SequenceClassifierOutput]]:
+    """(rows, output) of every batch, longest rows first, in evaluation mode; the model's mode is restored after.
+
+    rows: (batch,) positions in the split, on the model's device.
+    """
+    accelerator = accelerator or Accelerator()
+    model = model.to(accelerator.device)
+    was_training = model.training
+    model.eval()
+    try:
+        for batch in progress_bar(make_loader(split, SortedBatches(split.lengths, batch_size)), label):
+            batch.pop("labels", None)
+            batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
+            rows = batch.pop("rows")
+            with accelerator.autocast():
+                output = model(**batch, output_hidden_states=hidden_states)
+            yield rows, output
+    finally:
+        model.train(was_training)
+
+
+def predict(
+    model: PreTrainedModel, split: EncodedSplit, batch_size: int = 128, accelerator: Accelerator | None = None
+) -> Tensor:
+    """Logits (rows, classes) of a split, labelled or not, in its order, float32 on the CPU."""
+    logits = torch.empty(len(split), model.config.num_labels)
+    for rows, output in forward_split(model, split, batch_size, accelerator):
+        logits[rows.cpu()] = output.logits.float().cpu()
+    return logits
+
+
+def evaluate(
+    model: PreTrainedModel,
+    split: EncodedSplit,
+    task: Task,
+    batch_size: int = 128,
+    accelerator: Accelerator | None = None,
+) -> dict[str, float]:
+    """The task's metrics (fractions in 0..1) and the mean cross-entropy ("loss") over a labelled split.
+
+    Raises ValueError on an unlabelled split: its score would mean nothing; use `predict`.
+    """
+    if split.labels is None:
+        raise ValueError(f"the {split.name} split of task {task.name} has no labels: it cannot be scored, only predicted")
+    logits = predict(model, split, batch_size, accelerator)
+    metrics = task.compute_metrics(split.labels, logits.argmax(dim=-1).numpy())
+    return {"loss": F.cross_entropy(logits, torch.from_numpy(split.labels)).item(), **metrics}
+
+
+def split_cls_states(
+    model: PreTrainedModel, split: EncodedSplit, batch_size: int = 128, accelerator: Accelerator | None = None
+) -> Tensor:
+    """[CLS] states (rows, layers, hidden) of every layer for every row, float32 on the CPU."""
+    config = model.config
+    states = torch.empty(len(split), config.num_hidden_layers, config.hidden_size)
+    for rows, output in forward_split(model, split, batch_size, accelerator, hidden_states=True):
+        states[rows.cpu()] = cls_states(output.hidden_states).float().cpu()
+    return states

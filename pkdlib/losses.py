@@ -1,0 +1,139 @@
+"""The objective of Patient Knowledge Distillation (Sun et al., EMNLP 2019), one function per equation.
+
+Every loss takes tensors, computes in float32 whatever their precision, and returns a scalar tensor.
+"paper" is the batch mean of the paper's per-example sums; "official" is what the authors' code computes
+(commit 9e9e860 of intersun/PKD-for-BERT-Model-Compression).
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Form = Literal["paper", "official"]
+FORMS = ("paper", "official")
+
+
+class PKDTerms(NamedTuple):
+    """The objective and its unweighted terms, scalars; a term that was not computed is zero."""
+
+    loss: Tensor
+    loss_ce: Tensor
+    loss_kd: Tensor
+    loss_pt: Tensor
+
+
+def ce_loss(student_logits: Tensor, labels: Tensor) -> Tensor:
+    """L_CE = - sum_c [y = c] log P_s(c|x), averaged over the batch (section 3.1).
+
+    student_logits: (batch, classes); labels: (batch,) class indices.
+    """
+    return F.cross_entropy(student_logits.float(), labels)
+
+
+def kd_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float,
+    form: Form = "paper",
+    t_squared: bool | None = None,
+) -> Tensor:
+    """L_DS = - sum_c P_t(c|x; T) log P_s(c|x; T), averaged over the batch, with P = softmax(logits / T) (section 3.1).
+
+    student_logits, teacher_logits: (batch, classes). Form "official" is KL(P_t || P_s) divided by
+    batch x classes and multiplied by T^2: the same gradient as the paper's term times T^2 / classes.
+    t_squared multiplies by T^2 (Hinton et al., 2015), so that the gradient keeps its size as T grows;
+    None means as the form does: the paper no, the authors' code yes.
+
+    Raises ValueError when the shapes differ, temperature is not positive or the form is unknown.
+    """
+    _check_shapes("logits", student_logits, teacher_logits)
+    _check_form(form)
+    if not temperature > 0:
+        raise ValueError(f"temperature = {temperature}: must be positive")
+    log_p_student = F.log_softmax(student_logits.float() / temperature, dim=-1)  # (batch, classes)
+    p_teacher = F.softmax(teacher_logits.float() / temperature, dim=-1)  # (batch, classes)
+    if form == "paper":
+        loss = -(p_teacher * log_p_student).sum(dim=-1).mean()
+    else:
+        loss = F.kl_div(log_p_student, p_teacher, reduction="mean")
+    scaled = form == "official" if t_squared is None else t_squared
+    return loss * temperature**2 if scaled else loss
+
+
+def patience_loss(student_cls: Tensor, teacher_cls: Tensor, normalize: bool = True, form: Form = "paper") -> Tensor:
+    """L_PT = sum_j || h_s[j]/||h_s[j]|| - h_t[I(j)]/||h_t[I(j)]|| ||^2, averaged over the batch (section 3.2).
+
+    student_cls, teacher_cls: (batch, layers, hidden), [CLS] states of matched layers. Form "official"
+    averages over batch x layers x hidden (mse_loss). normalize=False compares the raw states.
+
+    Raises ValueError when the shapes differ or the form is unknown.
+    """
+    _check_shapes("cls", student_cls, teacher_cls)
+    _check_form(form)
+    student_cls, teacher_cls = student_cls.float(), teacher_cls.float()  # (batch, layers, hidden)
+    if normalize:
+        student_cls, teacher_cls = F.normalize(student_cls, dim=-1), F.normalize(teacher_cls, dim=-1)
+    squared = (student_cls - teacher_cls).square()  # (batch, layers, hidden)
+    return squared.sum(dim=(1, 2)).mean() if form == "paper" else squared.mean()
+
+
+def pkd_loss(
+    student_logits: Tensor,
+    labels: Tensor,
+    teacher_logits: Tensor | None = None,
+    student_cls: Tensor | None = None,
+    teacher_cls: Tensor | None = None,
+    *,
+    alpha: float = 0.5,
+    beta: float = 0.0,
+    temperature: float = 5.0,
+    normalize: bool = True,
+    form: Form = "paper",
+    t_squared: bool | None = None,
+) -> PKDTerms:
+    """L_PKD = (1 - alpha) L_CE + alpha L_DS + beta L_PT (section 3.2); with beta = 0 it is L_KD.
+
+    student_logits, teacher_logits: (batch, classes); labels: (batch,); student_cls, teacher_cls:
+    (batch, layers, hidden). The teacher's logits may be left out when alpha is 0, the [CLS] states when
+    beta is 0. beta is on the scale of `form`: see `convert_beta`.
+
+    Raises ValueError when a term has weight but not its tensors, or one of them is not of the right shape.
+    """
+    if alpha and teacher_logits is None:
+        raise ValueError(f"alpha = {alpha}: needs teacher_logits")
+    if beta and (student_cls is None or teacher_cls is None):
+        raise ValueError(f"beta = {beta}: needs student_cls and teacher_cls")
+    zero = torch.zeros((), device=student_logits.device)
+    loss_ce = ce_loss(student_logits, labels)
+    loss_kd, loss_pt = zero, zero
+    if teacher_logits is not None:
+        loss_kd = kd_loss(student_logits, teacher_logits, temperature, form, t_squared)
+    if student_cls is not None and teacher_cls is not None:
+        loss_pt = patience_loss(student_cls, teacher_cls, normalize, form)
+    return PKDTerms((1 - alpha) * loss_ce + alpha * loss_kd + beta * loss_pt, loss_ce, loss_kd, loss_pt)
+
+
+def convert_beta(beta: float, num_matched_layers: int, hidden_size: int, source: Form, target: Form) -> float:
+    """The beta that weighs the patience term equally in another form.
+
+    The paper's form sums over M matched layers and d dimensions where the authors' code averages, so
+    beta_paper = beta_official / (M d): their 1000 with M = 5 and d = 768 is about 0.26 on the paper's scale.
+    """
+    _check_form(source)
+    _check_form(target)
+    if source == target:
+        return beta
+    elements = num_matched_layers * hidden_size
+    return beta / elements if target == "paper" else beta * elements
+
+
+def _check_form(form: str) -> None:
+    if form not in FORMS:
+        raise ValueError(f"form = {form!r}: must be one of {', '.join(FORMS)}")
+
+
+def _check_shapes(name: str, student: Tensor, teacher: Tensor) -> None:
+    if student.shape != teacher.shape:
+        raise ValueError(f"student_{name} is {tuple(student.shape)} but teacher_{name} is {tuple(teacher.shape)}")

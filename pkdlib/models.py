@@ -1,0 +1,112 @@
+"""Backbones, students and their [CLS] states, through transformers; safetensors only."""
+
+import copy
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+import transformers
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from pkdlib.config import locate
+
+transformers.utils.logging.disable_progress_bar()  # a bar for every small file loaded drowns our own lines
+
+Init = Literal["pretrained", "teacher"]
+
+
+def load_tokenizer(backbone: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a hub id or a local folder."""
+    return AutoTokenizer.from_pretrained(locate(backbone))
+
+
+def load_classifier(path: str | Path) -> PreTrainedModel:
+    """A fine-tuned classifier (teacher or student) of a hub id or local folder, in float32 and evaluation mode.
+
+    Raises ValueError when the checkpoint has no trained classifier.
+    """
+    model, info = AutoModelForSequenceClassification.from_pretrained(
+        locate(path), dtype=torch.float32, use_safetensors=True, output_loading_info=True
+    )
+    if info["missing_keys"]:
+        raise ValueError(f"{path}: not a fine-tuned classifier, {', '.join(sorted(info['missing_keys']))} missing")
+    return model.eval()
+
+
+def load_backbone(backbone: str | Path) -> PreTrainedModel:
+    """The pre-trained encoder of a hub id or a local folder, without a head, in float32."""
+    return AutoModel.from_pretrained(locate(backbone), dtype=torch.float32, use_safetensors=True)
+
+
+def num_layers(backbone: str | Path) -> int:
+    """Number of layers of a hub id or local folder, read from its configuration alone."""
+    return AutoConfig.from_pretrained(locate(backbone)).num_hidden_layers
+
+
+def build_student(
+    backbone: str | Path | PreTrainedModel,
+    num_hidden_layers: int | None,
+    label_names: Sequence[str],
+    *,
+    init: Init = "pretrained",
+    teacher: PreTrainedModel | None = None,
+    seed: int = 0,
+) -> PreTrainedModel:
+    """A classifier made of the embeddings, the first k layers and the pooler of its source, with a fresh head.
+
+    init "pretrained" takes them from the pre-trained `backbone`, as the paper does; "teacher" from the
+    fine-tuned `teacher`. num_hidden_layers None keeps all layers (that is how a teacher starts). The head
+    (and a pooler that the source lacks) is drawn from `seed`; torch's global random state is left as it was.
+
+    Raises ValueError when the source has fewer layers, or init "teacher" lacks its teacher.
+    """
+    if init == "teacher" and teacher is None:
+        raise ValueError("init = 'teacher': needs the fine-tuned teacher")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        if init == "teacher":
+            source = teacher.base_model
+        else:
+            source = backbone if isinstance(backbone, PreTrainedModel) else load_backbone(backbone)
+        config = copy.deepcopy(source.config)
+        if num_hidden_layers is not None and not 1 <= num_hidden_layers <= config.num_hidden_layers:
+            raise ValueError(
+                f"num_hidden_layers = {num_hidden_layers}: must be between 1 and the source's {config.num_hidden_layers}"
+            )
+        config.num_hidden_layers = num_hidden_layers or config.num_hidden_layers
+        config.id2label = dict(enumerate(label_names))
+        config.label2id = {name: index for index, name in enumerate(label_names)}
+        config.dtype = torch.float32
+        student = AutoModelForSequenceClassification.from_config(config)
+        own = student.base_model.state_dict().keys()  # the layers kept, not those above
+        student.base_model.load_state_dict({name: state for name, state in source.state_dict().items() if name in own})
+    return student
+
+
+def cls_states(hidden_states: Sequence[Tensor], layers: Sequence[int] | None = None) -> Tensor:
+    """[CLS] states (batch, layers, hidden) of the given 1-based layers, or of every layer but the embeddings'.
+
+    hidden_states: transformers' tuple of L+1 tensors (batch, length, hidden); index 0 is the embedding output.
+    """
+    layers = range(1, len(hidden_states)) if layers is None else layers
+    return torch.stack([hidden_states[layer][:, 0] for layer in layers], dim=1)
+
+
+def weights_fingerprint(model: PreTrainedModel) -> str:
+    """A hash of every named weight and buffer, the same wherever and in whatever run they were loaded."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        array = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(array.shape)} {array.dtype}".encode())
+        digest.update(array.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]

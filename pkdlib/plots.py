@@ -1,0 +1,98 @@
+"""Every figure of the course: data and an Axes in, the Axes out; colours that colour-blind readers can tell apart."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from pkdlib.results import summary
+
+STYLE = Path(__file__).with_name("pkd.mplstyle")
+COLORS = {"teacher": "#000000", "FT": "#7f7f7f", "KD": "#E69F00", "PKD-Skip": "#0072B2", "PKD-Last": "#D55E00"}
+OTHER = "#009E73"  # own layer maps
+
+
+def use_style() -> None:
+    """The kit's look for all figures of a session."""
+    plt.style.use(STYLE)
+
+
+def plot_layer_map(num_teacher_layers: int, num_student_layers: int, layers: Sequence[int], ax: Axes) -> Axes:
+    """Teacher and student as columns of layers, an arrow from each matched student layer to its teacher layer."""
+    n, k = num_teacher_layers, num_student_layers
+    for x, count, name in ((0, k, "student"), (1, n, "teacher")):
+        for layer in range(1, count + 1):
+            matched = layer in layers if name == "teacher" else layer <= len(layers)
+            face = "#56B4E9" if matched else "#eeeeee"
+            ax.add_patch(Rectangle((x - 0.2, layer - 0.4), 0.4, 0.8, facecolor=face, edgecolor="#444444"))
+            ax.text(x, layer, layer, ha="center", va="center", fontsize=8)
+        ax.text(x, count + 0.9, name, ha="center")
+    for student, teacher in enumerate(layers, start=1):
+        arrow = {"arrowstyle": "->", "color": COLORS["PKD-Skip"]}
+        ax.annotate("", xy=(0.8, teacher), xytext=(0.2, student), arrowprops=arrow)
+    ax.set(xlim=(-0.5, 1.5), ylim=(0.3, n + 1.5))
+    ax.axis("off")
+    return ax
+
+
+def plot_history(history: pd.DataFrame, metric: str, ax: Axes) -> Axes:
+    """`metric` by epoch, a line per method: the mean over seeds in a band from the lowest to the highest."""
+    for method, runs in history.groupby("method", sort=False):
+        by_epoch = runs.groupby("epoch")[metric].agg(["mean", "min", "max"])
+        color = COLORS.get(method, OTHER)
+        ax.plot(by_epoch.index, by_epoch["mean"], marker="o", markersize=4, color=color, label=method)
+        ax.fill_between(by_epoch.index, by_epoch["min"], by_epoch["max"], color=color, alpha=0.15, linewidth=0)
+    ax.set(xlabel="epoch", ylabel=metric.replace("_", " "), xticks=sorted(history["epoch"].unique()))
+    ax.legend()
+    return ax
+
+
+def plot_comparison(frame: pd.DataFrame, metric: str, ax: Axes, teacher: float | None = None) -> Axes:
+    """`metric` of one student size by method: a dot per seed, the mean with its 95 % interval, the teacher's line."""
+    for position, row in summary(frame, metric, ["method"]).iterrows():
+        values = frame.loc[frame["method"] == row["method"], metric]
+        color = COLORS.get(row["method"], OTHER)
+        ax.scatter([position - 0.12] * len(values), values, s=14, color=color, alpha=0.5)
+        ax.errorbar(position + 0.12, row["mean"], [[row["mean"] - row["low"]], [row["high"] - row["mean"]]],
+                    fmt="D", color=color, capsize=4)  # fmt: skip
+    methods = list(frame["method"].unique())
+    ax.set(xticks=range(len(methods)), xlim=(-0.6, len(methods) - 0.4), ylabel=metric.replace("_", " "))
+    ax.set_xticklabels(methods)
+    if teacher is not None:
+        ax.axhline(teacher, color=COLORS["teacher"], linestyle="--", linewidth=1)
+        ax.text(len(methods) - 0.42, teacher, "teacher", ha="right", va="bottom", fontsize=8)
+    return ax
+
+
+def plot_differences(differences: pd.DataFrame, ax: Axes) -> Axes:
+    """Paired differences with their 95 % intervals, in percentage points, against the line of no difference."""
+    for position, row in differences.reset_index(drop=True).iterrows():
+        mean, low, high = (100 * row[name] for name in ("difference", "low", "high"))
+        color = COLORS.get(row["method"], OTHER)
+        ax.errorbar(mean, position, xerr=[[mean - low], [high - mean]], fmt="D", color=color, capsize=4)
+    ax.axvline(0, color="#000000", linewidth=1)
+    labels = [f"{row.method} minus {row.baseline}" for row in differences.itertuples()]
+    ax.set(yticks=range(len(labels)), ylim=(len(labels) - 0.5, -0.5), xlabel="difference, percentage points")
+    ax.set_yticklabels(labels)
+    return ax
+
+
+def plot_similarity(
+    similarity: Tensor | np.ndarray, ax: Axes, layers: Sequence[int] = (), title: str = "", colorbar: bool = True
+) -> Axes:
+    """A student x teacher heatmap on a fixed 0-1 scale; the layer map outlined, each row's maximum marked by a dot."""
+    matrix = np.asarray(similarity)
+    sns.heatmap(matrix, ax=ax, vmin=0, vmax=1, cmap="cividis", cbar=colorbar, square=True,
+                xticklabels=range(1, matrix.shape[1] + 1), yticklabels=range(1, matrix.shape[0] + 1))  # fmt: skip
+    for row, layer in enumerate(layers):
+        ax.add_patch(Rectangle((layer - 1, row), 1, 1, fill=False, edgecolor="#D55E00", linewidth=2))
+    ax.scatter(matrix.argmax(axis=1) + 0.5, np.arange(len(matrix)) + 0.5, s=12, color="#ffffff", edgecolor="#000000")
+    ax.set(xlabel="teacher layer", ylabel="student layer", title=title)
+    ax.tick_params(axis="y", rotation=0)
+    return ax

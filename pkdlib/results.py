@@ -1,0 +1,163 @@
+"""One complete record per run, written atomically and last; folders of them read into tidy tables."""
+
+import json
+import os
+import platform
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from scipy import stats
+
+from pkdlib.config import VERSION
+
+RESULT_FILE = "result.json"
+PACKAGES = ("torch", "transformers", "accelerate", "numpy")
+
+
+def installed_versions() -> dict[str, str]:
+    return {"python": platform.python_version(), "pkdlib": VERSION, **{name: version(name) for name in PACKAGES}}
+
+
+def timestamp() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class RunRecord(BaseModel):
+    """Everything needed to say what a run was and what came out."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    run_id: str
+    method: str  # "teacher", "FT", "KD", "PKD-Skip", "PKD-Last" or "PKD-" and the map
+    task: str
+    source: str  # where the rows were read
+    max_length: int
+    train_rows: int
+    seed: int
+    config: dict[str, Any]  # validated
+    layer_map: list[int]
+    num_parameters: int
+    metrics: dict[str, dict[str, float]]  # split -> metric -> fraction in 0..1, of the best epoch
+    best_epoch: int
+    history: list[dict[str, float]]  # per epoch
+    fingerprints: dict[str, str]  # of the splits, the teacher's weights and the trained weights
+    durations_s: dict[str, float]
+    device: str
+    threads: int
+    versions: dict[str, str] = Field(default_factory=installed_versions)
+    created_at: str = Field(default_factory=timestamp)
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"
+
+
+def write_text(path: Path, text: str) -> None:
+    """The whole file or none of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def save_result(record: RunRecord, folder: Path) -> Path:
+    """Write the record as `folder`/result.json: a run without this file did not finish."""
+    path = Path(folder) / RESULT_FILE
+    write_text(path, record.model_dump_json(indent=1) + "\n")
+    return path
+
+
+def collect_results(folder: Path, path: Path) -> int:
+    """Gather a folder's records into one JSON-lines file, ordered by run id; returns how many."""
+    records = sorted(load_records(folder), key=lambda record: record.run_id)
+    write_text(Path(path), "".join(record.model_dump_json() + "\n" for record in records))
+    return len(records)
+
+
+def load_records(folder: Path) -> list[RunRecord]:
+    """Every record of a folder (its result.json files at any depth) or of one collected .jsonl file.
+
+    Raises FileNotFoundError when there is none, ValueError naming a file that is not a complete record.
+    """
+    folder = Path(folder)
+    files = [folder] if folder.is_file() else sorted(folder.rglob(RESULT_FILE))
+    records = []
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        for number, line in enumerate(text.splitlines() if file.suffix == ".jsonl" else [text], start=1):
+            try:
+                records.append(RunRecord.model_validate_json(line))
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(map(str, first["loc"])) or "content"
+                raise ValueError(f"{file}, record {number}: {where}: {first['msg']}") from None
+    if not records:
+        raise FileNotFoundError(f"{folder}: no result files")
+    return records
+
+
+def load_results(folder: Path) -> pd.DataFrame:
+    """A row per run: what it was, its configuration's fields, and "<split>_<metric>" columns in 0..1."""
+    return results_frame(load_records(folder))
+
+
+def results_frame(records: Iterable[RunRecord]) -> pd.DataFrame:
+    rows = []
+    for record in records:
+        row = record.model_dump(include={"run_id", "method", "task", "source", "train_rows", "max_length", "best_epoch"})
+        row |= {"num_parameters": record.num_parameters, "layer_map": record.layer_map} | record.config
+        row |= {f"{split}_{name}": value for split, found in record.metrics.items() for name, value in found.items()}
+        row |= {f"{name}_s": seconds for name, seconds in record.durations_s.items()}
+        rows.append(row | {"device": record.device, "created_at": record.created_at})
+    return pd.DataFrame(rows)
+
+
+def history_frame(records: Iterable[RunRecord]) -> pd.DataFrame:
+    """A row per epoch of every run: method, num_hidden_layers, seed, epoch and its figures."""
+    rows = []
+    for r in records:
+        key = {"run_id": r.run_id, "method": r.method, "num_hidden_layers": r.config["num_hidden_layers"], "seed": r.seed}
+        rows += [key | epoch for epoch in r.history]
+    return pd.DataFrame(rows)
+
+
+def mean_interval(values: Iterable[float], confidence: float = 0.95) -> tuple[float, float, float]:
+    """(mean, low, high) of the t interval; low and high are NaN for fewer than two values."""
+    values = pd.Series(list(values), dtype=float)
+    if len(values) < 2:
+        return values.mean(), float("nan"), float("nan")
+    half = stats.sem(values) * stats.t.ppf(0.5 + confidence / 2, len(values) - 1)
+    return values.mean(), values.mean() - half, values.mean() + half
+
+
+def summary(frame: pd.DataFrame, metric: str, by: list[str]) -> pd.DataFrame:
+    """Mean, 95 % interval and number of runs of `metric` for every group, in the groups' order of appearance."""
+    rows = []
+    for key, group in frame.groupby(by, sort=False):
+        mean, low, high = mean_interval(group[metric])
+        rows.append(dict(zip(by, key, strict=True)) | {"mean": mean, "low": low, "high": high, "runs": len(group)})
+    return pd.DataFrame(rows)
+
+
+def paired_difference(frame: pd.DataFrame, metric: str, method: str, baseline: str) -> dict[str, Any]:
+    """`method` minus `baseline` on equal seeds: mean, 95 % t interval of the paired differences, pairs.
+
+    frame: one task, size and setting. Raises ValueError when a method has a seed twice or no seed is shared.
+    """
+    table = frame[frame["method"].isin([method, baseline])].set_index(["seed", "method"])[metric]
+    if table.index.has_duplicates:
+        raise ValueError(f"{method} or {baseline} has a seed twice: select one setting first")
+    pairs = table.unstack("method").reindex(columns=[method, baseline]).dropna()
+    if pairs.empty:
+        raise ValueError(f"{method} and {baseline} share no seed")
+    mean, low, high = mean_interval(pairs[method] - pairs[baseline])
+    return {"method": method, "baseline": baseline, "difference": mean, "low": low, "high": high, "pairs": len(pairs)}

@@ -1,0 +1,198 @@
+"""Reading a task's rows: GLUE TSV folders, CSV, parquet, JSON lines, and datasets in the hub's layout."""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from pkdlib.config import locate
+from pkdlib.tasks import Task, get_task, label_index
+
+GLUE_HUB_ID = "nyu-mll/glue"
+EMBEDDED = "data"  # the miniature tasks, from the project's root
+BadRows = Literal["error", "skip"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of one split: one or two texts each, and class indices (rows,), or None where they are hidden."""
+
+    name: str
+    texts: tuple[list[str], ...]
+    labels: np.ndarray | None
+
+    def __len__(self) -> int:
+        return len(self.texts[0])
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the texts and labels, in their order."""
+        labels = None if self.labels is None else self.labels.tolist()
+        return hashlib.sha256(json.dumps([self.texts, labels]).encode()).hexdigest()[:16]
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> "Split":
+        texts = tuple([column[row] for row in rows] for column in self.texts)
+        return Split(self.name, texts, None if self.labels is None else self.labels[rows])
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """A task and its splits; `source` says where they were read."""
+
+    task: Task
+    splits: dict[str, Split]
+    source: str
+
+
+def load_task(
+    name: str,
+    source: str | Path | None = None,
+    *,
+    train_rows: int | None = None,
+    subset_seed: int = 0,
+    bad_rows: BadRows = "error",
+) -> TaskData:
+    """The task's train, dev and (where there is one) test split.
+
+    source: a folder of GLUE TSV files as downloaded (the task's own folder or the one above it); a folder
+    with train/dev/test as .csv, .parquet, .jsonl or .tsv; or a dataset in the hub's layout, by hub id or local
+    folder. None means the embedded files for the miniature tasks and the hub's GLUE for the others.
+    train_rows keeps that many training rows, drawn by subset_seed; a larger draw contains the smaller ones.
+    bad_rows="skip" drops unreadable rows of a TSV file, with a warning, where the default refuses the file.
+
+    Raises ValueError (bad label, column or row, with file and line), FileNotFoundError (no such split).
+    """
+    task = get_task(name)
+    if source is None:
+        source = EMBEDDED if task.name.startswith("mini-") else GLUE_HUB_ID
+    folder = _file_folder(task, Path(locate(source)))
+    if folder is None:
+        splits = _read_hub(task, locate(source))
+    else:
+        splits = {split: found for split in task.splits if (found := _read_file(task, split, folder, bad_rows))}
+    for required in ("train", "dev"):
+        if required not in splits:
+            raise FileNotFoundError(f"{source}: task {task.name} has no {required} split there")
+        if splits[required].labels is None:
+            raise ValueError(f"{source}: the {required} split of task {task.name} has no labels")
+    if train_rows is not None:
+        splits["train"] = subset(splits["train"], train_rows, subset_seed)
+    return TaskData(task, splits, str(source))
+
+
+def subset(split: Split, rows: int, seed: int) -> Split:
+    """So many rows drawn by the seed, in the split's order; ValueError when it has fewer."""
+    if not 1 <= rows <= len(split):
+        raise ValueError(f"train_rows = {rows}: must be between 1 and the split's {len(split)} rows")
+    return split.take(np.sort(np.random.default_rng(seed).permutation(len(split))[:rows]))
+
+
+# ------------------------------------------------------------------------------------------------- files
+READERS = {
+    ".parquet": pd.read_parquet,
+    ".csv": lambda path: pd.read_csv(path, keep_default_na=False),
+    ".jsonl": lambda path: pd.read_json(path, lines=True, dtype=False),
+}
+
+
+def _file_folder(task: Task, folder: Path) -> Path | None:
+    """The folder that holds the task's files, or None when the source is a dataset in the hub's layout."""
+    for candidate in (folder / task.folder, folder):
+        if any((candidate / f"{task.splits['train']}{suffix}").is_file() for suffix in (".tsv", *READERS)):
+            return candidate
+    return None
+
+
+def _read_file(task: Task, split: str, folder: Path, bad_rows: BadRows) -> Split | None:
+    stem = task.splits[split]
+    tsv = folder / f"{stem}.tsv"
+    if tsv.is_file():
+        return _read_tsv(task, split, tsv, bad_rows)
+    for suffix, read in READERS.items():
+        path = folder / f"{stem}{suffix}"
+        if path.is_file():
+            frame = read(path)
+            return _from_columns(task, split, {name: frame[name].tolist() for name in frame.columns}, str(path))
+    return None
+
+
+def _read_tsv(task: Task, split: str, path: Path, bad_rows: BadRows) -> Split:
+    """GLUE's own TSV: a header, tabs, no quoting at all, sometimes a BOM; quotes in the text stand for themselves."""
+    lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines(): texts may hold its rarer line ends
+    if not lines[-1]:
+        lines.pop()
+    header = lines[0].rstrip("\r").split("\t") if lines else []
+    wanted = task.tsv_columns if set(task.tsv_columns) & set(header) else task.columns
+    texts = [_position(header, name, path) for name in wanted]
+    label_name = task.tsv_label if task.tsv_label in header else "label"
+    label = header.index(label_name) if label_name in header else None
+    rows, labels, refused = [], [], []
+    for number, line in enumerate(lines[1:], start=2):
+        fields = line.rstrip("\r").split("\t")
+        try:
+            if len(fields) != len(header):
+                raise ValueError(f"{len(fields)} columns where the header has {len(header)}")
+            if label is not None:
+                labels.append(label_index(task, fields[label]))
+            rows.append([fields[position] for position in texts])
+        except ValueError as error:
+            if bad_rows == "error":
+                raise ValueError(f"{path}, line {number}: {error}") from None
+            refused.append(number)
+    if refused:
+        shown = ", ".join(map(str, refused[:5])) + (", ..." if len(refused) > 5 else "")
+        warnings.warn(f"{path}: {len(refused)} unreadable rows skipped (lines {shown})", stacklevel=2)
+    if not rows:
+        raise ValueError(f"{path}: no rows")
+    columns = tuple(list(column) for column in zip(*rows, strict=True))
+    return Split(split, columns, None if label is None else np.array(labels, dtype=np.int64))
+
+
+def _position(header: Sequence[str], name: str, path: Path) -> int:
+    if name not in header:
+        raise ValueError(f"{path}, line 1: no column {name!r}; it has {', '.join(header)}")
+    return header.index(name)
+
+
+# --------------------------------------------------------------------------------------------------- hub
+def _read_hub(task: Task, source: str) -> dict[str, Split]:
+    """A dataset by hub id, or a local folder in the same layout, by the same call."""
+    import datasets  # here, because pkdlib works without it
+
+    dataset = datasets.load_dataset(source, task.config)
+    splits = {}
+    for split, hub_split in task.hub_splits.items():
+        if hub_split in dataset:
+            table = dataset[hub_split]
+            columns = {name: list(table[name]) for name in table.column_names}
+            splits[split] = _from_columns(task, split, columns, f"{source}/{task.config}/{hub_split}")
+    return splits
+
+
+def _from_columns(task: Task, split: str, columns: dict[str, list], where: str) -> Split:
+    """A split from named columns; a label column of -1 (the hub's way) or of nothing is a hidden one."""
+    missing = [name for name in task.columns if name not in columns]
+    if missing:
+        raise ValueError(f"{where}: no column {missing[0]!r}; it has {', '.join(columns)}")
+    for name in task.columns:
+        for row, text in enumerate(columns[name]):
+            if not isinstance(text, str):
+                raise ValueError(f"{where}, row {row}: {name} is {text!r}, not a text")
+    texts = tuple(columns[name] for name in task.columns)
+    labels: Iterable = columns.get("label", ())
+    labels = [str(label).strip() for label in labels]
+    if all(label in ("-1", "-1.0", "", "nan", "None") for label in labels):
+        return Split(split, texts, None)
+    indices = []
+    for row, label in enumerate(labels):
+        try:
+            indices.append(label_index(task, label))
+        except ValueError as error:
+            raise ValueError(f"{where}, row {row}: {error}") from None
+    return Split(split, texts, np.array(indices, dtype=np.int64))
