@@ -84,8 +84,7 @@ def _build(
             arrays["logits"][index] = _half(output.logits)
             if layers:
                 arrays["cls"][index] = _half(cls_states(output.hidden_states, layers))
-        for array in arrays.values():
-            array.flush()
+        del arrays  # unmapped, and so written
         os.replace(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)
