@@ -1,0 +1,61 @@
+# Each target makes what it needs, .venv included; running one twice does no work twice.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+LOCK_VENV := build/lock-venv
+TORCH ?= torch
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: setup tutorial test lab lint data lock clean help
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
+
+setup: $(STAMP) ## make .venv with the locked packages and pkdlib (PYTHON=... picks the Python, 3.11 or newer)
+
+tutorial: $(STAMP) ## run the tutorial
+	$(BIN)/python -m pkdlib.tutorial
+
+test: $(STAMP) ## run the tests
+	$(BIN)/python -m pytest
+
+lab: $(STAMP) ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab notebooks
+
+lint: $(STAMP) ## check style and format with ruff
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+data: $(STAMP) ## remake the data files and the miniature BERT (several minutes)
+	$(BIN)/python data/remake.py
+
+lock: ## remake requirements.lock from pyproject.toml's ranges (TORCH=torch==2.13.0 holds torch to a version)
+	@$(check-python)
+	rm -rf $(LOCK_VENV)
+	$(PYTHON) -m venv $(LOCK_VENV)
+	$(LOCK_VENV)/bin/pip install '$(TORCH)' setuptools -e '.[all]'
+	sed -n '/^#/p' requirements.lock > build/lock
+	$(LOCK_VENV)/bin/pip freeze --all --exclude pip --exclude pkdlib > build/freeze
+	sed -E -e 's/\+[a-z0-9.]+$$//' -e '/^(nvidia|cuda|triton)[-_a-z0-9]*==/d' build/freeze >> build/lock
+	mv build/lock requirements.lock
+	rm -rf $(LOCK_VENV) build/freeze
+
+clean: ## delete .venv, builds and caches; runs/ is your work and stays
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find pkdlib tests data -name __pycache__ -prune -exec rm -rf {} +
+
+# The stamp's date says whether .venv still holds what the two files ask for.
+$(STAMP): requirements.lock pyproject.toml
+	@$(check-python)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -r requirements.lock
+	$(BIN)/pip install --no-deps --no-build-isolation -e .
+	@touch $@
+
+define check-python
+$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+{ echo "The PKD kit needs Python 3.11 or newer and '$(PYTHON)' is not: try make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+endef
