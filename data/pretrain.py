@@ -35,7 +35,7 @@ def make_tokenizer() -> BertTokenizerFast:
 
 
 def document(rng: Random, easy: bool) -> tuple[list[str], list[str], set[int], int]:
-    """(part 1, part 2, salient positions in part 2, class): "review, conclusion" or "premise, connective hypothesis"."""
+    """(part 1, part 2, positions of part 2's key words, class) of a review and its verdict or a pair of events."""
     if rng.random() < 0.5:
         positive = rng.random() < 0.5
         first, domain = grammar.review(rng, positive, easy)
@@ -142,7 +142,11 @@ def pretrain(folder: Path, seed: int = 0, scale: float = 1.0) -> None:
     torch.manual_seed(seed)
     tokenizer = make_tokenizer()
     config = BertConfig(
-        vocab_size=len(tokenizer), num_hidden_layers=3, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, **CONFIG
+        vocab_size=len(tokenizer),
+        num_hidden_layers=3,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        **CONFIG,
     )
     model = BertForPreTraining(config)
     model.cls.seq_relationship = nn.Linear(config.hidden_size, len(CLASSES))

@@ -52,7 +52,11 @@ def write_task(name: str, folder: Path, train_rows: int = ROWS["train"], seed: i
             fields = [*texts, label]
             if split == "train":
                 flipped = rng.random() < LABEL_NOISE
-                fields = [*texts, rng.choice([other for other in labels if other != label]) if flipped else label, label]
+                fields = [
+                    *texts,
+                    rng.choice([other for other in labels if other != label]) if flipped else label,
+                    label,
+                ]
             lines.append("\t".join(fields))
         (folder / f"{split}.tsv").write_bytes(("\n".join(lines) + "\n").encode())
 

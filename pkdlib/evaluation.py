@@ -66,7 +66,9 @@ def evaluate(
     Raises ValueError on an unlabelled split: its score would mean nothing; use `predict`.
     """
     if split.labels is None:
-        raise ValueError(f"the {split.name} split of task {task.name} has no labels: it cannot be scored, only predicted")
+        raise ValueError(
+            f"the {split.name} split of task {task.name} has no labels: it cannot be scored, only predicted"
+        )
     logits = predict(model, split, batch_size, accelerator)
     metrics = task.compute_metrics(split.labels, logits.argmax(dim=-1).numpy())
     return {"loss": F.cross_entropy(logits, torch.from_numpy(split.labels)).item(), **metrics}

@@ -10,7 +10,6 @@ import torch
 import transformers
 from torch import Tensor
 from transformers import (
-    AutoConfig,
     AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -48,11 +47,6 @@ def load_backbone(backbone: str | Path) -> PreTrainedModel:
     return AutoModel.from_pretrained(locate(backbone), dtype=torch.float32, use_safetensors=True)
 
 
-def num_layers(backbone: str | Path) -> int:
-    """Number of layers of a hub id or local folder, read from its configuration alone."""
-    return AutoConfig.from_pretrained(locate(backbone)).num_hidden_layers
-
-
 def build_student(
     backbone: str | Path | PreTrainedModel,
     num_hidden_layers: int | None,
@@ -81,7 +75,7 @@ def build_student(
         config = copy.deepcopy(source.config)
         if num_hidden_layers is not None and not 1 <= num_hidden_layers <= config.num_hidden_layers:
             raise ValueError(
-                f"num_hidden_layers = {num_hidden_layers}: must be between 1 and the source's {config.num_hidden_layers}"
+                f"num_hidden_layers = {num_hidden_layers}: must be in 1..{config.num_hidden_layers}, the source's"
             )
         config.num_hidden_layers = num_hidden_layers or config.num_hidden_layers
         config.id2label = dict(enumerate(label_names))

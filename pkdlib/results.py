@@ -1,6 +1,5 @@
 """One complete record per run, written atomically and last; folders of them read into tidy tables."""
 
-import json
 import os
 import platform
 from collections.abc import Iterable
@@ -113,7 +112,9 @@ def load_results(folder: Path) -> pd.DataFrame:
 def results_frame(records: Iterable[RunRecord]) -> pd.DataFrame:
     rows = []
     for record in records:
-        row = record.model_dump(include={"run_id", "method", "task", "source", "train_rows", "max_length", "best_epoch"})
+        row = record.model_dump(
+            include={"run_id", "method", "task", "source", "train_rows", "max_length", "best_epoch"}
+        )
         row |= {"num_parameters": record.num_parameters, "layer_map": record.layer_map} | record.config
         row |= {f"{split}_{name}": value for split, found in record.metrics.items() for name, value in found.items()}
         row |= {f"{name}_s": seconds for name, seconds in record.durations_s.items()}
@@ -125,7 +126,12 @@ def history_frame(records: Iterable[RunRecord]) -> pd.DataFrame:
     """A row per epoch of every run: method, num_hidden_layers, seed, epoch and its figures."""
     rows = []
     for r in records:
-        key = {"run_id": r.run_id, "method": r.method, "num_hidden_layers": r.config["num_hidden_layers"], "seed": r.seed}
+        key = {
+            "run_id": r.run_id,
+            "method": r.method,
+            "num_hidden_layers": r.config["num_hidden_layers"],
+            "seed": r.seed,
+        }
         rows += [key | epoch for epoch in r.history]
     return pd.DataFrame(rows)
 

@@ -85,9 +85,7 @@ def distill(
     outputs, started = None, time.perf_counter()
     if config.alpha or config.beta:
         layers = _matched_layers(teacher, student, config) if config.beta else []
-        outputs = teacher_outputs(
-            teacher, data.splits["train"], layers, cache_dir, config.eval_batch_size, accelerator
-        )
+        outputs = teacher_outputs(teacher, data.splits["train"], layers, cache_dir, config.eval_batch_size, accelerator)
     teacher_s = time.perf_counter() - started
     student_layers = range(1, len(layers) + 1)
 
