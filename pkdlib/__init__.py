@@ -21,12 +21,12 @@ from pkdlib.losses import PKDTerms, ce_loss, convert_beta, kd_loss, patience_los
 from pkdlib.models import build_student, cls_states, load_backbone, load_classifier, load_tokenizer
 from pkdlib.results import (
     RunRecord,
-    collect_results,
     history_frame,
     load_records,
     load_results,
     mean_interval,
     paired_difference,
+    save_records,
     summary,
 )
 from pkdlib.similarity import centered_cosine, map_agreement, most_similar_layers
@@ -60,7 +60,6 @@ __all__ = [
     "ce_loss",
     "centered_cosine",
     "cls_states",
-    "collect_results",
     "convert_beta",
     "distill",
     "encode_task",
@@ -86,6 +85,7 @@ __all__ = [
     "pkd_loss",
     "predict",
     "reload_data",
+    "save_records",
     "split_cls_states",
     "summary",
     "teacher_outputs",

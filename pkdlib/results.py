@@ -75,11 +75,10 @@ def save_result(record: RunRecord, folder: Path) -> Path:
     return path
 
 
-def collect_results(folder: Path, path: Path) -> int:
-    """Gather a folder's records into one JSON-lines file, ordered by run id; returns how many."""
-    records = sorted(load_records(folder), key=lambda record: record.run_id)
-    write_text(Path(path), "".join(record.model_dump_json() + "\n" for record in records))
-    return len(records)
+def save_records(records: Iterable[RunRecord], path: Path) -> None:
+    """Write records to one JSON-lines file, ordered by run id."""
+    ordered = sorted(records, key=lambda record: record.run_id)
+    write_text(Path(path), "".join(record.model_dump_json() + "\n" for record in ordered))
 
 
 def load_records(folder: Path) -> list[RunRecord]:

@@ -1,0 +1,81 @@
+"""`make tutorial`: the first notebooks run unattended, their results, and one HTML page of them that needs no network."""
+
+import os
+import re
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import papermill
+from latex2mathml.converter import convert
+from nbconvert import HTMLExporter
+
+from pkdlib.config import ROOT, RUNS
+from pkdlib.progress import BATCH_VARIABLE, say
+from pkdlib.results import load_results, summary, write_text
+
+NOTEBOOKS = ("01_finetune_teacher", "02_distill_last_vs_skip")
+
+
+def run_notebook(name: str, out: Path, parameters: dict) -> Path:
+    """Execute notebooks/`name`.ipynb with papermill into `out`; what its cells print is passed on as it comes.
+
+    Raises papermill's PapermillExecutionError with the cell's own traceback; the notebook is saved as far as it came.
+    """
+    os.environ[BATCH_VARIABLE] = "1"  # the kernel inherits it
+    executed = out / f"{name}.ipynb"
+    papermill.execute_notebook(
+        ROOT / "notebooks" / f"{name}.ipynb",
+        executed,
+        parameters=parameters,
+        progress_bar=False,
+        stdout_file=sys.stdout,
+        cwd=ROOT / "notebooks",
+    )
+    return executed
+
+
+def write_page(notebooks: list[Path], path: Path, title: str) -> None:
+    """One self-contained HTML page: figures inside it, equations as MathML, nothing fetched when it is opened."""
+    cells = [cell for notebook in notebooks for cell in nbformat.read(notebook, as_version=4).cells]
+    for number, cell in enumerate(cells):
+        cell["id"] = f"cell-{number}"  # each notebook numbers its own
+        if cell.cell_type == "markdown":
+            cell.source = _mathml(cell.source)
+    exporter = HTMLExporter(mathjax_url="", require_js_url="", jupyter_widgets_base_url="", exclude_input_prompt=True)
+    page, _ = exporter.from_notebook_node(nbformat.v4.new_notebook(cells=cells), {"metadata": {"name": title}})
+    write_text(path, page)
+
+
+def _mathml(source: str) -> str:
+    source = re.sub(r"\$\$(.+?)\$\$", lambda found: convert(found[1], display="block"), source, flags=re.DOTALL)
+    return re.sub(r"\$([^$\n]+?)\$", lambda found: convert(found[1]), source)
+
+
+def main(out: Path = RUNS / "tutorial") -> None:
+    """Run the tutorial into `out`; print the comparison table and where the page is."""
+    out.mkdir(parents=True, exist_ok=True)
+    folders = {"teacher": out / "teacher", "students": out / "students"}
+    parameters = (
+        {"output_dir": str(folders["teacher"])},
+        {"teacher_dir": str(folders["teacher"]), "output_dir": str(folders["students"])},
+    )
+    started, executed = time.perf_counter(), []
+    for number, (name, values) in enumerate(zip(NOTEBOOKS, parameters, strict=True), start=1):
+        say(f"[{number}/{len(NOTEBOOKS)}] {name}")
+        begun = time.perf_counter()
+        executed.append(run_notebook(name, out, values))
+        say(f"[{number}/{len(NOTEBOOKS)}] {name}: done in {time.perf_counter() - begun:.0f} s")
+    page = out / "index.html"
+    write_page(executed, page, "The PKD tutorial")
+    scores = summary(load_results(folders["students"]), "test_accuracy", ["num_hidden_layers", "method"])
+    teacher = load_results(folders["teacher"])["test_accuracy"].item()
+    say(f"\nTest accuracy, percent (teacher {100 * teacher:.1f}):")
+    table = (100 * scores.pivot(index="method", columns="num_hidden_layers", values="mean")).round(1)
+    say(table.rename_axis(columns="student layers").to_string())
+    say(f"\n{time.perf_counter() - started:.0f} s. The page: {page}")
+
+
+if __name__ == "__main__":
+    main()
