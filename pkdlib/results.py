@@ -138,10 +138,11 @@ def history_frame(records: Iterable[RunRecord]) -> pd.DataFrame:
 def mean_interval(values: Iterable[float], confidence: float = 0.95) -> tuple[float, float, float]:
     """(mean, low, high) of the t interval; low and high are NaN for fewer than two values."""
     values = pd.Series(list(values), dtype=float)
+    mean = float(values.mean())
     if len(values) < 2:
-        return values.mean(), float("nan"), float("nan")
-    half = stats.sem(values) * stats.t.ppf(0.5 + confidence / 2, len(values) - 1)
-    return values.mean(), values.mean() - half, values.mean() + half
+        return mean, float("nan"), float("nan")
+    half = float(stats.sem(values) * stats.t.ppf(0.5 + confidence / 2, len(values) - 1))
+    return mean, mean - half, mean + half
 
 
 def summary(frame: pd.DataFrame, metric: str, by: list[str]) -> pd.DataFrame:

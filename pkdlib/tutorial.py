@@ -1,4 +1,4 @@
-"""`make tutorial`: the first notebooks run unattended, their results, and one HTML page of them that needs no network."""
+"""`make tutorial`: the first notebooks run unattended, and one HTML page of them that opens without a network."""
 
 import os
 import re
@@ -18,22 +18,20 @@ from pkdlib.results import load_results, summary, write_text
 NOTEBOOKS = ("01_finetune_teacher", "02_distill_last_vs_skip")
 
 
-def run_notebook(name: str, out: Path, parameters: dict) -> Path:
-    """Execute notebooks/`name`.ipynb with papermill into `out`; what its cells print is passed on as it comes.
+def run_notebook(notebook: Path, executed: Path, parameters: dict) -> None:
+    """Execute a notebook with papermill; what its cells print is passed on as it comes.
 
-    Raises papermill's PapermillExecutionError with the cell's own traceback; the notebook is saved as far as it came.
+    Raises papermill's PapermillExecutionError with the cell's own traceback; `executed` is saved as far as it came.
     """
     os.environ[BATCH_VARIABLE] = "1"  # the kernel inherits it
-    executed = out / f"{name}.ipynb"
     papermill.execute_notebook(
-        ROOT / "notebooks" / f"{name}.ipynb",
+        notebook,
         executed,
         parameters=parameters,
         progress_bar=False,
         stdout_file=sys.stdout,
         cwd=ROOT / "notebooks",
     )
-    return executed
 
 
 def write_page(notebooks: list[Path], path: Path, title: str) -> None:
@@ -65,7 +63,8 @@ def main(out: Path = RUNS / "tutorial") -> None:
     for number, (name, values) in enumerate(zip(NOTEBOOKS, parameters, strict=True), start=1):
         say(f"[{number}/{len(NOTEBOOKS)}] {name}")
         begun = time.perf_counter()
-        executed.append(run_notebook(name, out, values))
+        executed.append(out / f"{name}.ipynb")
+        run_notebook(ROOT / "notebooks" / executed[-1].name, executed[-1], values)
         say(f"[{number}/{len(NOTEBOOKS)}] {name}: done in {time.perf_counter() - begun:.0f} s")
     page = out / "index.html"
     write_page(executed, page, "The PKD tutorial")

@@ -1,0 +1,73 @@
+"""Write the README's result tables anew from the recorded runs in data/results: `python data/tables.py`.
+
+Each table stands between `<!-- NAME -->` and `<!-- /NAME -->`; a test holds the README to them.
+"""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from pkdlib import load_results, paired_difference, summary
+
+FOLDER = Path(__file__).parent / "results"
+README = Path(__file__).parent.parent / "README.md"
+METHODS = ("FT", "KD", "PKD-Last", "PKD-Skip")
+PAIRS = (("KD", "FT"), ("PKD-Skip", "FT"), ("PKD-Skip", "KD"), ("PKD-Skip", "PKD-Last"))
+MINI = {"tuned": "mini-sentiment-3-tuned.jsonl", "short of steps": "mini-sentiment-3-short.jsonl"}
+REAL = {"SST-2": "sst2-3.jsonl", "RTE": "rte-3.jsonl"}
+
+
+def _percent(mean: float, low: float, high: float, sign: str = "") -> str:
+    return f"{100 * mean:{sign}.1f} [{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
+
+
+def comparison_table(files: dict[str, str], metric: str) -> str:
+    """Mean and 95 % interval of every method, the teacher, and the paired differences, a column per file."""
+    columns = {}
+    for name, file in files.items():
+        frame = load_results(FOLDER / file)
+        teacher = frame[frame["method"] == "teacher"][metric].item()
+        students = frame[frame["method"] != "teacher"]
+        found = summary(students, metric, ["method"]).set_index("method")
+        column = {"teacher": f"{100 * teacher:.1f}"}
+        column |= {method: _percent(*found.loc[method, ["mean", "low", "high"]]) for method in METHODS}
+        for method, baseline in PAIRS:
+            pair = paired_difference(students, metric, method, baseline)
+            column[f"{method} − {baseline}"] = _percent(pair["difference"], pair["low"], pair["high"], "+")
+        columns[f"{name} ({students['seed'].nunique()} seeds)"] = column
+    return _markdown(pd.DataFrame(columns))
+
+
+def learning_rate_table(file: str, metric: str) -> str:
+    """Mean of every method at every learning rate."""
+    frame = load_results(FOLDER / file)
+    means = frame.pivot_table(index="method", columns="learning_rate", values=metric).loc[list(METHODS)]
+    columns = {f"{rate:g}": [f"{100 * mean:.1f}" for mean in means[rate]] for rate in means.columns}
+    return _markdown(pd.DataFrame(columns, index=list(METHODS)))
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    lines = ["| | " + " | ".join(table.columns) + " |", "|---" * (len(table.columns) + 1) + "|"]
+    lines += [f"| {name} | " + " | ".join(row) + " |" for name, row in zip(table.index, table.to_numpy(), strict=True)]
+    return "\n".join(lines)
+
+
+def tables() -> dict[str, str]:
+    return {
+        "mini": comparison_table(MINI, "test_accuracy"),
+        "mini-learning-rate": learning_rate_table("mini-sentiment-3-learning-rate.jsonl", "dev_accuracy"),
+        "real": comparison_table(REAL, "dev_accuracy"),
+    }
+
+
+def fill(text: str) -> str:
+    """The text with every table renewed."""
+    for name, table in tables().items():
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
+        text = re.sub(pattern, lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text, flags=re.DOTALL)
+    return text
+
+
+if __name__ == "__main__":
+    README.write_text(fill(README.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,147 @@
+"""The notebooks keep to their template and run, small, from the first cell to the last."""
+
+import ast
+import base64
+import re
+
+import nbformat
+import pytest
+
+from pkdlib import ROOT, load_results
+from pkdlib.tutorial import run_notebook, write_page
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+FEW_ROWS = {"train_rows": 96, "num_train_epochs": 1}
+# exercise -> (right answer, wrong answer), evaluated in the notebook itself
+ANSWERS = {
+    "01_finetune_teacher": {
+        "answer_1": ("float(torch.tensor(2.0).log())", "0.5"),
+        "answer_2": ("history['dev_accuracy'].max() - history['dev_accuracy'].iloc[-1]", "0.4"),
+    },
+    "02_distill_last_vs_skip": {
+        "answer_1": ("[6, 12, 18]", "[21, 22, 23]"),
+        "answer_2": ("1000 / 3840", "1000"),
+    },
+}
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def printed(cell):
+    return "".join(output.get("text", "") for output in cell.outputs)
+
+
+def with_answers(path, folder):
+    """A copy of the notebook whose exercises are followed by themselves, answered rightly and then wrongly."""
+    notebook, cells = read(path), []
+    for cell in notebook.cells:
+        cells.append(cell)
+        found = re.match(r"(answer_\d) = None", cell.source) if cell.cell_type == "code" else None
+        if found:
+            for kind, answer in zip(("right", "wrong"), ANSWERS[path.stem][found[1]], strict=True):
+                source = cell.source.replace("= None", f"= {answer}", 1)
+                cells.append(nbformat.v4.new_code_cell(source, metadata={"tags": [kind]}))
+    notebook.cells = cells
+    copy = folder / f"{path.stem}-answered.ipynb"
+    nbformat.write(notebook, copy)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """Both notebooks, run by papermill on a few rows, one after the other as a learner would."""
+    out = tmp_path_factory.mktemp("course")
+    teacher, students = str(out / "teacher"), str(out / "students")
+    parameters = {
+        "01_finetune_teacher": FEW_ROWS | {"output_dir": teacher},
+        "02_distill_last_vs_skip": {
+            "teacher_dir": teacher, "output_dir": students, "student_layers": [3], "num_train_epochs": "1",
+            "learning_rate": "2e-5", "seeds": [0, 1],
+        },
+    }  # fmt: skip
+    for path in NOTEBOOKS:
+        run_notebook(with_answers(path, out), out / path.name, parameters[path.stem])
+    return out
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_keeps_to_the_template(path):
+    notebook = read(path)
+    assert len(notebook.cells) <= 40
+    assert notebook.cells[0].source.startswith(f"# {path.name[:2]} · ")
+    for cell in code_cells(notebook):
+        assert len(cell.source.splitlines()) <= 15, cell.source
+        assert not re.search(r"^\s*class ", cell.source, re.MULTILINE)
+    assert len([cell for cell in code_cells(notebook) if cell.source.startswith("answer_")]) >= 2
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_parameters_are_a_few_plain_literals_with_help(path):
+    (cell,) = [cell for cell in code_cells(read(path)) if "parameters" in cell.metadata.get("tags", [])]
+    assert len(cell.source.splitlines()) <= 12
+    for line in cell.source.splitlines():
+        assignment, help_text = line.split("  # ")
+        (statement,) = ast.parse(assignment).body
+        ast.literal_eval(statement.value)
+        assert help_text and "=" not in help_text
+
+
+def test_every_notebook_runs_and_leaves_its_results(executed):
+    teacher = load_results(executed / "teacher")
+    assert teacher["method"].tolist() == ["teacher"] and teacher["train_rows"].item() == FEW_ROWS["train_rows"]
+    students = load_results(executed / "students")
+    assert sorted(students["method"]) == sorted(["FT", "KD", "PKD-Skip", "PKD-Last"] * 2)
+    assert set(students["learning_rate"]) == {2e-5} and set(students["num_hidden_layers"]) == {3}
+    assert (executed / "students" / "similarity.json").is_file()
+
+
+def test_the_same_runs_are_in_the_notebooks_collected_file(executed):
+    collected = load_results(executed / "students" / "comparison.jsonl")
+    one_by_one = load_results(executed / "students")
+    assert sorted(collected["run_id"]) == sorted(one_by_one["run_id"])
+
+
+def test_batch_runs_print_a_line_per_epoch_and_no_bars(executed):
+    lines = "".join(printed(cell) for cell in code_cells(read(executed / "02_distill_last_vs_skip.ipynb")))
+    assert len(re.findall(r"epoch 1/1, train loss", lines)) == 8
+    assert "it/s" not in lines
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_exercises_accept_the_right_answer_and_refuse_wrong_and_missing_ones(executed, name):
+    cells = code_cells(read(executed / f"{name}.ipynb"))
+    answered = {kind: [c for c in cells if kind in c.metadata.get("tags", [])] for kind in ("right", "wrong")}
+    missing = [cell for cell in cells if re.match(r"answer_\d = None", cell.source)]
+    assert len(answered["right"]) == len(answered["wrong"]) == len(missing) == len(ANSWERS[name])
+    assert all(printed(cell) == "right\n" for cell in answered["right"])
+    assert all(printed(cell) == "not yet\n" for cell in answered["wrong"] + missing)
+
+
+def test_a_bad_parameter_stops_the_notebook_with_one_clear_line(executed, tmp_path):
+    with pytest.raises(Exception, match=r"alpha = 1\.5: must be less than or equal to 1"):
+        run_notebook(
+            ROOT / "notebooks" / "02_distill_last_vs_skip.ipynb",
+            tmp_path / "bad.ipynb",
+            {"teacher_dir": str(executed / "teacher"), "output_dir": str(tmp_path / "out"), "alpha": 1.5},
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_page_holds_every_plot_and_fetches_nothing(executed, tmp_path):
+    notebooks = [executed / path.name for path in NOTEBOOKS]
+    page = tmp_path / "index.html"
+    write_page(notebooks, page, "A title")
+    html = page.read_text(encoding="utf-8")
+    outputs = [output for path in notebooks for cell in code_cells(read(path)) for output in cell.outputs]
+    plots = [output.data["image/png"] for output in outputs if "image/png" in output.get("data", {})]
+    shown = re.findall(r'<img[^>]*src="data:image/png;base64,([^"]+)"', html)
+    assert len(plots) >= 8 and [base64.b64decode(image) for image in shown] == [base64.b64decode(p) for p in plots]
+    assert not re.search(r'<(?:script|link|img|iframe)[^>]*(?:src|href)="(?!data:)[^"]+"', html)
+    assert "<title>A title</title>" in html
+    assert html.count("<math") >= 4 and "$$" not in html
