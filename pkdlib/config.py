@@ -24,8 +24,8 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 def locate(name: str | Path) -> str:
-    """A local folder as it is or, when it is relative, from the project's root; anything else is a hub id."""
-    for folder in (Path(name), ROOT / name):
+    """A local folder, a relative one from the project's root or else from here; anything else is a hub id."""
+    for folder in (ROOT / name, Path(name)):
         if folder.is_dir():
             return str(folder)
     return str(name)
