@@ -3,12 +3,14 @@
 Each table stands between `<!-- NAME -->` and `<!-- /NAME -->`; a test holds the README to them.
 """
 
+import json
 import re
 from pathlib import Path
 
 import pandas as pd
+import torch
 
-from pkdlib import load_results, paired_difference, summary
+from pkdlib import load_results, most_similar_layers, paired_difference, summary
 
 FOLDER = Path(__file__).parent / "results"
 README = Path(__file__).parent.parent / "README.md"
@@ -47,6 +49,18 @@ def learning_rate_table(file: str, metric: str) -> str:
     return _markdown(pd.DataFrame(columns, index=list(METHODS)))
 
 
+def layers_table(file: str) -> str:
+    """Each method's mean accuracy, and the teacher layer most similar to each student layer over all seeds."""
+    scores = load_results(FOLDER / f"{file}.jsonl").groupby("method")["test_accuracy"].mean()
+    entries = json.loads((FOLDER / f"{file}-similarity.json").read_text(encoding="utf-8"))
+    rows = {}
+    for method in METHODS:
+        matrices = [entry["centered_cosine"] for entry in entries if entry["method"] == method]
+        found = most_similar_layers(torch.tensor(matrices).mean(dim=0))
+        rows[method] = [f"{100 * scores[method]:.1f}", ", ".join(map(str, found))]
+    return _markdown(pd.DataFrame(rows, index=["accuracy", "most similar teacher layer, student layers 1 to 6"]).T)
+
+
 def _markdown(table: pd.DataFrame) -> str:
     lines = ["| | " + " | ".join(table.columns) + " |", "|---" * (len(table.columns) + 1) + "|"]
     lines += [f"| {name} | " + " | ".join(row) + " |" for name, row in zip(table.index, table.to_numpy(), strict=True)]
@@ -57,6 +71,7 @@ def tables() -> dict[str, str]:
     return {
         "mini": comparison_table(MINI, "test_accuracy"),
         "mini-learning-rate": learning_rate_table("mini-sentiment-3-learning-rate.jsonl", "dev_accuracy"),
+        "mini-layers": layers_table("mini-sentiment-6"),
         "real": comparison_table(REAL, "dev_accuracy"),
     }
 
