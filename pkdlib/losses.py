@@ -57,7 +57,8 @@ def kd_loss(
     if form == "paper":
         loss = -(p_teacher * log_p_student).sum(dim=-1).mean()
     else:
-        loss = F.kl_div(log_p_student, p_teacher, reduction="mean")
+        # KLDivLoss(reduction="mean") of the authors' PyTorch; later ones are to divide by the batch alone.
+        loss = F.kl_div(log_p_student, p_teacher, reduction="none").mean()
     scaled = form == "official" if t_squared is None else t_squared
     return loss * temperature**2 if scaled else loss
 
