@@ -3,6 +3,7 @@
 import hashlib
 import json
 import warnings
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,18 +125,19 @@ def _read_file(task: Task, split: str, folder: Path, bad_rows: BadRows) -> Split
 
 def _read_tsv(task: Task, split: str, path: Path, bad_rows: BadRows) -> Split:
     """GLUE's own TSV: a header, tabs, no quoting at all, sometimes a BOM; quotes in the text stand for themselves."""
-    lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines(): texts may hold its rarer line ends
+    # As bytes: a text may hold a lone carriage return, which read_text() turns into a line's end, or a rarer one.
+    lines = path.read_bytes().removeprefix(BOM_UTF8).split(b"\n")
     if not lines[-1]:
         lines.pop()
-    header = lines[0].rstrip("\r").split("\t") if lines else []
+    header = lines[0].decode(errors="replace").rstrip("\r").split("\t") if lines else []
     wanted = task.tsv_columns if set(task.tsv_columns) & set(header) else task.columns
     texts = [_position(header, name, path) for name in wanted]
     label_name = task.tsv_label if task.tsv_label in header else "label"
     label = header.index(label_name) if label_name in header else None
     rows, labels, refused = [], [], []
     for number, line in enumerate(lines[1:], start=2):
-        fields = line.rstrip("\r").split("\t")
         try:
+            fields = line.decode().rstrip("\r").split("\t")
             if len(fields) != len(header):
                 raise ValueError(f"{len(fields)} columns where the header has {len(header)}")
             if label is not None:
