@@ -97,7 +97,7 @@ def subset(split: Split, rows: int, seed: int) -> Split:
 # ------------------------------------------------------------------------------------------------- files
 READERS = {
     ".parquet": pd.read_parquet,
-    ".csv": lambda path: pd.read_csv(path, keep_default_na=False),
+    ".csv": lambda path: pd.read_csv(path, dtype=str, keep_default_na=False),  # texts may look like numbers
     ".jsonl": lambda path: pd.read_json(path, lines=True, dtype=False),
 }
 
