@@ -76,7 +76,8 @@ def load_task(
     if folder is None:
         splits = _read_hub(task, locate(source))
     else:
-        splits = {split: found for split in task.splits if (found := _read_file(task, split, folder, bad_rows))}
+        found = {split: _read_file(task, split, folder, bad_rows) for split in task.splits}
+        splits = {name: split for name, split in found.items() if split is not None}
     for required in ("train", "dev"):
         if required not in splits:
             raise FileNotFoundError(f"{source}: task {task.name} has no {required} split there")
@@ -105,7 +106,8 @@ READERS = {
 def _file_folder(task: Task, folder: Path) -> Path | None:
     """The folder that holds the task's files, or None when the source is a dataset in the hub's layout."""
     for candidate in (folder / task.folder, folder):
-        if any((candidate / f"{task.splits['train']}{suffix}").is_file() for suffix in (".tsv", *READERS)):
+        files = (candidate / f"{stem}{suffix}" for stem in task.splits.values() for suffix in (".tsv", *READERS))
+        if any(file.is_file() for file in files):
             return candidate
     return None
 
@@ -182,6 +184,8 @@ def _from_columns(task: Task, split: str, columns: dict[str, list], where: str) 
     missing = [name for name in task.columns if name not in columns]
     if missing:
         raise ValueError(f"{where}: no column {missing[0]!r}; it has {', '.join(columns)}")
+    if not columns[task.columns[0]]:
+        raise ValueError(f"{where}: no rows")
     for name in task.columns:
         for row, text in enumerate(columns[name]):
             if not isinstance(text, str):
