@@ -7,7 +7,7 @@ from codecs import BOM_UTF8
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -70,6 +70,8 @@ def load_task(
     Raises ValueError (bad label, column or row, with file and line), FileNotFoundError (no such split).
     """
     task = get_task(name)
+    if bad_rows not in get_args(BadRows):
+        raise ValueError(f"bad_rows = {bad_rows!r}: must be one of {', '.join(get_args(BadRows))}")
     if source is None:
         source = EMBEDDED if task.name.startswith("mini-") else GLUE_HUB_ID
     folder = _file_folder(task, Path(locate(source)))
