@@ -91,8 +91,8 @@ def load_records(folder: Path) -> list[RunRecord]:
     files = [folder] if folder.is_file() else sorted(folder.rglob(RESULT_FILE))
     records = []
     for file in files:
-        text = file.read_text(encoding="utf-8")
-        for number, line in enumerate(text.splitlines() if file.suffix == ".jsonl" else [text], start=1):
+        content = file.read_bytes()  # as str, splitlines() would also split at rarer line ends inside a text
+        for number, line in enumerate(content.splitlines() if file.suffix == ".jsonl" else [content], start=1):
             try:
                 records.append(RunRecord.model_validate_json(line))
             except ValidationError as error:
