@@ -30,7 +30,7 @@ def timestamp() -> str:
 class RunRecord(BaseModel):
     """Everything needed to say what a run was and what came out."""
 
-    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")  # JSON has no NaN; null is no number
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")  # JSON itself has no NaN
 
     run_id: str
     method: str  # "teacher", "FT", "KD", "PKD-Skip", "PKD-Last" or "PKD-" and the map
