@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import PreTrainedTokenizerBase
+from transformers import BertTokenizerFast, PreTrainedTokenizerBase
 
 from pkdlib import MINI_BERT, EncodedTask, Split, TaskData, encode_task, get_task, load_task, load_tokenizer
 from pkdlib.data import GROUP_BATCHES, EncodedSplit, LengthGroupedBatches, SortedBatches, make_loader, split_batch
@@ -52,6 +52,13 @@ def test_a_batch_is_what_the_tokenizer_itself_would_pad(
     for name, tensor in expected.items():
         assert torch.equal(batch[name], tensor)
         assert batch[name].dtype == torch.int64
+
+
+def test_padding_is_the_tokenizer_s_token_whatever_its_number() -> None:
+    vocabulary = {word: number for number, word in enumerate("[UNK] [CLS] [SEP] a [PAD] [MASK] film".split())}
+    tokenizer = BertTokenizerFast(vocab=vocabulary, model_max_length=16)
+    batch = EncodedSplit(Split("dev", (["a film", "a"],), None), tokenizer, 8)[[0, 1]]
+    assert batch["input_ids"].tolist() == [[1, 3, 6, 2], [1, 3, 2, 4]]
 
 
 def test_a_batch_holds_its_rows_and_their_labels(encoded: EncodedTask, sentiment: TaskData) -> None:
