@@ -1,7 +1,7 @@
 """A small world of sentences whose labels are known: reviews (sentiment) and event pairs (inference).
 
 Every sentence is built from its meaning, so its label is derived and never guessed. Words are whole
-vocabulary entries; the whole language has about 400 of them.
+vocabulary entries; the whole language has about 300 of them.
 """
 
 from dataclasses import dataclass

@@ -121,6 +121,8 @@ def _line(config_class: type[BaseModel], entry: dict) -> str:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known names are {', '.join(known)}"
         return f"{name} = {entry['input']!r}: unknown name; {hint}"
+    if entry["type"] == "missing":
+        return f"{name}: missing, it has no default"
     if name == "strategy":
         return f"{name} = {entry['input']!r}: must be one of {', '.join(STRATEGIES)} or a list of teacher layers"
     message = entry["msg"].replace("Input should be", "must be").removesuffix(", unable to parse string as a number")

@@ -26,7 +26,7 @@ def layer_map(num_teacher_layers: int, num_student_layers: int, strategy: str | 
         return [j * n // k for j in range(1, k)]
     if strategy == "last":
         return [n - k + j for j in range(1, k)]
-    if isinstance(strategy, str):
+    if isinstance(strategy, str) or not isinstance(strategy, Sequence):
         raise ValueError(f"strategy = {strategy!r}: must be one of {', '.join(STRATEGIES)} or a list of teacher layers")
     layers = list(strategy)
     if any(isinstance(layer, bool) or not isinstance(layer, int) for layer in layers):

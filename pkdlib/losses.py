@@ -57,7 +57,8 @@ def kd_loss(
     if form == "paper":
         loss = -(p_teacher * log_p_student).sum(dim=-1).mean()
     else:
-        loss = F.kl_div(log_p_student, p_teacher, reduction="mean")
+        # KLDivLoss(reduction="mean") of the authors' PyTorch; later ones are to divide by the batch alone.
+        loss = F.kl_div(log_p_student, p_teacher, reduction="none").mean()
     scaled = form == "official" if t_squared is None else t_squared
     return loss * temperature**2 if scaled else loss
 
@@ -68,9 +69,11 @@ def patience_loss(student_cls: Tensor, teacher_cls: Tensor, normalize: bool = Tr
     student_cls, teacher_cls: (batch, layers, hidden), [CLS] states of matched layers. Form "official"
     averages over batch x layers x hidden (mse_loss). normalize=False compares the raw states.
 
-    Raises ValueError when the shapes differ or the form is unknown.
+    Raises ValueError when the shapes differ or are not of three dimensions, or the form is unknown.
     """
     _check_shapes("cls", student_cls, teacher_cls)
+    if student_cls.ndim != 3:
+        raise ValueError(f"student_cls is {tuple(student_cls.shape)}: must be (batch, layers, hidden)")
     _check_form(form)
     student_cls, teacher_cls = student_cls.float(), teacher_cls.float()  # (batch, layers, hidden)
     if normalize:

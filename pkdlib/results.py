@@ -30,7 +30,7 @@ def timestamp() -> str:
 class RunRecord(BaseModel):
     """Everything needed to say what a run was and what came out."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")  # JSON itself has no NaN
 
     run_id: str
     method: str  # "teacher", "FT", "KD", "PKD-Skip", "PKD-Last" or "PKD-" and the map
@@ -61,11 +61,14 @@ def write_text(path: Path, text: str) -> None:
     """The whole file or none of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def save_result(record: RunRecord, folder: Path) -> Path:
@@ -90,8 +93,8 @@ def load_records(folder: Path) -> list[RunRecord]:
     files = [folder] if folder.is_file() else sorted(folder.rglob(RESULT_FILE))
     records = []
     for file in files:
-        text = file.read_text(encoding="utf-8")
-        for number, line in enumerate(text.splitlines() if file.suffix == ".jsonl" else [text], start=1):
+        content = file.read_bytes()  # as str, splitlines() would also split at rarer line ends inside a text
+        for number, line in enumerate(content.splitlines() if file.suffix == ".jsonl" else [content], start=1):
             try:
                 records.append(RunRecord.model_validate_json(line))
             except ValidationError as error:

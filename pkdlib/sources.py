@@ -3,10 +3,11 @@
 import hashlib
 import json
 import warnings
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -69,13 +70,16 @@ def load_task(
     Raises ValueError (bad label, column or row, with file and line), FileNotFoundError (no such split).
     """
     task = get_task(name)
+    if bad_rows not in get_args(BadRows):
+        raise ValueError(f"bad_rows = {bad_rows!r}: must be one of {', '.join(get_args(BadRows))}")
     if source is None:
         source = EMBEDDED if task.name.startswith("mini-") else GLUE_HUB_ID
     folder = _file_folder(task, Path(locate(source)))
     if folder is None:
         splits = _read_hub(task, locate(source))
     else:
-        splits = {split: found for split in task.splits if (found := _read_file(task, split, folder, bad_rows))}
+        found = {split: _read_file(task, split, folder, bad_rows) for split in task.splits}
+        splits = {name: split for name, split in found.items() if split is not None}
     for required in ("train", "dev"):
         if required not in splits:
             raise FileNotFoundError(f"{source}: task {task.name} has no {required} split there")
@@ -96,7 +100,7 @@ def subset(split: Split, rows: int, seed: int) -> Split:
 # ------------------------------------------------------------------------------------------------- files
 READERS = {
     ".parquet": pd.read_parquet,
-    ".csv": lambda path: pd.read_csv(path, keep_default_na=False),
+    ".csv": lambda path: pd.read_csv(path, dtype=str, keep_default_na=False),  # texts may look like numbers
     ".jsonl": lambda path: pd.read_json(path, lines=True, dtype=False),
 }
 
@@ -104,7 +108,8 @@ READERS = {
 def _file_folder(task: Task, folder: Path) -> Path | None:
     """The folder that holds the task's files, or None when the source is a dataset in the hub's layout."""
     for candidate in (folder / task.folder, folder):
-        if any((candidate / f"{task.splits['train']}{suffix}").is_file() for suffix in (".tsv", *READERS)):
+        files = (candidate / f"{stem}{suffix}" for stem in task.splits.values() for suffix in (".tsv", *READERS))
+        if any(file.is_file() for file in files):
             return candidate
     return None
 
@@ -124,18 +129,19 @@ def _read_file(task: Task, split: str, folder: Path, bad_rows: BadRows) -> Split
 
 def _read_tsv(task: Task, split: str, path: Path, bad_rows: BadRows) -> Split:
     """GLUE's own TSV: a header, tabs, no quoting at all, sometimes a BOM; quotes in the text stand for themselves."""
-    lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines(): texts may hold its rarer line ends
+    # As bytes: a text may hold a lone carriage return, which read_text() turns into a line's end, or a rarer one.
+    lines = path.read_bytes().removeprefix(BOM_UTF8).split(b"\n")
     if not lines[-1]:
         lines.pop()
-    header = lines[0].rstrip("\r").split("\t") if lines else []
+    header = lines[0].decode(errors="replace").rstrip("\r").split("\t") if lines else []
     wanted = task.tsv_columns if set(task.tsv_columns) & set(header) else task.columns
     texts = [_position(header, name, path) for name in wanted]
     label_name = task.tsv_label if task.tsv_label in header else "label"
     label = header.index(label_name) if label_name in header else None
     rows, labels, refused = [], [], []
     for number, line in enumerate(lines[1:], start=2):
-        fields = line.rstrip("\r").split("\t")
         try:
+            fields = line.decode().rstrip("\r").split("\t")
             if len(fields) != len(header):
                 raise ValueError(f"{len(fields)} columns where the header has {len(header)}")
             if label is not None:
@@ -180,6 +186,8 @@ def _from_columns(task: Task, split: str, columns: dict[str, list], where: str) 
     missing = [name for name in task.columns if name not in columns]
     if missing:
         raise ValueError(f"{where}: no column {missing[0]!r}; it has {', '.join(columns)}")
+    if not columns[task.columns[0]]:
+        raise ValueError(f"{where}: no rows")
     for name in task.columns:
         for row, text in enumerate(columns[name]):
             if not isinstance(text, str):

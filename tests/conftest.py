@@ -1,0 +1,11 @@
+"""Settings that every test module shares."""
+
+import sys
+from pathlib import Path
+
+from hypothesis import settings
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "data"))  # its modules import each other as `grammar`, ...
+
+settings.register_profile("pkdlib", deadline=None, max_examples=50)
+settings.load_profile("pkdlib")

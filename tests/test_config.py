@@ -1,0 +1,210 @@
+"""Configurations: what is accepted, and that each bad value is one line naming field, value and what is allowed."""
+
+import math
+
+import pytest
+from pydantic import ValidationError
+
+from pkdlib import (
+    METHODS,
+    ROOT,
+    ComparisonConfig,
+    ConfigError,
+    DistillConfig,
+    FineTuneConfig,
+    method_config,
+    validate,
+)
+from pkdlib.config import locate
+
+COMPARISON = {"student_layers": [6, 3], "methods": ["FT", "PKD-Last"], "seeds": [0, 1]}
+
+
+def complaint(config_class: type, **values: object) -> str:
+    with pytest.raises(ConfigError) as error:
+        validate(config_class, **values)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("config_class", [FineTuneConfig, DistillConfig])
+def test_defaults_are_valid(config_class: type) -> None:
+    defaults = config_class()
+    assert validate(config_class, **defaults.model_dump()) == defaults
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "value"),
+    [
+        ("learning_rate", "2e-5", 2e-5),
+        ("num_train_epochs", "3", 3),
+        ("num_hidden_layers", "4", 4),
+        ("temperature", "10", 10.0),
+        ("normalize", "false", False),
+        ("strategy", ["4", "8"], [4, 8]),
+        ("strategy", (4, 8), [4, 8]),
+    ],
+)
+def test_values_given_as_text_are_coerced(field: str, text: object, value: object) -> None:
+    assert getattr(validate(DistillConfig, **{field: text}), field) == value
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [
+        ("learning_rate", "fast", "must be a valid number"),
+        ("learning_rate", None, "must be a valid number"),
+        ("learning_rate", [1e-3], "must be a valid number"),
+        ("learning_rate", 0, "must be greater than 0"),
+        ("learning_rate", 2.0, "must be less than or equal to 1"),
+        ("learning_rate", math.nan, "must be a finite number"),
+        ("learning_rate", "nan", "must be a finite number"),
+        ("weight_decay", math.inf, "must be a finite number"),
+        ("weight_decay", -0.1, "must be greater than or equal to 0"),
+        ("temperature", math.inf, "must be a finite number"),
+        ("temperature", 0, "must be greater than 0"),
+        ("alpha", 1.5, "must be less than or equal to 1"),
+        ("alpha", -0.1, "must be greater than or equal to 0"),
+        ("beta", -1, "must be greater than or equal to 0"),
+        ("warmup_ratio", 1.1, "must be less than or equal to 1"),
+        ("max_grad_norm", 0, "must be greater than 0"),
+        ("num_hidden_layers", 0, "must be greater than or equal to 1"),
+        ("num_train_epochs", 0, "must be greater than or equal to 1"),
+        ("num_train_epochs", 1.5, "must be a valid integer"),
+        ("num_train_epochs", "many", "must be a valid integer"),
+        ("train_batch_size", 0, "must be greater than or equal to 1"),
+        ("micro_batch_size", 0, "must be greater than or equal to 1"),
+        ("eval_batch_size", None, "must be a valid integer"),
+        ("seed", -1, "must be greater than or equal to 0"),
+        ("seed", 2**32, "must be less than 4294967296"),
+        ("backbone", 12, "must be a valid string"),
+        ("normalize", "maybe", "must be a valid boolean"),
+        ("t_squared", None, "must be a valid boolean"),
+        ("mixed_precision", "fp8", "must be 'no', 'bf16' or 'fp16'"),
+        ("init", "random", "must be 'pretrained' or 'teacher'"),
+        ("form", "sum", "must be 'paper' or 'official'"),
+        ("strategy", "skipp", "must be one of skip, last or a list of teacher layers"),
+        ("strategy", 3, "must be one of skip, last or a list of teacher layers"),
+        ("strategy", "[4, 8]", "must be one of skip, last or a list of teacher layers"),
+    ],
+)
+def test_a_bad_value_is_one_line_of_field_value_and_what_is_allowed(field: str, value: object, allowed: str) -> None:
+    line = complaint(DistillConfig, **{field: value})
+    assert line.startswith(f"{field} = {value!r}: {allowed}")
+    assert "\n" not in line
+
+
+def test_a_bad_element_of_own_layers_is_named() -> None:
+    line = complaint(DistillConfig, strategy=[4, "eight"])
+    assert line == "strategy = 'eight': must be one of skip, last or a list of teacher layers"
+
+
+def test_an_unknown_name_is_answered_with_the_nearest_known_one() -> None:
+    assert complaint(FineTuneConfig, learning_rat=1e-3) == (
+        "learning_rat = 0.001: unknown name; did you mean learning_rate?"
+    )
+
+
+def test_an_unknown_name_like_no_other_is_answered_with_all_known_ones() -> None:
+    line = complaint(FineTuneConfig, quux=1)
+    assert line.startswith("quux = 1: unknown name; known names are ")
+    assert all(name in line for name in FineTuneConfig.model_fields)
+
+
+def test_fine_tuning_does_not_take_a_distillation_s_fields() -> None:
+    assert complaint(FineTuneConfig, beta=0.3).startswith("beta = 0.3: unknown name")
+
+
+def test_several_bad_fields_are_several_lines() -> None:
+    assert complaint(DistillConfig, alpha=2, strategy="first", sed=1).splitlines() == [
+        "strategy = 'first': must be one of skip, last or a list of teacher layers",
+        "alpha = 2: must be less than or equal to 1",
+        "sed = 1: unknown name; did you mean seed?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("config", "field"),
+    [(FineTuneConfig(), "seed"), (DistillConfig(), "beta"), (ComparisonConfig(**COMPARISON), "seeds")],
+    ids=lambda value: type(value).__name__,
+)
+def test_configurations_are_frozen(config: FineTuneConfig | ComparisonConfig, field: str) -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(config, field, getattr(config, field))
+
+
+# ------------------------------------------------------------------------------------------- methods
+def test_methods_set_what_the_paper_changes_between_them() -> None:
+    config = DistillConfig(alpha=0.6, beta=0.2, strategy=[1, 2, 3, 4, 5])
+    found = {method: method_config(method, config) for method in METHODS}
+    assert {method: (found[method].alpha, found[method].beta) for method in METHODS} == {
+        "FT": (0.0, 0.0),
+        "KD": (0.6, 0.0),
+        "PKD-Skip": (0.6, 0.2),
+        "PKD-Last": (0.6, 0.2),
+    }
+    assert (found["PKD-Skip"].strategy, found["PKD-Last"].strategy) == ("skip", "last")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_leaves_every_other_field(method: str) -> None:
+    config = DistillConfig(num_hidden_layers=3, learning_rate=1e-4, temperature=20, normalize=False, seed=7)
+    found = method_config(method, config, seed=8)
+    assert found == config.model_copy(update=METHODS[method] | {"seed": 8})
+
+
+def test_changes_win_over_the_method_and_are_validated() -> None:
+    assert method_config("FT", DistillConfig(), alpha=0.1).alpha == 0.1
+    with pytest.raises(ConfigError, match="beta = -1: must be greater than or equal to 0"):
+        method_config("KD", DistillConfig(), beta=-1)
+
+
+def test_an_unknown_method_is_refused() -> None:
+    with pytest.raises(ConfigError, match="method = 'PKD': must be one of FT, KD, PKD-Skip, PKD-Last"):
+        method_config("PKD", DistillConfig())
+
+
+def test_a_comparison_runs_every_method_for_every_size_and_seed_seeds_innermost() -> None:
+    config = DistillConfig(learning_rate=1e-4, beta=0.2)
+    runs = validate(ComparisonConfig, **COMPARISON).runs(config)
+    assert [(method, run.num_hidden_layers, run.seed) for method, run in runs] == [
+        ("FT", 6, 0), ("FT", 6, 1), ("PKD-Last", 6, 0), ("PKD-Last", 6, 1),
+        ("FT", 3, 0), ("FT", 3, 1), ("PKD-Last", 3, 0), ("PKD-Last", 3, 1),
+    ]  # fmt: skip
+    assert all(
+        run == method_config(method, config, num_hidden_layers=run.num_hidden_layers, seed=run.seed)
+        for method, run in runs
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"methods": ["FT", "PKD"]}, "methods = 'PKD': must be 'FT', 'KD', 'PKD-Skip' or 'PKD-Last'"),
+        ({"methods": "FT"}, "methods = 'FT': must be a valid list"),
+        ({"student_layers": 6}, "student_layers = 6: must be a valid list"),
+        ({"student_layers": []}, "student_layers = []: List should have at least 1 item after validation, not 0"),
+        ({"seeds": [0, 0.5]}, "seeds = 0.5: must be a valid integer, got a number with a fractional part"),
+        ({"seed": [0]}, "seed = [0]: unknown name; did you mean seeds?"),
+    ],
+)
+def test_a_bad_comparison_is_one_line(changes: dict, line: str) -> None:
+    assert complaint(ComparisonConfig, **{**COMPARISON, **changes}) == line
+
+
+def test_a_missing_field_is_named_without_the_other_values() -> None:
+    values = {name: value for name, value in COMPARISON.items() if name != "seeds"}
+    assert complaint(ComparisonConfig, **values) == "seeds: missing, it has no default"
+
+
+# ------------------------------------------------------------------------------------------- locate
+def test_a_relative_folder_is_found_from_the_project_s_root(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert locate("data/mini-bert-12") == str(ROOT / "data/mini-bert-12")
+
+
+def test_a_folder_here_wins_and_any_other_name_is_a_hub_id(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    assert locate("data") == "data"
+    assert locate(tmp_path) == str(tmp_path)
+    assert locate("google-bert/bert-base-uncased") == "google-bert/bert-base-uncased"

@@ -1,0 +1,194 @@
+"""Encoding against the tokenizer's own padding, and the batches: every row once, little padding, by seed and epoch."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import BertTokenizerFast, PreTrainedTokenizerBase
+
+from pkdlib import MINI_BERT, EncodedTask, Split, TaskData, encode_task, get_task, load_task, load_tokenizer
+from pkdlib.data import GROUP_BATCHES, EncodedSplit, LengthGroupedBatches, SortedBatches, make_loader, split_batch
+
+TEXTS = ["the plot is good .", "a", "", "the food was never really cold , but the waiter bored us .", "zyx"]
+OTHERS = ["the soup is cold .", "the nurse watched the saw in the meadow .", "", "", "i"]
+
+row_lengths = st.lists(st.integers(1, 60), min_size=1, max_size=200).map(np.array)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerBase:
+    return load_tokenizer(MINI_BERT)
+
+
+@pytest.fixture(scope="module")
+def sentiment() -> TaskData:
+    return load_task("mini-sentiment")
+
+
+@pytest.fixture(scope="module")
+def encoded(sentiment: TaskData, tokenizer: PreTrainedTokenizerBase) -> EncodedTask:
+    return encode_task(sentiment, tokenizer, 64)
+
+
+def padding_share(lengths: np.ndarray, batches: Sequence[Sequence[int]]) -> float:
+    """Share of padding among all tokens when each batch is padded to its longest row."""
+    return 1 - lengths.sum() / sum(len(rows) * lengths[rows].max() for rows in batches)
+
+
+# ----------------------------------------------------------------------------------------------- encoding
+@pytest.mark.parametrize("max_length", [8, 12, 64])
+@pytest.mark.parametrize("texts", [(TEXTS,), (TEXTS, OTHERS)], ids=["single", "pair"])
+@pytest.mark.parametrize("rows", [[0, 1, 2, 3, 4], [3], [4, 0], [1, 1, 2]])
+def test_a_batch_is_what_the_tokenizer_itself_would_pad(
+    tokenizer: PreTrainedTokenizerBase, texts: tuple[list[str], ...], max_length: int, rows: list[int]
+) -> None:
+    batch = EncodedSplit(Split("dev", texts, None), tokenizer, max_length)[rows]
+    chosen = [[column[row] for row in rows] for column in texts]
+    expected = tokenizer(*chosen, truncation=True, max_length=max_length, padding="longest", return_tensors="pt")
+    assert batch.keys() - {"rows"} == expected.keys() == {"input_ids", "token_type_ids", "attention_mask"}
+    for name, tensor in expected.items():
+        assert torch.equal(batch[name], tensor)
+        assert batch[name].dtype == torch.int64
+
+
+def test_padding_is_the_tokenizer_s_token_whatever_its_number() -> None:
+    vocabulary = {word: number for number, word in enumerate("[UNK] [CLS] [SEP] a [PAD] [MASK] film".split())}
+    tokenizer = BertTokenizerFast(vocab=vocabulary, model_max_length=16)
+    batch = EncodedSplit(Split("dev", (["a film", "a"],), None), tokenizer, 8)[[0, 1]]
+    assert batch["input_ids"].tolist() == [[1, 3, 6, 2], [1, 3, 2, 4]]
+
+
+def test_a_batch_holds_its_rows_and_their_labels(encoded: EncodedTask, sentiment: TaskData) -> None:
+    batch = encoded.splits["dev"][[7, 2, 5]]
+    assert batch["rows"].tolist() == [7, 2, 5]
+    assert batch["labels"].tolist() == sentiment.splits["dev"].labels[[7, 2, 5]].tolist()
+
+
+def test_an_unlabelled_split_has_batches_without_labels(tokenizer: PreTrainedTokenizerBase) -> None:
+    assert "labels" not in EncodedSplit(Split("test", (TEXTS,), None), tokenizer, 16)[[0]]
+
+
+def test_long_rows_are_cut_the_longer_text_of_a_pair_first(tokenizer: PreTrainedTokenizerBase) -> None:
+    split = EncodedSplit(Split("dev", (["the film is good"], ["a " * 30]), None), tokenizer, 12)
+    words = tokenizer.convert_ids_to_tokens(split[[0]]["input_ids"][0])
+    assert words == ["[CLS]", *"the film is good [SEP]".split(), *["a"] * 5, "[SEP]"]
+
+
+def test_encoding_a_task_keeps_its_splits_and_source(encoded: EncodedTask, sentiment: TaskData) -> None:
+    assert {name: len(split) for name, split in encoded.splits.items()} == {"train": 2000, "dev": 1000, "test": 3000}
+    assert (encoded.task, encoded.source, encoded.max_length) == (sentiment.task, "data", 64)
+    assert encoded.fingerprints == {name: split.fingerprint for name, split in sentiment.splits.items()}
+
+
+@pytest.mark.parametrize("max_length", [0, 7, 65, 128])
+def test_a_length_outside_8_to_the_model_s_limit_is_refused(
+    sentiment: TaskData, tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> None:
+    with pytest.raises(ValueError, match=f"max_length = {max_length}: must be between 8 and the model's 64"):
+        encode_task(sentiment, tokenizer, max_length)
+
+
+def test_an_encoded_fingerprint_follows_tokens_and_their_order_and_not_labels(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    def fingerprint(texts: list[str], labels: list[int] | None = None, max_length: int = 16) -> str:
+        split = Split("train", (texts,), None if labels is None else np.array(labels))
+        return EncodedSplit(split, tokenizer, max_length).fingerprint
+
+    plain = fingerprint(TEXTS)
+    assert plain == fingerprint(TEXTS) == fingerprint(TEXTS, [0, 1, 0, 1, 0])  # the teacher's outputs need no labels
+    assert plain != fingerprint([*TEXTS[:-1], "film"])
+    assert plain != fingerprint(TEXTS[::-1])
+    assert plain != fingerprint(TEXTS, max_length=8)
+    assert fingerprint(["a film", "is"]) != fingerprint(["a", "film is"])  # the same words, cut otherwise
+
+
+def test_a_task_s_fingerprints_follow_labels_too(tokenizer: PreTrainedTokenizerBase) -> None:
+    def fingerprints(labels: list[int]) -> dict[str, str]:
+        splits = {"train": Split("train", (["a", "film"],), np.array(labels))}
+        return encode_task(TaskData(get_task("sst2"), splits, "here"), tokenizer, 16).fingerprints
+
+    assert fingerprints([0, 1]) == fingerprints([0, 1]) != fingerprints([0, 0])
+
+
+# ----------------------------------------------------------------------------------- length-grouped batches
+@given(row_lengths, st.integers(1, 40), st.integers(0, 2**32 - 1), st.integers(0, 9))
+def test_length_grouped_batches_hold_every_row_once(lengths: np.ndarray, size: int, seed: int, epoch: int) -> None:
+    batches = LengthGroupedBatches(lengths, size, seed)
+    batches.epoch = epoch
+    found = list(batches)
+    assert sorted(row for rows in found for row in rows) == list(range(len(lengths)))
+    assert len(found) == len(batches)
+    assert sorted(map(len, found))[1:] == [size] * (len(found) - 1)  # at most one batch is short
+    assert max(map(len, found)) <= size
+
+
+@given(row_lengths, st.integers(1, 40), st.integers(0, 2**32 - 1))
+def test_seed_and_epoch_decide_the_batches(lengths: np.ndarray, size: int, seed: int) -> None:
+    first, again = LengthGroupedBatches(lengths, size, seed), LengthGroupedBatches(lengths, size, seed)
+    first.epoch = again.epoch = 3
+    assert list(first) == list(again) == list(first)
+
+
+def test_another_epoch_or_seed_is_another_order() -> None:
+    lengths = np.arange(1, 101)
+    orders = []
+    for seed, epoch in ((0, 1), (0, 2), (1, 1)):
+        batches = LengthGroupedBatches(lengths, 8, seed)
+        batches.epoch = epoch
+        orders.append(list(batches))
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+
+
+def test_length_grouping_pads_less_than_half_of_what_random_batches_do(encoded: EncodedTask) -> None:
+    lengths = encoded.splits["train"].lengths
+    order = np.random.default_rng(0).permutation(len(lengths))
+    random = np.array_split(order, len(lengths) // 32)
+    assert padding_share(lengths, list(LengthGroupedBatches(lengths, 32, 0))) < padding_share(lengths, random) / 2
+
+
+def test_a_batch_s_place_says_nothing_of_its_length() -> None:
+    lengths = np.random.default_rng(0).integers(1, 60, 8 * GROUP_BATCHES * 4)
+    longest = [lengths[rows].max() for rows in LengthGroupedBatches(lengths, 8, 0)]
+    assert abs(np.corrcoef(longest, range(len(longest)))[0, 1]) < 0.25  # 200 batches: 0.14 is two standard errors
+
+
+# ------------------------------------------------------------------------------------------ sorted batches
+@given(row_lengths, st.integers(1, 40))
+def test_sorted_batches_hold_every_row_once_longest_first(lengths: np.ndarray, size: int) -> None:
+    batches = SortedBatches(lengths, size)
+    found = [rows.tolist() for rows in batches]
+    order = [row for rows in found for row in rows]
+    assert sorted(order) == list(range(len(lengths)))
+    assert (np.diff(lengths[order]) <= 0).all()
+    assert [len(rows) for rows in found[:-1]] == [size] * (len(batches) - 1)
+    assert 1 <= len(found[-1]) <= size
+
+
+def test_sorting_pads_less_than_grouping(encoded: EncodedTask) -> None:
+    lengths = encoded.splits["train"].lengths
+    grouped, ordered = LengthGroupedBatches(lengths, 32, 0), SortedBatches(lengths, 32)
+    assert padding_share(lengths, list(ordered)) < padding_share(lengths, list(grouped))
+
+
+# --------------------------------------------------------------------------------- loaders, micro-batches
+def test_a_loader_yields_the_sampler_s_batches(encoded: EncodedTask) -> None:
+    split = encoded.splits["dev"]
+    batches = SortedBatches(split.lengths, 300)
+    for batch, rows in zip(make_loader(split, batches), batches, strict=True):
+        assert batch.keys() == {"input_ids", "token_type_ids", "attention_mask", "labels", "rows"}
+        assert all(torch.equal(tensor, split[rows][name]) for name, tensor in batch.items())
+
+
+@pytest.mark.parametrize(
+    ("size", "sizes"), [(None, [5]), (1, [1] * 5), (2, [2, 2, 1]), (4, [4, 1]), (5, [5]), (9, [5])]
+)
+def test_a_batch_is_cut_in_order_into_parts_of_at_most_size_rows(size: int | None, sizes: list[int]) -> None:
+    batch = {"input_ids": torch.arange(15).view(5, 3), "rows": torch.arange(5)}
+    parts = split_batch(batch, size)
+    assert [len(part["rows"]) for part in parts] == sizes
+    for name, tensor in batch.items():
+        assert torch.equal(torch.cat([part[name] for part in parts]), tensor)

@@ -1,0 +1,120 @@
+"""The layer maps of section 3.2: the paper's numbers, what follows from the closed forms, and refusals."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pkdlib import layer_map
+
+sizes = st.integers(1, 64).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, n)))  # (N, k) with k <= N
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student", "strategy", "expected"),
+    [
+        (12, 6, "skip", [2, 4, 6, 8, 10]),
+        (12, 3, "skip", [4, 8]),
+        (24, 6, "skip", [4, 8, 12, 16, 20]),
+        (24, 3, "skip", [8, 16]),
+        (6, 3, "skip", [2, 4]),
+        (12, 6, "last", [7, 8, 9, 10, 11]),
+        (12, 3, "last", [10, 11]),
+        (24, 6, "last", [19, 20, 21, 22, 23]),
+        (24, 3, "last", [22, 23]),
+        (6, 3, "last", [4, 5]),
+    ],
+)
+def test_map_is_the_paper_s(teacher: int, student: int, strategy: str, expected: list[int]) -> None:
+    assert layer_map(teacher, student, strategy) == expected
+
+
+def test_skip_is_the_default() -> None:
+    assert layer_map(12, 6) == layer_map(12, 6, "skip")
+
+
+def test_skip_rounds_down_where_k_does_not_divide_n() -> None:
+    assert layer_map(12, 5, "skip") == [2, 4, 7, 9]  # 2.4, 4.8, 7.2, 9.6
+
+
+@given(sizes, st.sampled_from(["skip", "last"]))
+def test_every_student_layer_but_the_last_has_its_own_teacher_layer_in_order(
+    size: tuple[int, int], strategy: str
+) -> None:
+    n, k = size
+    layers = layer_map(n, k, strategy)
+    assert len(layers) == k - 1
+    assert all(a < b for a, b in pairwise(layers))
+    assert all(1 <= layer < n for layer in layers)  # below N: the teacher's last layer feeds its classifier
+
+
+@given(sizes)
+def test_skip_steps_are_n_over_k_rounded_down_or_up(size: tuple[int, int]) -> None:
+    n, k = size
+    steps = {b - a for a, b in pairwise([0, *layer_map(n, k, "skip")])}
+    assert steps <= {n // k, -(-n // k)}
+
+
+@given(sizes)
+def test_skip_takes_every_layer_at_an_equal_step_where_k_divides_n(size: tuple[int, int]) -> None:
+    step, k = size
+    assert layer_map(step * k, k, "skip") == list(range(step, step * k, step))
+
+
+@given(sizes)
+def test_last_takes_the_k_minus_1_layers_below_the_teacher_s_last(size: tuple[int, int]) -> None:
+    n, k = size
+    assert layer_map(n, k, "last") == list(range(n - k + 1, n))
+
+
+@given(sizes)
+def test_skip_never_lies_above_last(size: tuple[int, int]) -> None:
+    assert all(skip <= last for skip, last in zip(layer_map(*size, "skip"), layer_map(*size, "last"), strict=True))
+
+
+@given(st.integers(1, 64), st.sampled_from(["skip", "last"]))
+def test_a_student_as_deep_as_its_teacher_is_matched_one_to_one(n: int, strategy: str) -> None:
+    assert layer_map(n, n, strategy) == list(range(1, n))
+
+
+@given(st.data())
+def test_own_increasing_layers_are_returned_as_a_list(data: st.DataObject) -> None:
+    n, k = data.draw(sizes)
+    own = sorted(data.draw(st.sets(st.integers(1, n), min_size=k - 1, max_size=k - 1)))
+    assert layer_map(n, k, own) == own
+    assert layer_map(n, k, tuple(own)) == own
+
+
+def test_own_layers_may_hold_the_teacher_s_last() -> None:
+    assert layer_map(12, 3, [6, 12]) == [6, 12]
+
+
+@pytest.mark.parametrize(("teacher", "student"), [(12, 0), (12, -1), (12, 13), (0, 1), (0, 0)])
+def test_a_student_size_outside_1_to_n_is_refused(teacher: int, student: int) -> None:
+    with pytest.raises(ValueError, match=rf"num_student_layers = {student}: .* teacher's {teacher} layers"):
+        layer_map(teacher, student)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "complaint"),
+    [
+        ("Skip", "strategy = 'Skip': must be one of skip, last or a list"),
+        ("", "strategy = '': must be one of skip, last or a list"),
+        (5, "strategy = 5: must be one of skip, last or a list"),
+        (None, "strategy = None: must be one of skip, last or a list"),
+        ([4, "8"], "strategy = [4, '8']: teacher layers must be whole numbers"),
+        ([4.0, 8.0], "strategy = [4.0, 8.0]: teacher layers must be whole numbers"),
+        ([True, 8], "strategy = [True, 8]: teacher layers must be whole numbers"),
+        ([4], "strategy = [4]: a student of 3 layers needs 2 teacher layers"),
+        ([4, 8, 12], "strategy = [4, 8, 12]: a student of 3 layers needs 2 teacher layers"),
+        ([0, 8], "strategy = [0, 8]: teacher layers must increase strictly and lie in 1..12"),
+        ([4, 13], "strategy = [4, 13]: teacher layers must increase strictly and lie in 1..12"),
+        ([8, 4], "strategy = [8, 4]: teacher layers must increase strictly and lie in 1..12"),
+        ([4, 4], "strategy = [4, 4]: teacher layers must increase strictly and lie in 1..12"),
+    ],
+)
+def test_a_bad_strategy_is_refused_by_name_and_value(strategy: object, complaint: str) -> None:
+    with pytest.raises(ValueError) as refusal:
+        layer_map(12, 3, strategy)
+    assert complaint in str(refusal.value)

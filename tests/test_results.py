@@ -1,0 +1,280 @@
+"""Records on disk and as tables, and the intervals against hand computation and scipy's own paired test."""
+
+import json
+import math
+from math import sqrt
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from pydantic import ValidationError
+from scipy import stats
+
+from pkdlib import (
+    DistillConfig,
+    RunRecord,
+    collect_results,
+    history_frame,
+    load_records,
+    load_results,
+    mean_interval,
+    paired_difference,
+    summary,
+)
+from pkdlib.results import RESULT_FILE, save_result, write_text
+
+
+def record(run_id: str = "run", **changes: object) -> RunRecord:
+    fields = {
+        "run_id": run_id,
+        "method": "PKD-Skip",
+        "task": "mini-sentiment",
+        "source": "data",
+        "max_length": 64,
+        "train_rows": 2000,
+        "seed": 1,
+        "config": DistillConfig(num_hidden_layers=3, seed=1).model_dump(),
+        "layer_map": [4, 8],
+        "num_parameters": 1234,
+        "metrics": {"dev": {"accuracy": 0.75, "loss": 0.5}, "test": {"accuracy": 0.7}},
+        "best_epoch": 2,
+        "history": [{"epoch": 1, "dev_accuracy": 0.6}, {"epoch": 2, "dev_accuracy": 0.75}],
+        "fingerprints": {"train": "abc"},
+        "durations_s": {"training": 1.5, "teacher_outputs": 0.25},
+        "device": "cpu (x86_64)",
+        "threads": 1,
+    }
+    return RunRecord(**{**fields, **changes})
+
+
+def scores(**by_method: dict[int, float]) -> pd.DataFrame:
+    """A tidy frame of seed -> score for each method."""
+    found = [
+        {"method": method, "seed": seed, "dev_accuracy": value}
+        for method, values in by_method.items()
+        for seed, value in values.items()
+    ]
+    return pd.DataFrame(found)
+
+
+# ------------------------------------------------------------------------------------------------- files
+def test_a_record_is_read_back_as_it_was_saved(tmp_path: Path) -> None:
+    saved = record()
+    assert save_result(saved, tmp_path / "new" / "folder") == tmp_path / "new" / "folder" / RESULT_FILE
+    assert load_records(tmp_path) == [saved]
+
+
+def test_a_record_states_versions_and_time_and_is_frozen() -> None:
+    assert record().versions.keys() == {"python", "pkdlib", "torch", "transformers", "accelerate", "numpy"}
+    assert record().created_at.endswith("+00:00")
+    with pytest.raises(ValidationError, match="frozen"):
+        record().best_epoch = 3
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_score_that_is_not_finite_survives_the_file(tmp_path: Path, value: float) -> None:
+    save_result(record(metrics={"dev": {"loss": value}}), tmp_path)
+    collect_results(tmp_path, tmp_path / "all.jsonl")
+    for place in (tmp_path, tmp_path / "all.jsonl"):
+        (found,) = load_records(place)
+        assert found.metrics["dev"]["loss"] == pytest.approx(value, nan_ok=True)
+
+
+def test_a_folder_s_records_are_found_at_any_depth_and_other_files_are_left(tmp_path: Path) -> None:
+    for run_id, folder in (("c", "."), ("a", "x/y"), ("b", "x")):
+        save_result(record(run_id), tmp_path / folder)
+    (tmp_path / "config.json").write_text("{}")
+    assert {found.run_id for found in load_records(tmp_path)} == {"a", "b", "c"}
+
+
+def test_collected_records_are_read_back_ordered_by_run_id(tmp_path: Path) -> None:
+    saved = [record(run_id, device="odd\u2028device\x85name") for run_id in ("c", "a", "b")]
+    for number, entry in enumerate(saved):
+        save_result(entry, tmp_path / "runs" / str(number))
+    assert collect_results(tmp_path / "runs", tmp_path / "out" / "all.jsonl") == 3
+    assert load_records(tmp_path / "out" / "all.jsonl") == [saved[1], saved[2], saved[0]]
+    assert len((tmp_path / "out" / "all.jsonl").read_bytes().split(b"\n")) == 3 + 1
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", "content: Invalid JSON"),
+        (b'{"run_id": "a", "meth', "content: Invalid JSON"),
+        (b'{"run_id": "\xff"}', "content: Invalid JSON"),
+        (b'{"run_id": "a"}', "method: Field required"),
+        (record().model_dump_json().replace('"threads":1', '"threads":1,"colour":"red"').encode(), "colour: Extra"),
+        (record().model_dump_json().replace('"best_epoch":2', '"best_epoch":"two"').encode(), "best_epoch: Input"),
+        (b"[]", "content: Input should be an object"),
+    ],
+    ids=["empty", "cut", "not-utf-8", "incomplete", "unknown-field", "wrong-type", "not-a-record"],
+)
+def test_a_file_that_is_no_complete_record_is_refused_by_name(tmp_path: Path, content: bytes, complaint: str) -> None:
+    save_result(record(), tmp_path / "good")
+    bad = tmp_path / "bad" / RESULT_FILE
+    bad.parent.mkdir()
+    bad.write_bytes(content)
+    with pytest.raises(ValueError) as error:
+        load_records(tmp_path)
+    assert str(error.value).startswith(f"{bad}, record 1: {complaint}")
+
+
+def test_a_bad_line_of_a_collected_file_is_refused_by_number(tmp_path: Path) -> None:
+    path = tmp_path / "all.jsonl"
+    path.write_text(record().model_dump_json() + "\n" + "{}\n")
+    with pytest.raises(ValueError, match=r"all\.jsonl, record 2: run_id: Field required"):
+        load_records(path)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "empty", "empty.jsonl"])
+def test_no_records_are_a_file_not_found(tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(FileNotFoundError, match=f"{name}: no result files"):
+        load_records(tmp_path / name)
+
+
+def test_a_write_replaces_the_whole_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "file.txt"
+    for text in ("first, the longer one", "second"):
+        write_text(path, text)
+        assert path.read_text() == text
+        assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_part(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    write_text(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(path, "new, but a lone surrogate cannot be written: \ud800")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# ------------------------------------------------------------------------------------------------- tables
+def test_a_results_table_has_a_row_per_run_with_configuration_scores_and_seconds(tmp_path: Path) -> None:
+    save_result(record("a"), tmp_path / "a")
+    save_result(record("b", layer_map=[], metrics={"dev": {"accuracy": 0.5}}), tmp_path / "b")
+    frame = load_results(tmp_path)
+    assert frame["run_id"].tolist() == ["a", "b"]
+    first = frame.iloc[0]
+    assert first["dev_accuracy"] == 0.75
+    assert first["test_accuracy"] == 0.7
+    assert math.isnan(frame.iloc[1]["test_accuracy"])
+    assert (first["training_s"], first["teacher_outputs_s"]) == (1.5, 0.25)
+    assert (first["num_hidden_layers"], first["seed"], first["alpha"], first["layer_map"]) == (3, 1, 0.7, [4, 8])
+    assert set(DistillConfig.model_fields) < set(frame.columns)
+
+
+def test_a_history_table_has_a_row_per_epoch_of_every_run() -> None:
+    frame = history_frame([record("a"), record("b", method="FT", seed=2)])
+    assert frame.to_dict("list") == {
+        "run_id": ["a", "a", "b", "b"],
+        "method": ["PKD-Skip", "PKD-Skip", "FT", "FT"],
+        "num_hidden_layers": [3] * 4,
+        "seed": [1, 1, 2, 2],
+        "epoch": [1, 2, 1, 2],
+        "dev_accuracy": [0.6, 0.75, 0.6, 0.75],
+    }
+
+
+# ---------------------------------------------------------------------------------------------- intervals
+def test_mean_interval_by_hand() -> None:
+    # Mean 3, variance 2.5, so a standard error of sqrt(1/2); t at 97.5 % with 4 degrees of freedom is 2.776445.
+    half = 2.776445 * sqrt(0.5)
+    assert mean_interval([1, 2, 3, 4, 5]) == pytest.approx((3, 3 - half, 3 + half), rel=1e-6)
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.9, 0.99])
+def test_mean_interval_is_scipy_s(confidence: float) -> None:
+    values = np.random.default_rng(0).normal(0.8, 0.02, 7)
+    interval = stats.ttest_1samp(values, 0).confidence_interval(confidence)
+    assert mean_interval(values, confidence) == pytest.approx((values.mean(), interval.low, interval.high))
+
+
+def test_one_value_has_a_mean_and_no_interval() -> None:
+    mean, low, high = mean_interval([0.7])
+    assert mean == 0.7
+    assert math.isnan(low)
+    assert math.isnan(high)
+
+
+def test_summary_has_mean_interval_and_runs_of_each_group_in_order_of_appearance() -> None:
+    frame = scores(PKD={0: 0.8, 1: 0.9}, KD={0: 0.7})
+    table = summary(frame, "dev_accuracy", ["method"])
+    assert table["method"].tolist() == ["PKD", "KD"]
+    assert table["runs"].tolist() == [2, 1]
+    half = 12.7062 * 0.05  # t with one degree of freedom; the standard error of 0.8 and 0.9 is 0.05
+    assert table.loc[0, ["mean", "low", "high"]].tolist() == pytest.approx([0.85, 0.85 - half, 0.85 + half], rel=1e-5)
+    assert table.loc[1, "mean"] == 0.7
+    assert table.loc[1, ["low", "high"]].isna().all()
+
+
+def test_summary_groups_by_several_columns() -> None:
+    frame = scores(KD={0: 0.7, 1: 0.8}).assign(num_hidden_layers=[3, 6])
+    table = summary(frame, "dev_accuracy", ["num_hidden_layers", "method"])
+    assert table[["num_hidden_layers", "method", "mean"]].values.tolist() == [[3, "KD", 0.7], [6, "KD", 0.8]]
+
+
+def test_paired_difference_by_hand() -> None:
+    # Differences 0.1, 0.2 and 0.3: mean 0.2, standard error 0.1 / sqrt 3; t with 2 degrees of freedom is 4.302653.
+    frame = scores(PKD={0: 0.6, 1: 0.8, 2: 1.0}, KD={2: 0.7, 1: 0.6, 0: 0.5})
+    half = 4.302653 * 0.1 / sqrt(3)
+    found = paired_difference(frame, "dev_accuracy", "PKD", "KD")
+    assert found == {
+        "method": "PKD",
+        "baseline": "KD",
+        "difference": pytest.approx(0.2),
+        "low": pytest.approx(0.2 - half, rel=1e-6),
+        "high": pytest.approx(0.2 + half, rel=1e-6),
+        "pairs": 3,
+    }
+
+
+def test_paired_difference_is_scipy_s_paired_t_interval_whatever_the_rows_order() -> None:
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.normal(0.82, 0.02, 8), rng.normal(0.8, 0.02, 8)
+    frame = scores(PKD=dict(enumerate(ours)), KD=dict(enumerate(theirs))).sample(frac=1, random_state=0)
+    found = paired_difference(frame, "dev_accuracy", "PKD", "KD")
+    interval = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
+    expected = ((ours - theirs).mean(), interval.low, interval.high)
+    assert (found["difference"], found["low"], found["high"]) == pytest.approx(expected)
+
+
+def test_paired_difference_takes_shared_seeds_only() -> None:
+    frame = scores(PKD={0: 0.6, 1: 0.8, 5: 0.0}, KD={0: 0.5, 1: 0.5, 7: 1.0}, FT={0: 0.1})
+    found = paired_difference(frame, "dev_accuracy", "PKD", "KD")
+    assert (found["pairs"], found["difference"]) == (2, pytest.approx(0.2))
+
+
+def test_paired_difference_turns_its_sign_with_its_sides() -> None:
+    frame = scores(PKD={0: 0.6, 1: 0.8}, KD={0: 0.5, 1: 0.6})
+    there, back = (
+        paired_difference(frame, "dev_accuracy", "PKD", "KD"),
+        paired_difference(frame, "dev_accuracy", "KD", "PKD"),
+    )
+    assert (back["difference"], back["low"]) == pytest.approx((-there["difference"], -there["high"]))
+
+
+def test_one_pair_has_a_difference_and_no_interval() -> None:
+    found = paired_difference(scores(PKD={0: 0.6}, KD={0: 0.5}), "dev_accuracy", "PKD", "KD")
+    assert found["difference"] == pytest.approx(0.1)
+    assert math.isnan(found["low"])
+
+
+def test_a_seed_twice_in_a_method_is_refused() -> None:
+    frame = pd.concat([scores(PKD={0: 0.6}, KD={0: 0.5}), scores(PKD={0: 0.7})])
+    with pytest.raises(ValueError, match="PKD or KD has a seed twice"):
+        paired_difference(frame, "dev_accuracy", "PKD", "KD")
+
+
+@pytest.mark.parametrize("frame", [scores(PKD={0: 0.6}, KD={1: 0.5}), scores(PKD={0: 0.6}), scores(FT={0: 0.6})])
+def test_methods_without_a_shared_seed_are_refused(frame: pd.DataFrame) -> None:
+    with pytest.raises(ValueError, match="PKD and KD share no seed"):
+        paired_difference(frame, "dev_accuracy", "PKD", "KD")
+
+
+def test_a_saved_record_is_plain_json(tmp_path: Path) -> None:
+    path = save_result(record(), tmp_path)
+    assert json.loads(path.read_text())["layer_map"] == [4, 8]

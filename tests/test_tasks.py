@@ -1,0 +1,64 @@
+"""The task table: metrics against hand-counted values, labels by name and number, refusals."""
+
+import numpy as np
+import pytest
+
+from pkdlib import TASKS, get_task
+from pkdlib.tasks import label_index
+
+# 8 rows, counted by hand: 3 true positives, 1 false positive, 2 false negatives, 2 true negatives.
+LABELS = np.array([1, 1, 1, 1, 1, 0, 0, 0])
+PREDICTIONS = np.array([1, 1, 1, 0, 0, 1, 0, 0])
+
+
+def test_the_tasks_are_the_paper_s_and_the_two_embedded_ones() -> None:
+    assert set(TASKS) == {
+        "sst2", "mrpc", "qqp", "mnli", "mnli-mm", "qnli", "rte", "mini-sentiment", "mini-inference",
+    }  # fmt: skip
+    assert all(get_task(name).name == name for name in TASKS)
+
+
+def test_classes_are_in_glue_s_order() -> None:
+    assert get_task("sst2").label_names == ("negative", "positive")
+    assert get_task("mrpc").label_names == ("not_equivalent", "equivalent")
+    assert get_task("qqp").label_names == ("not_duplicate", "duplicate")
+    assert get_task("mnli").label_names == get_task("mnli-mm").label_names
+    assert get_task("mnli").label_names == ("entailment", "neutral", "contradiction")
+    assert get_task("qnli").label_names == get_task("rte").label_names == ("entailment", "not_entailment")
+
+
+@pytest.mark.parametrize("name", ["mrpc", "qqp"])
+def test_mrpc_and_qqp_report_f1_of_class_1_and_accuracy(name: str) -> None:
+    metrics = get_task(name).compute_metrics(LABELS, PREDICTIONS)
+    assert metrics == pytest.approx({"f1": 2 * 3 / (2 * 3 + 1 + 2), "accuracy": 5 / 8})
+    assert list(metrics) == ["f1", "accuracy"]  # the first selects the best epoch
+
+
+@pytest.mark.parametrize("name", sorted(TASKS.keys() - {"mrpc", "qqp"}))
+def test_the_other_tasks_report_accuracy(name: str) -> None:
+    assert get_task(name).compute_metrics(LABELS, PREDICTIONS) == pytest.approx({"accuracy": 5 / 8})
+
+
+def test_metrics_are_plain_floats_between_0_and_1() -> None:
+    metrics = get_task("mrpc").compute_metrics(LABELS, 1 - LABELS)
+    assert metrics == {"f1": 0.0, "accuracy": 0.0}
+    assert get_task("mrpc").compute_metrics(LABELS, LABELS) == {"f1": 1.0, "accuracy": 1.0}
+    assert all(type(value) is float for value in metrics.values())
+
+
+@pytest.mark.parametrize("label", [2, "2", "2.0", 2.0, "contradiction", " contradiction ", np.int64(2)])
+def test_a_label_is_read_by_name_or_number(label: object) -> None:
+    assert label_index(get_task("mnli"), label) == 2
+
+
+@pytest.mark.parametrize("label", ["", "maybe", "Entailment", -1, 3, "0.5", "nan", "inf", None, True])
+def test_any_other_label_is_refused_with_what_is_allowed(label: object) -> None:
+    with pytest.raises(ValueError) as error:
+        label_index(get_task("mnli"), label)
+    allowed = "0 (entailment), 1 (neutral), 2 (contradiction)"
+    assert str(error.value) == f"label {str(label)!r}: must be one of {allowed}"
+
+
+def test_an_unknown_task_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"task = 'sst-2': must be one of sst2, mrpc, .*, mini-inference"):
+        get_task("sst-2")
