@@ -47,10 +47,11 @@ def teacher_outputs(
 ) -> TeacherOutputs:
     """The teacher's logits and its [CLS] states after the given 1-based layers, for every row of the split.
 
-    They are computed when no file of the same content (teacher weights, token ids, layers) is in `folder`, else
-    read. The file appears whole or not at all; runs that want it at once wait for the first.
+    They are computed when no file of the same content (teacher weights, token ids, layers, precision) is in
+    `folder`, else read. The file appears whole or not at all; runs that want it at once wait for the first.
     """
-    parts = [FORMAT, weights_fingerprint(teacher), split.fingerprint, list(layers)]
+    accelerator = accelerator or Accelerator()
+    parts = [FORMAT, weights_fingerprint(teacher), split.fingerprint, list(layers), accelerator.mixed_precision]
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
     path = Path(folder) / f"{key}.safetensors"
     if not path.exists():
@@ -68,7 +69,7 @@ def _build(
     layers: list[int],
     path: Path,
     batch_size: int,
-    accelerator: Accelerator | None,
+    accelerator: Accelerator,
 ) -> None:
     shapes = {
         "logits": (len(split), teacher.config.num_labels),
