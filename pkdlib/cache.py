@@ -5,6 +5,7 @@ import json
 import os
 import tempfile
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,11 +81,12 @@ def _build(
     try:
         arrays = _create(Path(temporary), shapes)
         passes = forward_split(teacher, split, batch_size, accelerator, hidden_states=True, label="teacher outputs")
-        for rows, output in passes:
-            index = rows.cpu().numpy()
-            arrays["logits"][index] = _half(output.logits)
-            if layers:
-                arrays["cls"][index] = _half(cls_states(output.hidden_states, layers))
+        with closing(passes):  # a refused output, too, gives the teacher its mode back at once
+            for rows, output in passes:
+                index = rows.cpu().numpy()
+                arrays["logits"][index] = _half(output.logits)
+                if layers:
+                    arrays["cls"][index] = _half(cls_states(output.hidden_states, layers))
         del arrays  # unmapped, and so written
         os.replace(temporary, path)
     finally:
