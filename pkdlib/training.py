@@ -81,6 +81,11 @@ def distill(
         teacher=teacher,
         seed=config.seed,
     )
+    if teacher is not None and teacher.config.num_labels != data.task.num_labels:
+        raise ValueError(
+            f"num_labels: the teacher has {teacher.config.num_labels} labels, "
+            f"task {data.task.name} {data.task.num_labels}"
+        )
     layers: list[int] = []
     outputs, started = None, time.perf_counter()
     if config.alpha or config.beta:
