@@ -238,10 +238,10 @@ def _train(
             if not accelerator.optimizer_step_was_skipped:
                 schedule.step()
         means = (accelerator.reduce(sums) / len(train)).tolist()
-        if not all(map(math.isfinite, means)):
-            raise FloatingPointError(f"{name}: the loss is not finite in epoch {epoch}; try a lower learning_rate")
         figures = {f"train_{term}": mean for term, mean in zip((*PKDTerms._fields, "accuracy"), means, strict=True)}
         scores = evaluate(model, dev, data.task, config.eval_batch_size, accelerator)
+        if not all(map(math.isfinite, (*means, scores["loss"]))):
+            raise FloatingPointError(f"{name}: the loss is not finite in epoch {epoch}; try a lower learning_rate")
         figures |= {f"dev_{metric}": value for metric, value in scores.items()}
         history.append({"epoch": epoch, **figures, "seconds": time.perf_counter() - started})
         quality = (scores[data.task.metrics[0]], -scores["loss"])
