@@ -254,7 +254,7 @@ def _train(
                 f"{data.task.metrics[0]} {quality[0]:.4f}, {history[-1]['seconds']:.1f} s"
             )
     model.load_state_dict(best_state)
-    model.eval()
+    accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False).eval()  # `model`, no longer bound to the precision
     return history, best[1]
 
 
