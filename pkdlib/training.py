@@ -24,7 +24,7 @@ from pkdlib.layer_maps import layer_map
 from pkdlib.losses import PKDTerms, pkd_loss
 from pkdlib.models import build_student, cls_states, load_classifier, load_tokenizer, weights_fingerprint
 from pkdlib.progress import progress_bar, say
-from pkdlib.results import RunRecord, device_name, save_result
+from pkdlib.results import RESULT_FILE, RunRecord, device_name, save_result
 from pkdlib.sources import load_task
 
 Objective = Callable[[SequenceClassifierOutput, dict[str, Tensor]], PKDTerms]
@@ -202,6 +202,7 @@ def _run(
         threads=torch.get_num_threads(),
     )  # fmt: skip
     if output_dir is not None and accelerator.is_main_process:
+        (Path(output_dir) / RESULT_FILE).unlink(missing_ok=True)  # an earlier run's: its weights are overwritten now
         model.save_pretrained(output_dir)
         data.tokenizer.save_pretrained(output_dir)
         save_result(record, output_dir)
