@@ -231,14 +231,15 @@ def _train(
         started = time.perf_counter()
         batches.epoch = epoch
         wrapped.train()
-        sums = torch.zeros(len(PKDTerms._fields) + 1, device=accelerator.device)  # the terms and the right answers
+        sums = torch.zeros(len(PKDTerms._fields) + 2, device=accelerator.device)  # terms, right answers, rows
         for batch in progress_bar(loader, f"{name}, epoch {epoch}"):
             sums += _update(wrapped, batch, config, accelerator, objective)
             optimizer.step()
             optimizer.zero_grad()
             if not accelerator.optimizer_step_was_skipped:
                 schedule.step()
-        means = (accelerator.reduce(sums) / len(train)).tolist()
+        sums = accelerator.reduce(sums)
+        means = (sums[:-1] / sums[-1]).tolist()
         figures = {f"train_{term}": mean for term, mean in zip((*PKDTerms._fields, "accuracy"), means, strict=True)}
         scores = evaluate(model, dev, data.task, config.eval_batch_size, accelerator)
         if not all(map(math.isfinite, (*means, scores["loss"]))):
@@ -266,7 +267,7 @@ def _update(
     accelerator: Accelerator,
     objective: Objective,
 ) -> Tensor:
-    """Accumulate the clipped gradient of a batch's mean loss; returns its summed terms and right answers, (5,).
+    """Accumulate the clipped gradient of a batch's mean loss; returns its summed terms, right answers and rows, (6,).
 
     Each micro-batch weighs by its rows, so that how a batch is cut does not change its gradient.
     """
@@ -280,7 +281,7 @@ def _update(
             rows = len(part["rows"])
             accelerator.backward(terms.loss * (rows / size))
         right = (output.logits.detach().argmax(dim=-1) == part["labels"]).float().mean()
-        sums = sums + torch.stack([term.detach() for term in (*terms, right)]) * rows
+        sums = sums + torch.stack([term.detach() for term in (*terms, right, torch.ones_like(right))]) * rows
     accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
     return sums
 
