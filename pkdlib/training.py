@@ -206,6 +206,7 @@ def _run(
         model.save_pretrained(output_dir)
         data.tokenizer.save_pretrained(output_dir)
         save_result(record, output_dir)
+    accelerator.wait_for_everyone()  # so that any process may read what was written
     return Run(model, record)
 
 
