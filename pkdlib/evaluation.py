@@ -15,7 +15,6 @@ from pkdlib.progress import progress_bar
 from pkdlib.tasks import Task
 
 
-@torch.inference_mode()
 def forward_split(
     model: PreTrainedModel,
     split: EncodedSplit,
@@ -29,7 +28,7 @@ def forward_split(
     rows: (batch,) positions in the split, on the model's device.
     """
     accelerator = accelerator or Accelerator()
-    model = model.to(accelerator.device)
+    model = model.to(accelerator.device)  # not in inference mode, in which what moves could not be trained again
     was_training = model.training
     model.eval()
     try:
@@ -37,7 +36,7 @@ def forward_split(
             batch.pop("labels", None)
             batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
             rows = batch.pop("rows")
-            with accelerator.autocast():
+            with torch.inference_mode(), accelerator.autocast():
                 output = model(**batch, output_hidden_states=hidden_states)
             yield rows, output
     finally:
