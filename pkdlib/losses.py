@@ -57,7 +57,7 @@ def kd_loss(
     if form == "paper":
         loss = -(p_teacher * log_p_student).sum(dim=-1).mean()
     else:
-        loss = F.kl_div(log_p_student, p_teacher, reduction="mean")
+        loss = F.kl_div(log_p_student, p_teacher, reduction="none").mean()  # what "mean" does is to change in torch
     scaled = form == "official" if t_squared is None else t_squared
     return loss * temperature**2 if scaled else loss
 
