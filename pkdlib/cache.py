@@ -5,6 +5,7 @@ import json
 import os
 import tempfile
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pkdlib.data import EncodedSplit
-from pkdlib.evaluation import forward_split
+from pkdlib.evaluation import forward_split, make_accelerator
 from pkdlib.models import cls_states, weights_fingerprint
 
 FORMAT = 1  # of the file; a new one leaves old files unread
@@ -47,10 +48,11 @@ def teacher_outputs(
 ) -> TeacherOutputs:
     """The teacher's logits and its [CLS] states after the given 1-based layers, for every row of the split.
 
-    They are computed when no file of the same content (teacher weights, token ids, layers) is in `folder`, else
-    read. The file appears whole or not at all; runs that want it at once wait for the first.
+    They are computed when no file of the same content (teacher weights, token ids, layers, precision) is in
+    `folder`, else read. The file appears whole or not at all; runs that want it at once wait for the first.
     """
-    parts = [FORMAT, weights_fingerprint(teacher), split.fingerprint, list(layers)]
+    accelerator = accelerator or make_accelerator()
+    parts = [FORMAT, weights_fingerprint(teacher), split.fingerprint, list(layers), accelerator.mixed_precision]
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
     path = Path(folder) / f"{key}.safetensors"
     if not path.exists():
@@ -68,7 +70,7 @@ def _build(
     layers: list[int],
     path: Path,
     batch_size: int,
-    accelerator: Accelerator | None,
+    accelerator: Accelerator,
 ) -> None:
     shapes = {
         "logits": (len(split), teacher.config.num_labels),
@@ -79,11 +81,12 @@ def _build(
     try:
         arrays = _create(Path(temporary), shapes)
         passes = forward_split(teacher, split, batch_size, accelerator, hidden_states=True, label="teacher outputs")
-        for rows, output in passes:
-            index = rows.cpu().numpy()
-            arrays["logits"][index] = _half(output.logits)
-            if layers:
-                arrays["cls"][index] = _half(cls_states(output.hidden_states, layers))
+        with closing(passes):  # a refused output, too, gives the teacher its mode back at once
+            for rows, output in passes:
+                index = rows.cpu().numpy()
+                arrays["logits"][index] = _half(output.logits)
+                if layers:
+                    arrays["cls"][index] = _half(cls_states(output.hidden_states, layers))
         del arrays  # unmapped, and so written
         os.replace(temporary, path)
     finally:

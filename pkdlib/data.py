@@ -90,22 +90,24 @@ class LengthGroupedBatches(Sampler[list[int]]):
     """
 
     def __init__(self, lengths: np.ndarray, batch_size: int, seed: int):
-        self.lengths, self.batch_size, self.seed = lengths, batch_size, seed
-        self.drop_last = False
+        # Not `batch_size`: of a sampler with one, Accelerate expects every batch but the last to be full, and
+        # across processes it drops those beside the short one, which here is anywhere.
+        self.lengths, self.rows_per_batch, self.seed = lengths, batch_size, seed
         self.epoch = 0
 
     def __len__(self) -> int:
-        return -(-len(self.lengths) // self.batch_size)
+        return -(-len(self.lengths) // self.rows_per_batch)
 
     def __iter__(self) -> Iterator[list[int]]:
         rng = np.random.default_rng((self.seed, self.epoch))
         order = rng.permutation(len(self.lengths))
-        group = self.batch_size * GROUP_BATCHES
+        size = self.rows_per_batch
+        group = size * GROUP_BATCHES
         batches = []
         for start in range(0, len(order), group):
             rows = order[start : start + group]
             rows = rows[np.argsort(self.lengths[rows], kind="stable")]
-            batches += [rows[i : i + self.batch_size].tolist() for i in range(0, len(rows), self.batch_size)]
+            batches += [rows[i : i + size].tolist() for i in range(0, len(rows), size)]
         return iter([batches[index] for index in rng.permutation(len(batches))])
 
 

@@ -4,18 +4,27 @@ from collections.abc import Iterator
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from pkdlib.config import ConfigError
 from pkdlib.data import EncodedSplit, SortedBatches, make_loader
 from pkdlib.models import cls_states
 from pkdlib.progress import progress_bar
 from pkdlib.tasks import Task
 
 
-@torch.inference_mode()
+def make_accelerator(mixed_precision: str = "no") -> Accelerator:
+    """The device, in the given precision; ConfigError when the machine cannot do it."""
+    if mixed_precision == "fp16" and not torch.cuda.is_available():
+        raise ConfigError("mixed_precision = 'fp16': needs a CUDA device; allowed here: no, bf16")
+    AcceleratorState._reset_state()  # a process may run several precisions, one after the other
+    return Accelerator(mixed_precision=mixed_precision)
+
+
 def forward_split(
     model: PreTrainedModel,
     split: EncodedSplit,
@@ -28,8 +37,8 @@ def forward_split(
 
     rows: (batch,) positions in the split, on the model's device.
     """
-    accelerator = accelerator or Accelerator()
-    model = model.to(accelerator.device)
+    accelerator = accelerator or make_accelerator()
+    model = model.to(accelerator.device)  # not in inference mode, in which what moves could not be trained again
     was_training = model.training
     model.eval()
     try:
@@ -37,7 +46,7 @@ def forward_split(
             batch.pop("labels", None)
             batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
             rows = batch.pop("rows")
-            with accelerator.autocast():
+            with torch.inference_mode(), accelerator.autocast():
                 output = model(**batch, output_hidden_states=hidden_states)
             yield rows, output
     finally:

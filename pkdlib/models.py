@@ -39,6 +39,8 @@ def load_classifier(path: str | Path) -> PreTrainedModel:
     )
     if info["missing_keys"]:
         raise ValueError(f"{path}: not a fine-tuned classifier, {', '.join(sorted(info['missing_keys']))} missing")
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()  # mapped from the file, it may be unaligned and then rounds otherwise
     return model.eval()
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup
@@ -19,12 +18,12 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from pkdlib.cache import teacher_outputs
 from pkdlib.config import RUNS, ConfigError, DistillConfig, FineTuneConfig
 from pkdlib.data import EncodedTask, LengthGroupedBatches, encode_task, make_loader, split_batch
-from pkdlib.evaluation import evaluate
+from pkdlib.evaluation import evaluate, make_accelerator
 from pkdlib.layer_maps import layer_map
 from pkdlib.losses import PKDTerms, pkd_loss
 from pkdlib.models import build_student, cls_states, load_classifier, load_tokenizer, weights_fingerprint
 from pkdlib.progress import progress_bar, say
-from pkdlib.results import RunRecord, device_name, save_result
+from pkdlib.results import RESULT_FILE, RunRecord, device_name, save_result
 from pkdlib.sources import load_task
 
 Objective = Callable[[SequenceClassifierOutput, dict[str, Tensor]], PKDTerms]
@@ -45,7 +44,7 @@ def fine_tune(
 
     With output_dir, the model, its tokenizer and, last, result.json are written there.
     """
-    accelerator = make_accelerator(config)
+    accelerator = make_accelerator(config.mixed_precision)
     model = build_student(config.backbone, config.num_hidden_layers, data.task.label_names, seed=config.seed)
 
     def objective(output: SequenceClassifierOutput, batch: dict[str, Tensor]) -> PKDTerms:
@@ -68,7 +67,7 @@ def distill(
 
     Raises ValueError when teacher and student do not fit (labels, layers, widths), before any training.
     """
-    accelerator = make_accelerator(config)
+    accelerator = make_accelerator(config.mixed_precision)
     if isinstance(teacher, str | Path):
         teacher = load_classifier(teacher)
     if teacher is None and (config.alpha or config.beta):
@@ -81,6 +80,11 @@ def distill(
         teacher=teacher,
         seed=config.seed,
     )
+    if teacher is not None and teacher.config.num_labels != data.task.num_labels:
+        raise ValueError(
+            f"num_labels: the teacher has {teacher.config.num_labels} labels, "
+            f"task {data.task.name} {data.task.num_labels}"
+        )
     layers: list[int] = []
     outputs, started = None, time.perf_counter()
     if config.alpha or config.beta:
@@ -129,14 +133,6 @@ def method_name(config: DistillConfig) -> str:
     if isinstance(config.strategy, str):
         return f"PKD-{config.strategy.capitalize()}"
     return f"PKD-{','.join(map(str, config.strategy))}"
-
-
-def make_accelerator(config: FineTuneConfig) -> Accelerator:
-    """The device and precision of a run; ConfigError when the machine cannot do it."""
-    if config.mixed_precision == "fp16" and not torch.cuda.is_available():
-        raise ConfigError("mixed_precision = 'fp16': needs a CUDA device; allowed here: no, bf16")
-    AcceleratorState._reset_state()  # a process may run several precisions, one after the other
-    return Accelerator(mixed_precision=config.mixed_precision)
 
 
 def _matched_layers(teacher: PreTrainedModel, student: PreTrainedModel, config: DistillConfig) -> list[int]:
@@ -197,9 +193,11 @@ def _run(
         threads=torch.get_num_threads(),
     )  # fmt: skip
     if output_dir is not None and accelerator.is_main_process:
+        (Path(output_dir) / RESULT_FILE).unlink(missing_ok=True)  # an earlier run's: its weights are overwritten now
         model.save_pretrained(output_dir)
         data.tokenizer.save_pretrained(output_dir)
         save_result(record, output_dir)
+    accelerator.wait_for_everyone()  # so that any process may read what was written
     return Run(model, record)
 
 
@@ -225,18 +223,19 @@ def _train(
         started = time.perf_counter()
         batches.epoch = epoch
         wrapped.train()
-        sums = torch.zeros(len(PKDTerms._fields) + 1, device=accelerator.device)  # the terms and the right answers
+        sums = torch.zeros(len(PKDTerms._fields) + 2, device=accelerator.device)  # terms, right answers, rows
         for batch in progress_bar(loader, f"{name}, epoch {epoch}"):
             sums += _update(wrapped, batch, config, accelerator, objective)
             optimizer.step()
             optimizer.zero_grad()
             if not accelerator.optimizer_step_was_skipped:
                 schedule.step()
-        means = (accelerator.reduce(sums) / len(train)).tolist()
-        if not all(map(math.isfinite, means)):
-            raise FloatingPointError(f"{name}: the loss is not finite in epoch {epoch}; try a lower learning_rate")
+        sums = accelerator.reduce(sums)
+        means = (sums[:-1] / sums[-1]).tolist()
         figures = {f"train_{term}": mean for term, mean in zip((*PKDTerms._fields, "accuracy"), means, strict=True)}
         scores = evaluate(model, dev, data.task, config.eval_batch_size, accelerator)
+        if not all(map(math.isfinite, (*means, scores["loss"]))):
+            raise FloatingPointError(f"{name}: the loss is not finite in epoch {epoch}; try a lower learning_rate")
         figures |= {f"dev_{metric}": value for metric, value in scores.items()}
         history.append({"epoch": epoch, **figures, "seconds": time.perf_counter() - started})
         quality = (scores[data.task.metrics[0]], -scores["loss"])
@@ -249,7 +248,7 @@ def _train(
                 f"{data.task.metrics[0]} {quality[0]:.4f}, {history[-1]['seconds']:.1f} s"
             )
     model.load_state_dict(best_state)
-    model.eval()
+    accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False).eval()  # `model`, no longer bound to the precision
     return history, best[1]
 
 
@@ -260,7 +259,7 @@ def _update(
     accelerator: Accelerator,
     objective: Objective,
 ) -> Tensor:
-    """Accumulate the clipped gradient of a batch's mean loss; returns its summed terms and right answers, (5,).
+    """Accumulate the clipped gradient of a batch's mean loss; returns its summed terms, right answers and rows, (6,).
 
     Each micro-batch weighs by its rows, so that how a batch is cut does not change its gradient.
     """
@@ -274,7 +273,7 @@ def _update(
             rows = len(part["rows"])
             accelerator.backward(terms.loss * (rows / size))
         right = (output.logits.detach().argmax(dim=-1) == part["labels"]).float().mean()
-        sums = sums + torch.stack([term.detach() for term in (*terms, right)]) * rows
+        sums = sums + torch.stack([term.detach() for term in (*terms, right, torch.ones_like(right))]) * rows
     accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
     return sums
 

@@ -14,7 +14,6 @@ from scipy import stats
 from pkdlib import (
     DistillConfig,
     RunRecord,
-    collect_results,
     history_frame,
     load_records,
     load_results,
@@ -22,7 +21,7 @@ from pkdlib import (
     paired_difference,
     summary,
 )
-from pkdlib.results import RESULT_FILE, save_result, write_text
+from pkdlib.results import RESULT_FILE, save_records, save_result, write_text
 
 
 def record(run_id: str = "run", **changes: object) -> RunRecord:
@@ -75,7 +74,7 @@ def test_a_record_states_versions_and_time_and_is_frozen() -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_score_that_is_not_finite_survives_the_file(tmp_path: Path, value: float) -> None:
     save_result(record(metrics={"dev": {"loss": value}}), tmp_path)
-    collect_results(tmp_path, tmp_path / "all.jsonl")
+    save_records(load_records(tmp_path), tmp_path / "all.jsonl")
     for place in (tmp_path, tmp_path / "all.jsonl"):
         (found,) = load_records(place)
         assert found.metrics["dev"]["loss"] == pytest.approx(value, nan_ok=True)
@@ -90,9 +89,7 @@ def test_a_folder_s_records_are_found_at_any_depth_and_other_files_are_left(tmp_
 
 def test_collected_records_are_read_back_ordered_by_run_id(tmp_path: Path) -> None:
     saved = [record(run_id, device="odd\u2028device\x85name") for run_id in ("c", "a", "b")]
-    for number, entry in enumerate(saved):
-        save_result(entry, tmp_path / "runs" / str(number))
-    assert collect_results(tmp_path / "runs", tmp_path / "out" / "all.jsonl") == 3
+    save_records(saved, tmp_path / "out" / "all.jsonl")
     assert load_records(tmp_path / "out" / "all.jsonl") == [saved[1], saved[2], saved[0]]
     assert len((tmp_path / "out" / "all.jsonl").read_bytes().split(b"\n")) == 3 + 1
 

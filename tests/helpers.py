@@ -1,0 +1,121 @@
+"""Tiny tasks and tiny models, real ones, for tests that train and predict within seconds."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # equal bits are promised on one CPU, not on every GPU
+
+from transformers import (
+    BertConfig,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    PreTrainedConfig,
+    PreTrainedModel,
+    RobertaConfig,
+    RobertaModel,
+)
+from transformers.utils import logging
+
+from pkdlib.config import MINI_BERT, ROOT
+from pkdlib.data import EncodedTask, encode_task
+from pkdlib.models import build_student, load_backbone, load_tokenizer
+from pkdlib.sources import Split, TaskData, load_task
+
+logging.set_verbosity_error()  # a headless checkpoint's report is not what a test prints
+
+read_task = cache(load_task)
+mini_tokenizer = cache(lambda: load_tokenizer(MINI_BERT))
+mini_bert = cache(lambda: load_backbone(MINI_BERT))
+
+
+def small_data(task: str = "mini-sentiment", train: int = 40, dev: int = 24, test: int = 8) -> TaskData:
+    """The first rows of each split of an embedded task; the test split's labels are hidden."""
+    full = read_task(task)
+    splits = {name: full.splits[name].take(np.arange(rows)) for name, rows in (("train", train), ("dev", dev))}
+    splits["test"] = Split("test", full.splits["test"].take(np.arange(test)).texts, None)
+    return TaskData(full.task, splits, full.source)
+
+
+def small_task(task: str = "mini-sentiment", train: int = 40, dev: int = 24, max_length: int = 64) -> EncodedTask:
+    return encode_task(small_data(task, train, dev), mini_tokenizer(), max_length)
+
+
+def bert_config(layers: int = 4, hidden: int = 32, **changes) -> BertConfig:
+    values = {
+        "vocab_size": 319, "hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": 2,
+        "intermediate_size": 2 * hidden, "max_position_embeddings": 64, "initializer_range": 0.1,
+    }  # fmt: skip
+    return BertConfig(**values | changes)
+
+
+OTHER_BACKBONES = {  # of four layers and width 32, as bert_config()
+    "distilbert": (
+        DistilBertConfig(vocab_size=319, dim=32, n_layers=4, n_heads=2, hidden_dim=64, max_position_embeddings=64),
+        DistilBertModel,
+    ),
+    "roberta": (
+        RobertaConfig(
+            vocab_size=319, hidden_size=32, num_hidden_layers=4, num_attention_heads=2, intermediate_size=64,
+            max_position_embeddings=66, pad_token_id=0,
+        ),
+        RobertaModel,
+    ),
+}  # fmt: skip
+
+
+def save_backbone(folder: Path, config: PreTrainedConfig | None = None, model_class: type = BertModel) -> Path:
+    """A pre-trained backbone's folder: random weights of the configuration and the embedded tokenizer."""
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        model_class(config or bert_config()).save_pretrained(folder)
+    tokenizer = load_tokenizer(MINI_BERT)
+    if model_class is not BertModel:
+        tokenizer.model_input_names = ["input_ids", "attention_mask"]  # these have no token types
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def noisy_copy(model: PreTrainedModel, label_names: Sequence[str], seed: int = 3) -> PreTrainedModel:
+    """A classifier of the same body with every weight moved, as fine-tuning moves them; in evaluation mode."""
+    teacher = build_student(model, None, label_names, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in teacher.parameters():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+    return teacher.eval()
+
+
+def same_weights(first: PreTrainedModel, second: PreTrainedModel) -> bool:
+    """Whether two models have the same weights and buffers, bit for bit."""
+    one, two = first.state_dict(), second.state_dict()
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def run_together(script: str, arguments: Sequence[str], environments: Sequence[dict[str, str]]) -> list[str]:
+    """Run the script in a process per environment, all at once; what each printed, or AssertionError with its error."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", script, *arguments],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for environment in environments
+    ]
+    try:
+        ends = [process.communicate(timeout=240) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for process, (_, error) in zip(processes, ends, strict=True):
+        assert process.returncode == 0, error
+    return [printed for printed, _ in ends]

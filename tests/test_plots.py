@@ -1,0 +1,166 @@
+"""Every figure draws what it is given, on the axes it is given, without a warning."""
+
+from collections.abc import Iterator
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.patches import Rectangle
+from matplotlib.text import Annotation
+
+from pkdlib import plots
+from pkdlib.layer_maps import layer_map
+from pkdlib.results import mean_interval
+
+pytestmark = pytest.mark.filterwarnings("error")
+METHODS = ["FT", "KD", "PKD-Skip", "PKD-Last", "PKD-1,4"]
+
+
+@pytest.fixture
+def ax() -> Iterator[Axes]:
+    with matplotlib.rc_context():
+        plots.use_style()
+        figure, axes = plt.subplots()
+        yield axes
+        figure.canvas.draw()  # what cannot be drawn shows here
+        plt.close(figure)
+
+
+def results(methods: list[str], seeds: int) -> pd.DataFrame:
+    """A row per method and seed, methods not in alphabetical order."""
+    rng = np.random.default_rng(0)
+    rows = [{"method": method, "seed": seed} for method in methods for seed in range(seeds)]
+    return pd.DataFrame(rows).assign(dev_accuracy=lambda frame: rng.uniform(0.5, 0.9, len(frame)))
+
+
+def dots(ax: Axes) -> list[list[tuple[float, float]]]:
+    return [[tuple(point) for point in scatter.get_offsets().tolist()] for scatter in ax.collections]
+
+
+def test_style_is_for_the_whole_session() -> None:
+    with matplotlib.rc_context():
+        plots.use_style()
+        assert matplotlib.rcParams["figure.figsize"] == [7, 3.6]
+        assert not matplotlib.rcParams["axes.spines.top"]
+        assert set(matplotlib.rcParams["axes.prop_cycle"].by_key()["color"]) >= set(plots.COLORS.values()) - {"#000000"}
+
+
+@pytest.mark.parametrize(("teacher", "student", "strategy"), [(12, 6, "skip"), (12, 3, "last"), (4, 1, "skip")])
+def test_layer_map_has_a_box_per_layer_and_an_arrow_per_pair(
+    teacher: int, student: int, strategy: str, ax: Axes
+) -> None:
+    layers = layer_map(teacher, student, strategy)
+    assert plots.plot_layer_map(teacher, student, layers, ax) is ax
+    boxes = [patch for patch in ax.patches if isinstance(patch, Rectangle)]
+    assert len(boxes) == teacher + student
+    arrows = [text for text in ax.texts if isinstance(text, Annotation)]
+    pairs = [(round(arrow.xyann[1]), round(arrow.xy[1])) for arrow in arrows]
+    assert pairs == list(enumerate(layers, start=1))
+    blue = [to_hex(box.get_facecolor()) != "#eeeeee" for box in boxes]
+    assert [layer for layer, marked in enumerate(blue[:student], start=1) if marked] == list(range(1, student))
+    assert [layer for layer, marked in enumerate(blue[student:], start=1) if marked] == layers
+    low, high = ax.get_ylim()
+    assert low < 0.6
+    assert high > teacher + 0.4
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_history_is_a_line_per_method(seeds: int, ax: Axes) -> None:
+    frame = pd.concat([results(METHODS, seeds).assign(epoch=epoch) for epoch in (1, 2, 3)])
+    frame["dev_accuracy"] += frame["epoch"] / 100
+    assert plots.plot_history(frame, "dev_accuracy", ax) is ax
+    assert [line.get_label() for line in ax.lines] == METHODS
+    for line in ax.lines:
+        means = frame[frame["method"] == line.get_label()].groupby("epoch")["dev_accuracy"].mean()
+        assert line.get_xdata().tolist() == [1, 2, 3]
+        np.testing.assert_allclose(line.get_ydata(), means)
+    assert len(ax.collections) == len(METHODS)  # the bands
+    lowest = frame[frame["method"] == "FT"]["dev_accuracy"].min()
+    assert ax.collections[0].get_paths()[0].get_extents().ymin == pytest.approx(lowest)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("epoch", "dev accuracy")
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == METHODS
+
+
+@pytest.mark.parametrize("seeds", [1, 4])
+@pytest.mark.parametrize("teacher", [None, 0.93])
+def test_comparison_has_a_dot_per_seed(seeds: int, teacher: float | None, ax: Axes) -> None:
+    frame = results(METHODS, seeds)
+    assert plots.plot_comparison(frame, "dev_accuracy", ax, teacher) is ax
+    scatters = [scatter for scatter in ax.collections if hasattr(scatter, "get_sizes") and len(scatter.get_sizes())]
+    for position, (method, scatter) in enumerate(zip(METHODS, scatters, strict=True)):
+        values = frame.loc[frame["method"] == method, "dev_accuracy"]
+        points = scatter.get_offsets()
+        assert len(points) == seeds
+        assert abs(points[:, 0] - position).max() < 0.5
+        np.testing.assert_allclose(points[:, 1], values)
+        (diamond,) = ax.containers[position].lines[0].get_ydata()
+        assert diamond == pytest.approx(values.mean())
+        if seeds > 1:
+            (bar,) = ax.containers[position].lines[2][0].get_segments()
+            np.testing.assert_allclose(bar[:, 1], mean_interval(values)[1:])
+    assert [label.get_text() for label in ax.get_xticklabels()] == METHODS
+    lines = [line for line in ax.lines if line.get_linestyle() == "--"]
+    assert [line.get_ydata()[0] for line in lines] == ([] if teacher is None else [teacher])
+
+
+@pytest.mark.parametrize("pairs", [1, 5])
+def test_differences_are_in_percentage_points(pairs: int, ax: Axes) -> None:
+    low, high = (float("nan"), float("nan")) if pairs == 1 else (-0.005, 0.025)
+    rows = [
+        {"method": method, "baseline": "KD", "difference": 0.01, "low": low, "high": high, "pairs": pairs}
+        for method in ("PKD-Skip", "PKD-Last")
+    ]
+    frame = pd.DataFrame(rows, index=[7, 3])
+    assert plots.plot_differences(frame, ax) is ax
+    for position, container in enumerate(ax.containers):
+        point = container.lines[0]
+        assert (point.get_xdata()[0], point.get_ydata()[0]) == (pytest.approx(1), position)
+        if pairs > 1:
+            (bar,) = container.lines[2][0].get_segments()
+            np.testing.assert_allclose(bar[:, 0], [-0.5, 2.5])
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["PKD-Skip minus KD", "PKD-Last minus KD"]
+    bottom, top = ax.get_ylim()
+    assert bottom > top  # the first row is the uppermost
+    assert [0, 0] in [list(line.get_xdata()) for line in ax.lines]
+
+
+@pytest.mark.parametrize("kind", ["tensor", "array"])
+@pytest.mark.parametrize("colorbar", [True, False])
+def test_similarity_is_on_a_fixed_scale(kind: str, colorbar: bool, ax: Axes) -> None:
+    similarity = torch.rand(6, 12, generator=torch.Generator().manual_seed(0)) / 2 - 0.1
+    layers = layer_map(12, 6)
+    given = similarity if kind == "tensor" else similarity.numpy()
+    assert plots.plot_similarity(given, ax, layers, title="on dev", colorbar=colorbar) is ax
+    mesh = ax.collections[0]
+    assert mesh.get_clim() == (0, 1)
+    np.testing.assert_allclose(np.asarray(mesh.get_array()).reshape(6, 12), similarity.numpy())
+    outlined = [(box.get_xy(), box.get_width(), box.get_height(), box.get_fill()) for box in ax.patches]
+    assert outlined == [((layer - 1, row), 1, 1, False) for row, layer in enumerate(layers)]
+    best = [(layer + 0.5, row + 0.5) for row, layer in enumerate(similarity.argmax(dim=1).tolist())]
+    assert dots(ax)[1] == best
+    assert [label.get_text() for label in ax.get_xticklabels()] == [str(layer) for layer in range(1, 13)]
+    assert [label.get_text() for label in ax.get_yticklabels()] == [str(layer) for layer in range(1, 7)]
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("teacher layer", "student layer", "on dev")
+    assert len(ax.figure.axes) == 1 + colorbar
+
+
+def test_similarity_needs_no_layer_map(ax: Axes) -> None:
+    plots.plot_similarity(np.eye(3), ax)
+    assert not ax.patches
+    assert dots(ax)[1] == [(0.5, 0.5), (1.5, 1.5), (2.5, 2.5)]
+
+
+def test_axes_of_one_figure_are_independent() -> None:
+    figure, (left, right) = plt.subplots(1, 2)
+    plots.plot_similarity(np.eye(4), right, [1, 2], colorbar=False)
+    assert not left.has_data()
+    assert right.has_data()
+    plt.close(figure)
