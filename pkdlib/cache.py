@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -76,10 +75,9 @@ def _build(
         "logits": (len(split), teacher.config.num_labels),
         "cls": (len(split), len(layers), teacher.config.hidden_size),
     }
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
-    os.close(handle)
+    temporary = path.with_suffix(".part")  # ours alone: the caller holds the lock
     try:
-        arrays = _create(Path(temporary), shapes)
+        arrays = _create(temporary, shapes)
         passes = forward_split(teacher, split, batch_size, accelerator, hidden_states=True, label="teacher outputs")
         with closing(passes):  # a refused output, too, gives the teacher its mode back at once
             for rows, output in passes:
@@ -90,7 +88,7 @@ def _build(
         del arrays  # unmapped, and so written
         os.replace(temporary, path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _half(tensor: Tensor) -> np.ndarray:

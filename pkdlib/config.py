@@ -2,9 +2,9 @@
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pkdlib.layer_maps import STRATEGIES
 
@@ -75,9 +75,16 @@ class DistillConfig(FineTuneConfig):
 class ComparisonConfig(_Config):
     """What a side-by-side comparison spans: every method for every student size and seed."""
 
-    student_layers: list[int] = Field(min_length=1)
+    student_layers: list[Annotated[int, Field(ge=1)]] = Field(min_length=1)
     methods: list[Literal[tuple(METHODS)]] = Field(min_length=1)
-    seeds: list[int] = Field(min_length=1)
+    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(min_length=1)
+
+    @field_validator("student_layers", "methods", "seeds")
+    @classmethod
+    def _no_repeats(cls, values: list) -> list:
+        if len(set(values)) < len(values):
+            raise ValueError("must not repeat")
+        return values
 
     def runs(self, config: DistillConfig) -> list[tuple[str, DistillConfig]]:
         """(method, configuration) of every run, sizes outermost and seeds innermost."""
@@ -125,5 +132,10 @@ def _line(config_class: type[BaseModel], entry: dict) -> str:
         return f"{name}: missing, it has no default"
     if name == "strategy":
         return f"{name} = {entry['input']!r}: must be one of {', '.join(STRATEGIES)} or a list of teacher layers"
-    message = entry["msg"].replace("Input should be", "must be").removesuffix(", unable to parse string as a number")
+    message = (
+        entry["msg"]
+        .removeprefix("Value error, ")
+        .replace("Input should be", "must be")
+        .removesuffix(", unable to parse string as a number")
+    )
     return f"{name} = {entry['input']!r}: {message}"

@@ -65,8 +65,8 @@ class EncodedTask:
     task: Task
     splits: dict[str, EncodedSplit]
     tokenizer: PreTrainedTokenizerBase
-    source: str
     max_length: int
+    reading: dict[str, str | int]  # source, subset_seed and bad_rows, as given to load_task
     fingerprints: dict[str, str]  # of each split's texts and labels
 
 
@@ -79,7 +79,8 @@ def encode_task(data: TaskData, tokenizer: PreTrainedTokenizerBase, max_length: 
         raise ValueError(f"max_length = {max_length}: must be between 8 and the model's {tokenizer.model_max_length}")
     splits = {name: EncodedSplit(split, tokenizer, max_length) for name, split in data.splits.items()}
     fingerprints = {name: split.fingerprint for name, split in data.splits.items()}
-    return EncodedTask(data.task, splits, tokenizer, data.source, max_length, fingerprints)
+    reading = {"source": data.source, "subset_seed": data.subset_seed, "bad_rows": data.bad_rows}
+    return EncodedTask(data.task, splits, tokenizer, max_length, reading, fingerprints)
 
 
 class LengthGroupedBatches(Sampler[list[int]]):

@@ -38,6 +38,8 @@ class RunRecord(BaseModel):
     source: str  # where the rows were read
     max_length: int
     train_rows: int
+    subset_seed: int = 0  # of the training rows, where they are fewer than the split's
+    bad_rows: str = "error"  # what was done with unreadable rows
     seed: int
     config: dict[str, Any]  # validated
     layer_map: list[int]

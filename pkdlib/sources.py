@@ -44,11 +44,13 @@ class Split:
 
 @dataclass(frozen=True)
 class TaskData:
-    """A task and its splits; `source` says where they were read."""
+    """A task, its splits, and how they were read: `load_task`'s arguments."""
 
     task: Task
     splits: dict[str, Split]
     source: str
+    subset_seed: int = 0
+    bad_rows: BadRows = "error"
 
 
 def load_task(
@@ -87,7 +89,7 @@ def load_task(
             raise ValueError(f"{source}: the {required} split of task {task.name} has no labels")
     if train_rows is not None:
         splits["train"] = subset(splits["train"], train_rows, subset_seed)
-    return TaskData(task, splits, str(source))
+    return TaskData(task, splits, str(source), subset_seed, bad_rows)
 
 
 def subset(split: Split, rows: int, seed: int) -> Split:

@@ -118,7 +118,13 @@ def distill(
 
 def reload_data(record: RunRecord) -> EncodedTask:
     """The rows a run was trained on, read and tokenised again; ValueError when they have changed since."""
-    data = load_task(record.task, record.source, train_rows=record.train_rows)
+    data = load_task(
+        record.task,
+        record.source,
+        train_rows=record.train_rows,
+        subset_seed=record.subset_seed,
+        bad_rows=record.bad_rows,
+    )
     encoded = encode_task(data, load_tokenizer(record.config["backbone"]), record.max_length)
     for split, fingerprint in encoded.fingerprints.items():
         if record.fingerprints.get(split) != fingerprint:
@@ -161,6 +167,8 @@ def _run(
     durations: dict[str, float] | None = None,
 ) -> Run:
     """Train, score every labelled split with the best epoch's weights, and write what was asked for."""
+    if output_dir is not None:
+        Path(output_dir).mkdir(parents=True, exist_ok=True)  # a folder that cannot be is noticed before the work
     name = f"{data.task.name} {method} {model.config.num_hidden_layers} layers seed {config.seed}"
     started = time.perf_counter()
     history, best_epoch = _train(model, data, config, accelerator, objective, name)
@@ -175,7 +183,7 @@ def _run(
         run_id=f"{name.replace(' ', '-')}-{identity.hexdigest()[:8]}",
         method=method,
         task=data.task.name,
-        source=data.source,
+        **data.reading,
         max_length=data.max_length,
         train_rows=len(data.splits["train"]),
         seed=config.seed,

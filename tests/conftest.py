@@ -1,7 +1,10 @@
 """Settings that every test module shares."""
 
+import os
 import sys
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small matrices on many threads wait for each other, in kernels too
 
 from hypothesis import settings
 

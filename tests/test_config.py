@@ -202,9 +202,24 @@ def test_a_relative_folder_is_found_from_the_project_s_root(tmp_path, monkeypatc
     assert locate("data/mini-bert-12") == str(ROOT / "data/mini-bert-12")
 
 
-def test_a_folder_here_wins_and_any_other_name_is_a_hub_id(tmp_path, monkeypatch) -> None:
+def test_the_project_s_folder_wins_over_one_here_and_any_other_name_is_a_hub_id(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "data").mkdir()
-    assert locate("data") == "data"
+    for name in ("data", "mine"):
+        (tmp_path / name).mkdir()
+    assert locate("data") == str(ROOT / "data")
+    assert locate("mine") == "mine"
     assert locate(tmp_path) == str(tmp_path)
     assert locate("google-bert/bert-base-uncased") == "google-bert/bert-base-uncased"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        ("seeds", [0, 1, 0], "seeds = [0, 1, 0]: must not repeat"),
+        ("methods", ["FT", "FT"], "methods = ['FT', 'FT']: must not repeat"),
+        ("student_layers", [0], "student_layers = 0: must be greater than or equal to 1"),
+        ("seeds", [-1], "seeds = -1: must be greater than or equal to 0"),
+    ],
+)
+def test_a_comparison_that_could_not_run_is_refused_at_once(name: str, value: list, line: str) -> None:
+    assert complaint(ComparisonConfig, **COMPARISON | {name: value}) == line
