@@ -52,7 +52,7 @@ def document(rng: Random, easy: bool) -> tuple[list[str], list[str], set[int], i
 
 def batch(rng: Random, vocab: dict[str, int], size: int, easy_share: float) -> dict[str, torch.Tensor]:
     """One batch of masked documents, padded to its longest row; a share of them is of the easy kind."""
-    rows, content = [], [index for word, index in vocab.items() if word not in SPECIAL]
+    rows, content = [], sorted(index for word, index in vocab.items() if word not in SPECIAL)
     for _ in range(size):
         first, second, salient, label = document(rng, rng.random() < easy_share)
         hide_salient = rng.random() < SALIENT_RATE
