@@ -10,7 +10,6 @@ from pkdlib.layer_maps import STRATEGIES
 
 VERSION = "0.1.0"
 ROOT = Path(__file__).resolve().parent.parent  # the project: notebooks find data/ and runs/ from here
-DATA = ROOT / "data"
 RUNS = ROOT / "runs"
 MINI_BERT = "data/mini-bert-12"  # the embedded miniature BERT, from the project's root
 
@@ -40,7 +39,7 @@ class _Config(BaseModel):
 
 
 class FineTuneConfig(_Config):
-    """Plain fine-tuning. The defaults are the miniature BERT's; the paper's are in the README."""
+    """Plain fine-tuning. The defaults suit the miniature BERT; the README names the paper's."""
 
     backbone: str = MINI_BERT  # hub id or local folder of the pre-trained model
     num_hidden_layers: int | None = Field(None, ge=1)  # None: all of the backbone's
