@@ -96,3 +96,35 @@ def plot_similarity(
     ax.set(xlabel="teacher layer", ylabel="student layer", title=title)
     ax.tick_params(axis="y", rotation=0)
     return ax
+
+
+def plot_distillation(num_teacher_layers: int, num_student_layers: int, layers: Sequence[int], ax: Axes) -> Axes:
+    """The whole of PKD: the layer map, and above it the predictions and the labels, with the loss of each arrow."""
+    n, k = num_teacher_layers, num_student_layers
+    plot_layer_map(n, k, layers, ax)
+    box = {"boxstyle": "round", "facecolor": "#f5e9d0", "edgecolor": "#444444"}
+    for x, y, text in ((0, k + 2.6, "prediction"), (1, n + 2.6, "prediction"), (-0.75, k + 2.6, "label")):
+        ax.text(x, y, text, ha="center", va="center", bbox=box)
+    for start, end, color, text in (
+        ((0.8, n + 2.6), (0.2, k + 2.8), COLORS["KD"], "$L_{DS}$: softened predictions"),
+        ((-0.6, k + 2.6), (-0.2, k + 2.6), COLORS["FT"], "$L_{CE}$"),
+    ):
+        ax.annotate("", xy=end, xytext=start, arrowprops={"arrowstyle": "->", "color": color, "linewidth": 2})
+        middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + 0.5)
+        ax.text(*middle, text, ha="right" if "DS" in text else "center", va="bottom", color=color)
+    if layers:
+        ax.text(0.5, 0.2, "$L_{PT}$: [CLS] states", color=COLORS["PKD-Skip"], ha="center", va="top")
+    ax.set(xlim=(-1, 1.5), ylim=(-0.8, n + 3.6))
+    return ax
+
+
+def plot_size(frame: pd.DataFrame, metric: str, ax: Axes) -> Axes:
+    """`metric` against the number of parameters, a labelled marker per run."""
+    for row in frame.to_dict("records"):
+        color = COLORS.get(row["method"], OTHER)
+        ax.scatter(row["num_parameters"] / 1e6, row[metric], s=20 * row["num_hidden_layers"], color=color)
+        label = f"{row['method']}, {row['num_hidden_layers']} layers"
+        ax.annotate(label, (row["num_parameters"] / 1e6, row[metric]), xytext=(10, 0), textcoords="offset points")
+    ax.margins(x=0.3, y=0.2)
+    ax.set(xlabel="parameters, millions", ylabel=metric.replace("_", " "))
+    return ax

@@ -23,6 +23,15 @@ def installed_versions() -> dict[str, str]:
     return {"python": platform.python_version(), "pkdlib": VERSION, **{name: version(name) for name in PACKAGES}}
 
 
+def machine() -> dict[str, str]:
+    """What this machine has: processors, torch's threads, and the accelerator's name and memory."""
+    found = {"processors": f"{os.cpu_count()} ({platform.machine()})", "torch threads": str(torch.get_num_threads())}
+    if torch.cuda.is_available():
+        memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+        return found | {"device": f"{torch.cuda.get_device_name()}, {memory:.0f} GiB"}
+    return found | {"device": "cpu"}
+
+
 def timestamp() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 

@@ -15,7 +15,7 @@ from pkdlib.config import ROOT, RUNS
 from pkdlib.progress import BATCH_VARIABLE, say
 from pkdlib.results import load_results, summary, write_text
 
-NOTEBOOKS = ("01_finetune_teacher", "02_distill_last_vs_skip")
+NOTEBOOKS = ("00_start_here", "01_finetune_teacher", "02_distill_last_vs_skip")
 
 
 def run_notebook(notebook: Path, executed: Path, parameters: dict) -> None:
@@ -56,6 +56,7 @@ def main(out: Path = RUNS / "tutorial") -> None:
     out.mkdir(parents=True, exist_ok=True)
     folders = {"teacher": out / "teacher", "students": out / "students"}
     parameters = (
+        {"output_dir": str(out / "start")},
         {"output_dir": str(folders["teacher"])},
         {"teacher_dir": str(folders["teacher"]), "output_dir": str(folders["students"])},
     )

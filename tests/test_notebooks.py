@@ -14,6 +14,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FEW_ROWS = {"train_rows": 96, "num_train_epochs": 1}
 # exercise -> (right answer, wrong answer), evaluated in the notebook itself
 ANSWERS = {
+    "00_start_here": {"answer_1": ("[2, 4, 6, 8, 10]", "[2, 4, 6, 8, 10, 12]"), "answer_2": ("1", "0")},
     "01_finetune_teacher": {
         "answer_1": ("float(torch.tensor(2.0).log())", "0.5"),
         "answer_2": ("history['dev_accuracy'].max() - history['dev_accuracy'].iloc[-1]", "0.4"),
@@ -55,10 +56,13 @@ def with_answers(path, folder):
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
-    """Both notebooks, run by papermill on a few rows, one after the other as a learner would."""
+    """Every notebook, run by papermill on a few rows, one after the other as a learner would."""
     out = tmp_path_factory.mktemp("course")
     teacher, students = str(out / "teacher"), str(out / "students")
     parameters = {
+        "00_start_here": {
+            "train_rows": 96, "teacher_epochs": 1, "student_epochs": 1, "output_dir": str(out / "start"),
+        },
         "01_finetune_teacher": FEW_ROWS | {"output_dir": teacher},
         "02_distill_last_vs_skip": {
             "teacher_dir": teacher, "output_dir": students, "student_layers": [3], "num_train_epochs": "1",

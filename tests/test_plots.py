@@ -164,3 +164,24 @@ def test_axes_of_one_figure_are_independent() -> None:
     assert not left.has_data()
     assert right.has_data()
     plt.close(figure)
+
+
+@pytest.mark.parametrize(("student", "arrows"), [(3, 4), (1, 2)])
+def test_distillation_has_the_layer_map_s_arrows_and_one_for_each_other_loss(
+    student: int, arrows: int, ax: Axes
+) -> None:
+    assert plots.plot_distillation(12, student, layer_map(12, student), ax) is ax
+    drawn = [text for text in ax.texts if isinstance(text, Annotation)]
+    assert len(drawn) == arrows
+    words = " ".join(text.get_text() for text in ax.texts)
+    assert ("L_{PT}" in words) == (student > 1)
+    assert all(loss in words for loss in ("L_{CE}", "L_{DS}"))
+
+
+def test_size_has_a_labelled_marker_per_run(ax: Axes) -> None:
+    frame = pd.DataFrame(
+        {"method": ["teacher", "FT"], "num_hidden_layers": [12, 3], "num_parameters": [6e5, 2e5], "score": [0.9, 0.8]}
+    )
+    assert plots.plot_size(frame, "score", ax) is ax
+    assert dots(ax) == [[(0.6, 0.9)], [(0.2, 0.8)]]
+    assert [text.get_text() for text in ax.texts] == ["teacher, 12 layers", "FT, 3 layers"]
