@@ -19,7 +19,7 @@ from pkdlib.data import EncodedSplit, EncodedTask, encode_split, encode_task
 from pkdlib.evaluation import checkpoint_cls_states, evaluate, predict, split_cls_states
 from pkdlib.layer_maps import layer_map
 from pkdlib.losses import PKDTerms, ce_loss, convert_beta, kd_loss, patience_loss, pkd_loss
-from pkdlib.models import build_student, cls_states, load_backbone, load_classifier, load_tokenizer
+from pkdlib.models import build_student, cls_states, load_backbone, load_classifier, load_encoder, load_tokenizer
 from pkdlib.results import (
     RunRecord,
     history_frame,
@@ -93,6 +93,7 @@ __all__ = [
     "linear_cka",
     "load_backbone",
     "load_classifier",
+    "load_encoder",
     "load_records",
     "load_results",
     "load_task",

@@ -13,7 +13,7 @@ from transformers.utils import ModelOutput
 
 from pkdlib.config import ConfigError
 from pkdlib.data import EncodedSplit, SortedBatches, encode_split, make_loader
-from pkdlib.models import cls_states, load_backbone, load_tokenizer
+from pkdlib.models import cls_states, load_encoder, load_tokenizer
 from pkdlib.progress import progress_bar
 from pkdlib.sources import Split
 from pkdlib.tasks import Task
@@ -100,7 +100,7 @@ def checkpoint_cls_states(checkpoint: str | Path, split: Split, max_length: int 
     """[CLS] states (rows, layers, hidden) of the rows in any encoder's checkpoint, with or without a head.
 
     checkpoint: hub id or local folder; its own tokenizer encodes the rows. Float32 on the CPU.
-    Raises ValueError when max_length is beyond the checkpoint's limit.
+    Raises ValueError when max_length is beyond the checkpoint's limit or weights of its layers are missing.
     """
     encoded = encode_split(split, load_tokenizer(checkpoint), max_length)
-    return split_cls_states(load_backbone(checkpoint), encoded, batch_size)
+    return split_cls_states(load_encoder(checkpoint), encoded, batch_size)
