@@ -113,7 +113,7 @@ def plot_matched_layers(matched: pd.DataFrame, ax: Axes) -> Axes:
     ax.axhline(0, color="#000000", linewidth=0.5)
     ax.set(xlabel="student layer", ylabel="similarity", ylim=(min(-0.1, noise["min"].min()), 1.05))
     ax.set_xticks(sorted(matched["layer"].unique()))
-    ax.legend()
+    ax.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.15), fontsize=8)  # lines may be anywhere
     return ax
 
 
