@@ -11,14 +11,15 @@ from pkdlib.config import (
     ConfigError,
     DistillConfig,
     FineTuneConfig,
+    SimilarityConfig,
     method_config,
     validate,
 )
-from pkdlib.data import EncodedSplit, EncodedTask, encode_task
-from pkdlib.evaluation import evaluate, predict, split_cls_states
+from pkdlib.data import EncodedSplit, EncodedTask, encode_split, encode_task
+from pkdlib.evaluation import checkpoint_cls_states, evaluate, predict, split_cls_states
 from pkdlib.layer_maps import layer_map
 from pkdlib.losses import PKDTerms, ce_loss, convert_beta, kd_loss, patience_loss, pkd_loss
-from pkdlib.models import build_student, cls_states, load_backbone, load_classifier, load_tokenizer
+from pkdlib.models import build_student, cls_states, load_backbone, load_classifier, load_encoder, load_tokenizer
 from pkdlib.results import (
     RunRecord,
     history_frame,
@@ -27,10 +28,24 @@ from pkdlib.results import (
     mean_interval,
     paired_difference,
     save_records,
+    students_of,
     summary,
 )
-from pkdlib.similarity import centered_cosine, map_agreement, most_similar_layers
-from pkdlib.sources import Split, TaskData, load_task
+from pkdlib.similarity import (
+    SIMILARITIES,
+    centered_cosine,
+    get_similarity,
+    linear_cka,
+    map_agreement,
+    matched_similarity,
+    most_similar_layers,
+    principal_components,
+    raw_cosine,
+    rsa,
+    shuffled_baseline,
+    usable_similarities,
+)
+from pkdlib.sources import Split, TaskData, draw_rows, load_task
 from pkdlib.tasks import TASKS, Task, get_task
 from pkdlib.training import Run, distill, fine_tune, method_name, reload_data
 
@@ -41,6 +56,7 @@ __all__ = [
     "MINI_BERT",
     "ROOT",
     "RUNS",
+    "SIMILARITIES",
     "TASKS",
     "VERSION",
     "ComparisonConfig",
@@ -52,6 +68,7 @@ __all__ = [
     "PKDTerms",
     "Run",
     "RunRecord",
+    "SimilarityConfig",
     "Split",
     "Task",
     "TaskData",
@@ -59,23 +76,30 @@ __all__ = [
     "build_student",
     "ce_loss",
     "centered_cosine",
+    "checkpoint_cls_states",
     "cls_states",
     "convert_beta",
     "distill",
+    "draw_rows",
+    "encode_split",
     "encode_task",
     "evaluate",
     "fine_tune",
+    "get_similarity",
     "get_task",
     "history_frame",
     "kd_loss",
     "layer_map",
+    "linear_cka",
     "load_backbone",
     "load_classifier",
+    "load_encoder",
     "load_records",
     "load_results",
     "load_task",
     "load_tokenizer",
     "map_agreement",
+    "matched_similarity",
     "mean_interval",
     "method_config",
     "method_name",
@@ -84,10 +108,16 @@ __all__ = [
     "patience_loss",
     "pkd_loss",
     "predict",
+    "principal_components",
+    "raw_cosine",
     "reload_data",
+    "rsa",
     "save_records",
+    "shuffled_baseline",
     "split_cls_states",
+    "students_of",
     "summary",
     "teacher_outputs",
+    "usable_similarities",
     "validate",
 ]

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pkdlib.layer_maps import STRATEGIES
+from pkdlib.similarity import SIMILARITIES
+from pkdlib.tasks import TASKS
 
 VERSION = "0.1.0"
 ROOT = Path(__file__).resolve().parent.parent  # the project: notebooks find data/ and runs/ from here
@@ -93,6 +95,27 @@ class ComparisonConfig(_Config):
             for method in self.methods
             for seed in self.seeds
         ]
+
+
+class SimilarityConfig(_Config):
+    """Which two models' layers are compared, on which rows and by which metric."""
+
+    model_a: str = Field(min_length=1)  # hub id or local folder, as model_b
+    model_b: str = Field(min_length=1)
+    task: Literal[tuple(TASKS)]
+    source: str = ""  # empty: the embedded files of the miniature tasks, the hub's GLUE for the others
+    split: Literal["train", "dev", "test"] = "dev"
+    rows: int = Field(1000, ge=0)  # drawn from the split; 0 takes all
+    max_length: int = Field(64, ge=8)  # tokens
+    metric: Literal[tuple(SIMILARITIES)] = "cka"
+    seed: int = Field(0, ge=0, lt=2**32)  # of the drawn rows and the shuffled pairs
+
+    @field_validator("rows")
+    @classmethod
+    def _enough_for_cka(cls, rows: int) -> int:
+        if 0 < rows < 4:
+            raise ValueError("must be 0 for all rows or at least 4")
+        return rows
 
 
 Config = TypeVar("Config", bound=_Config)

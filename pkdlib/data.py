@@ -70,14 +70,19 @@ class EncodedTask:
     fingerprints: dict[str, str]  # of each split's texts and labels
 
 
-def encode_task(data: TaskData, tokenizer: PreTrainedTokenizerBase, max_length: int = 128) -> EncodedTask:
-    """Tokenise every split once; rows longer than max_length tokens are cut, the longer text of a pair first.
+def encode_split(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int = 128) -> EncodedSplit:
+    """Tokenise a split once; rows longer than max_length tokens are cut, the longer text of a pair first.
 
     Raises ValueError when max_length is not in 8..the model's own limit.
     """
     if not 8 <= max_length <= tokenizer.model_max_length:
         raise ValueError(f"max_length = {max_length}: must be between 8 and the model's {tokenizer.model_max_length}")
-    splits = {name: EncodedSplit(split, tokenizer, max_length) for name, split in data.splits.items()}
+    return EncodedSplit(split, tokenizer, max_length)
+
+
+def encode_task(data: TaskData, tokenizer: PreTrainedTokenizerBase, max_length: int = 128) -> EncodedTask:
+    """Every split of a task tokenised as `encode_split` does."""
+    splits = {name: encode_split(split, tokenizer, max_length) for name, split in data.splits.items()}
     fingerprints = {name: split.fingerprint for name, split in data.splits.items()}
     reading = {"source": data.source, "subset_seed": data.subset_seed, "bad_rows": data.bad_rows}
     return EncodedTask(data.task, splits, tokenizer, max_length, reading, fingerprints)

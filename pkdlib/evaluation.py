@@ -1,6 +1,7 @@
 """Passes over a split without gradients: predictions, scores, [CLS] states."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -8,12 +9,13 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.utils import ModelOutput
 
 from pkdlib.config import ConfigError
-from pkdlib.data import EncodedSplit, SortedBatches, make_loader
-from pkdlib.models import cls_states
+from pkdlib.data import EncodedSplit, SortedBatches, encode_split, make_loader
+from pkdlib.models import cls_states, load_encoder, load_tokenizer
 from pkdlib.progress import progress_bar
+from pkdlib.sources import Split
 from pkdlib.tasks import Task
 
 
@@ -32,7 +34,7 @@ def forward_split(
     accelerator: Accelerator | None = None,
     hidden_states: bool = False,
     label: str = "evaluating",
-) -> Iterator[tuple[Tensor, SequenceClassifierOutput]]:
+) -> Iterator[tuple[Tensor, ModelOutput]]:
     """(rows, output) of every batch, longest rows first, in evaluation mode; the model's mode is restored after.
 
     rows: (batch,) positions in the split, on the model's device.
@@ -92,3 +94,13 @@ def split_cls_states(
     for rows, output in forward_split(model, split, batch_size, accelerator, hidden_states=True):
         states[rows.cpu()] = cls_states(output.hidden_states).float().cpu()
     return states
+
+
+def checkpoint_cls_states(checkpoint: str | Path, split: Split, max_length: int = 128, batch_size: int = 128) -> Tensor:
+    """[CLS] states (rows, layers, hidden) of the rows in any encoder's checkpoint, with or without a head.
+
+    checkpoint: hub id or local folder; its own tokenizer encodes the rows. Float32 on the CPU.
+    Raises ValueError when max_length is beyond the checkpoint's limit or weights of its layers are missing.
+    """
+    encoded = encode_split(split, load_tokenizer(checkpoint), max_length)
+    return split_cls_states(load_encoder(checkpoint), encoded, batch_size)

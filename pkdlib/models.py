@@ -49,6 +49,26 @@ def load_backbone(backbone: str | Path) -> PreTrainedModel:
     return AutoModel.from_pretrained(locate(backbone), dtype=torch.float32, use_safetensors=True)
 
 
+def load_encoder(checkpoint: str | Path) -> PreTrainedModel:
+    """The encoder of any checkpoint of a hub id or a local folder, whatever head it has, to look at its states.
+
+    Like `load_backbone`, but a head left behind is not reported, and ValueError is raised where weights of layers
+    are missing, whose states would be random. In float32 and evaluation mode.
+    """
+    verbosity = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity_error()
+    try:
+        model, info = AutoModel.from_pretrained(
+            locate(checkpoint), dtype=torch.float32, use_safetensors=True, output_loading_info=True
+        )
+    finally:
+        transformers.utils.logging.set_verbosity(verbosity)
+    missing = sorted(name for name in info["missing_keys"] if "pooler" not in name)  # no hidden state needs a pooler
+    if missing:
+        raise ValueError(f"{checkpoint}: not a complete encoder, {missing[0]} and {len(missing) - 1} more missing")
+    return model.eval()
+
+
 def build_student(
     backbone: str | Path | PreTrainedModel,
     num_hidden_layers: int | None,

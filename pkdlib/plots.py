@@ -128,3 +128,37 @@ def plot_size(frame: pd.DataFrame, metric: str, ax: Axes) -> Axes:
     ax.margins(x=0.3, y=0.2)
     ax.set(xlabel="parameters, millions", ylabel=metric.replace("_", " "))
     return ax
+
+
+def plot_matched_layers(matched: pd.DataFrame, ax: Axes) -> Axes:
+    """`similarity` by student `layer`, a line per method with a band over seeds; the `baseline`s' range in grey.
+
+    matched: columns method, seed, layer, similarity and baseline, one student size and one layer map.
+    """
+    noise = matched.groupby("layer")["baseline"].agg(["min", "max"])
+    ax.fill_between(noise.index, noise["min"], noise["max"], color="#999999", alpha=0.6, label="shuffled pairs")
+    for method, runs in matched.groupby("method", sort=False):
+        by_layer = runs.groupby("layer")["similarity"].agg(["mean", "min", "max"])
+        color = COLORS.get(method, OTHER)
+        ax.plot(by_layer.index, by_layer["mean"], marker="o", markersize=4, color=color, label=method)
+        ax.fill_between(by_layer.index, by_layer["min"], by_layer["max"], color=color, alpha=0.15, linewidth=0)
+    ax.axhline(0, color="#000000", linewidth=0.5)
+    ax.set(xlabel="student layer", ylabel="similarity", ylim=(min(-0.1, noise["min"].min()), 1.05))
+    ax.set_xticks(sorted(matched["layer"].unique()))
+    ax.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.15), fontsize=8)  # lines may be anywhere
+    return ax
+
+
+def plot_points(
+    points: np.ndarray, labels: np.ndarray | None, label_names: Sequence[str], ax: Axes, shares: Sequence[float] = ()
+) -> Axes:
+    """Points (rows, 2) coloured by label, or in one colour where there are none; the axes' shares of the variance."""
+    classes = [(0, "no labels")] if labels is None else list(enumerate(label_names))
+    labels = np.zeros(len(points), dtype=int) if labels is None else labels
+    for (index, name), color in zip(classes, ("#0072B2", "#D55E00", "#009E73"), strict=False):
+        chosen = points[labels == index]
+        ax.scatter(chosen[:, 0], chosen[:, 1], s=8, alpha=0.5, linewidth=0, color=color, label=name)
+    parts = [f" ({100 * share:.0f} %)" for share in shares] or ["", ""]
+    ax.set(xlabel=f"first axis{parts[0]}", ylabel=f"second axis{parts[1]}")
+    ax.legend(markerscale=2)
+    return ax

@@ -117,6 +117,17 @@ def load_records(folder: Path) -> list[RunRecord]:
     return records
 
 
+def students_of(teacher_dir: Path, students_dir: Path) -> list[tuple[Path, RunRecord]]:
+    """(folder, record) of every student below students_dir that this very teacher taught; none is no error."""
+    teacher_file = Path(teacher_dir) / RESULT_FILE
+    if not teacher_file.is_file():
+        return []
+    weights = load_records(teacher_file)[0].fingerprints["weights"]
+    files = sorted(Path(students_dir).rglob(RESULT_FILE))
+    found = [(file.parent, load_records(file)[0]) for file in files]
+    return [(folder, record) for folder, record in found if record.fingerprints.get("teacher_weights") == weights]
+
+
 def load_results(folder: Path) -> pd.DataFrame:
     """A row per run: what it was, its configuration's fields, and "<split>_<metric>" columns in 0..1."""
     return results_frame(load_records(folder))

@@ -99,6 +99,14 @@ def subset(split: Split, rows: int, seed: int) -> Split:
     return split.take(np.sort(np.random.default_rng(seed).permutation(len(split))[:rows]))
 
 
+def draw_rows(data: TaskData, split: str, rows: int = 0, seed: int = 0) -> Split:
+    """At most so many rows of a split, drawn by the seed; 0 takes all. ValueError when there is no such split."""
+    if split not in data.splits:
+        raise ValueError(f"split = {split!r}: {data.source} has {', '.join(data.splits)} of task {data.task.name}")
+    found = data.splits[split]
+    return subset(found, rows, seed) if 0 < rows < len(found) else found
+
+
 # ------------------------------------------------------------------------------------------------- files
 READERS = {
     ".parquet": pd.read_parquet,

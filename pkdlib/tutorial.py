@@ -1,4 +1,4 @@
-"""`make tutorial`: the first notebooks run unattended, and one HTML page of them that opens without a network."""
+"""`make tutorial`: the main notebooks run unattended, and one HTML page of them that opens without a network."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from pkdlib.config import ROOT, RUNS
 from pkdlib.progress import BATCH_VARIABLE, say
 from pkdlib.results import load_results, summary, write_text
 
-NOTEBOOKS = ("00_start_here", "01_finetune_teacher", "02_distill_last_vs_skip")
+NOTEBOOKS = ("00_start_here", "01_finetune_teacher", "02_distill_last_vs_skip", "06_cls_similarity")
 
 
 def run_notebook(notebook: Path, executed: Path, parameters: dict) -> None:
@@ -59,6 +59,12 @@ def main(out: Path = RUNS / "tutorial") -> None:
         {"output_dir": str(out / "start")},
         {"output_dir": str(folders["teacher"])},
         {"teacher_dir": str(folders["teacher"]), "output_dir": str(folders["students"])},
+        {
+            "model_a": str(folders["teacher"]),
+            "model_b": str(folders["students"] / "PKD-Skip-6-layers-seed-0"),
+            "students_dir": str(folders["students"]),
+            "output_dir": str(out / "similarity"),
+        },
     )
     started, executed = time.perf_counter(), []
     for number, (name, values) in enumerate(zip(NOTEBOOKS, parameters, strict=True), start=1):

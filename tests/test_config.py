@@ -12,6 +12,7 @@ from pkdlib import (
     ConfigError,
     DistillConfig,
     FineTuneConfig,
+    SimilarityConfig,
     method_config,
     validate,
 )
@@ -223,3 +224,18 @@ def test_the_project_s_folder_wins_over_one_here_and_any_other_name_is_a_hub_id(
 )
 def test_a_comparison_that_could_not_run_is_refused_at_once(name: str, value: list, line: str) -> None:
     assert complaint(ComparisonConfig, **COMPARISON | {name: value}) == line
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metric": "ckaa"}, "metric = 'ckaa': must be 'centered_cosine', 'cosine', 'cka' or 'rsa'"),
+        ({"rows": 3}, "rows = 3: must be 0 for all rows or at least 4"),
+        ({"model_b": ""}, "model_b = '': String should have at least 1 character"),
+        ({"split": "validation"}, "split = 'validation': must be 'train', 'dev' or 'test'"),
+    ],
+)
+def test_a_comparison_of_layers_is_checked(changes: dict, message: str) -> None:
+    fields = {"model_a": "a", "model_b": "b", "task": "rte"}
+    assert validate(SimilarityConfig, **fields, rows="0").rows == 0
+    assert complaint(SimilarityConfig, **fields | changes) == message

@@ -2,16 +2,19 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers import bert_config, noisy_copy, small_task
+from helpers import OTHER_BACKBONES, bert_config, mini_tokenizer, noisy_copy, save_backbone, small_data, small_task
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import BertModel, PreTrainedModel
 
 from pkdlib.data import EncodedSplit, EncodedTask
-from pkdlib.evaluation import evaluate, forward_split, predict, split_cls_states
+from pkdlib.evaluation import checkpoint_cls_states, evaluate, forward_split, predict, split_cls_states
+from pkdlib.similarity import linear_cka, raw_cosine, rsa
 from pkdlib.tasks import get_task
 
 
@@ -133,3 +136,48 @@ def test_passes_are_repeatable_and_leave_no_gradient(model: PreTrainedModel, dat
     assert all(parameter.grad is None for parameter in model.parameters())
     states = split_cls_states(model, data.splits["dev"])
     (states * torch.ones(32, requires_grad=True)).sum().backward()  # ordinary tensors, fit for an autograd graph
+
+
+# ------------------------------------------------------------------------------------------ any checkpoint's states
+def test_two_models_of_different_widths_are_compared(tmp_path: Path) -> None:
+    rows = small_data().splits["dev"]
+    a = checkpoint_cls_states(save_backbone(tmp_path / "a", bert_config(layers=4, hidden=32)), rows, max_length=32)
+    b = checkpoint_cls_states(save_backbone(tmp_path / "b", bert_config(layers=2, hidden=48)), rows, max_length=32)
+    assert (a.shape, b.shape) == ((24, 4, 32), (24, 2, 48))
+    for metric in (linear_cka, rsa):
+        found = metric(b, a)
+        assert found.shape == (2, 4)
+        assert found.isfinite().all()
+    with pytest.raises(ValueError, match="equal widths"):
+        raw_cosine(b, a)
+
+
+@pytest.mark.parametrize("name", ["bert", *OTHER_BACKBONES])
+def test_headless_encoders_of_any_kind_give_the_states_of_every_layer(name: str, tmp_path: Path) -> None:
+    folder = save_backbone(tmp_path, *OTHER_BACKBONES.get(name, ()))
+    rows = small_data().splits["dev"]
+    states = checkpoint_cls_states(folder, rows, 64, batch_size=5)
+    assert (states.shape, states.dtype) == ((24, 4, 32), torch.float32)
+    assert states.isfinite().all()
+    torch.testing.assert_close(states, checkpoint_cls_states(folder, rows, 64, batch_size=24), rtol=0, atol=1e-5)
+
+
+def test_a_classifier_s_checkpoint_gives_the_classifier_s_own_states(
+    model: PreTrainedModel, data: EncodedTask, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    model.save_pretrained(tmp_path)
+    mini_tokenizer().save_pretrained(tmp_path)
+    rows = small_data(dev=21).splits["dev"]
+    capfd.readouterr()
+    states = checkpoint_cls_states(tmp_path, rows, max_length=64)
+    assert "UNEXPECTED" not in "".join(capfd.readouterr())  # the head left behind is no news
+    torch.testing.assert_close(states, split_cls_states(model, data.splits["dev"]), rtol=0, atol=1e-5)
+
+
+def test_a_checkpoint_without_all_its_layers_is_refused(tmp_path: Path) -> None:
+    folder = save_backbone(tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in weights.items() if "layer.3.output" not in name}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"not a complete encoder, encoder\.layer\.3\.output\.\S+ and 3 more missing"):
+        checkpoint_cls_states(folder, small_data().splits["dev"], max_length=64)

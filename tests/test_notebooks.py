@@ -2,12 +2,14 @@
 
 import ast
 import base64
+import json
 import re
 
 import nbformat
+import pandas as pd
 import pytest
 
-from pkdlib import ROOT, load_results
+from pkdlib import ROOT, SIMILARITIES, load_results
 from pkdlib.tutorial import run_notebook, write_page
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -22,6 +24,10 @@ ANSWERS = {
     "02_distill_last_vs_skip": {
         "answer_1": ("[6, 12, 18]", "[21, 22, 23]"),
         "answer_2": ("1000 / 3840", "1000"),
+    },
+    "06_cls_similarity": {
+        "answer_1": ("1.0", "2.0"),
+        "answer_2": ("['rsa', 'cka']", "['cka', 'rsa', 'cosine']"),
     },
 }
 
@@ -68,6 +74,10 @@ def executed(tmp_path_factory):
             "teacher_dir": teacher, "output_dir": students, "student_layers": [3], "num_train_epochs": "1",
             "learning_rate": "2e-5", "seeds": [0, 1],
         },
+        "06_cls_similarity": {
+            "model_a": teacher, "model_b": str(out / "students" / "PKD-Skip-3-layers-seed-0"),
+            "students_dir": students, "rows": "60", "output_dir": str(out / "similarity"),
+        },
     }  # fmt: skip
     for path in NOTEBOOKS:
         run_notebook(with_answers(path, out), out / path.name, parameters[path.stem])
@@ -103,6 +113,36 @@ def test_every_notebook_runs_and_leaves_its_results(executed):
     assert sorted(students["method"]) == sorted(["FT", "KD", "PKD-Skip", "PKD-Last"] * 2)
     assert set(students["learning_rate"]) == {2e-5} and set(students["num_hidden_layers"]) == {3}
     assert (executed / "students" / "similarity.json").is_file()
+
+
+def test_the_similarity_files_hold_every_metric_and_every_student(executed):
+    found = json.loads((executed / "similarity" / "similarity.json").read_text())
+    assert found["settings"]["rows"] == 60
+    assert sorted(found["layers_b_by_layers_a"]) == sorted(SIMILARITIES)
+    assert all(len(matrix) == 3 and len(matrix[0]) == 12 for matrix in found["layers_b_by_layers_a"].values())
+    table = pd.read_csv(executed / "similarity" / "similarity.csv")
+    assert len(table) == len(SIMILARITIES) * 3 * 12
+    row = table[(table["metric"] == "cka") & (table["layer_b"] == 3) & (table["layer_a"] == 12)]
+    assert row["similarity"].item() == pytest.approx(found["layers_b_by_layers_a"]["cka"][2][11])
+    matched = pd.read_csv(executed / "similarity" / "matched.csv")
+    assert len(matched) == 4 * 2 * 2 * 2  # methods, seeds, maps, matched layers
+    assert set(matched["method"]) == {"FT", "KD", "PKD-Skip", "PKD-Last"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metric": "ckaa"}, r"metric = 'ckaa': must be 'centered_cosine', 'cosine', 'cka' or 'rsa'"),
+        ({"rows": 3}, r"rows = 3: must be 0 for all rows or at least 4"),
+    ],
+)
+def test_a_bad_comparison_of_layers_is_one_clear_line_before_any_work(changes, message, tmp_path):
+    with pytest.raises(Exception, match=message):
+        run_notebook(
+            ROOT / "notebooks" / "06_cls_similarity.ipynb", tmp_path / "bad.ipynb",
+            {"output_dir": str(tmp_path / "out")} | changes,
+        )  # fmt: skip
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_same_runs_are_in_the_notebooks_collected_file(executed):

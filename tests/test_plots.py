@@ -185,3 +185,34 @@ def test_size_has_a_labelled_marker_per_run(ax: Axes) -> None:
     assert plots.plot_size(frame, "score", ax) is ax
     assert dots(ax) == [[(0.6, 0.9)], [(0.2, 0.8)]]
     assert [text.get_text() for text in ax.texts] == ["teacher, 12 layers", "FT, 3 layers"]
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_matched_layers_are_a_line_per_method_above_the_noise(seeds: int, ax: Axes) -> None:
+    rng = np.random.default_rng(0)
+    rows = [{"method": m, "seed": seed, "layer": layer} for m in METHODS for seed in range(seeds) for layer in (1, 2)]
+    frame = pd.DataFrame(rows).assign(
+        similarity=rng.uniform(0.3, 0.9, len(rows)), baseline=rng.uniform(-0.05, 0.05, len(rows))
+    )
+    assert plots.plot_matched_layers(frame, ax) is ax
+    lines = {line.get_label(): line for line in ax.lines}
+    for method in METHODS:
+        means = frame[frame["method"] == method].groupby("layer")["similarity"].mean()
+        assert lines[method].get_xdata().tolist() == [1, 2]
+        np.testing.assert_allclose(lines[method].get_ydata(), means)
+    assert len(ax.collections) == 1 + len(METHODS)  # the noise and the bands over seeds
+    noise = ax.collections[0].get_paths()[0].get_extents()
+    assert (noise.ymin, noise.ymax) == (pytest.approx(frame["baseline"].min()), pytest.approx(frame["baseline"].max()))
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["shuffled pairs", *METHODS]
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_points_are_coloured_by_label(labelled: bool, ax: Axes) -> None:
+    points, labels = np.arange(8.0).reshape(4, 2), np.array([0, 1, 1, 0])
+    names = ["negative", "positive"]
+    assert plots.plot_points(points, labels if labelled else None, names, ax, shares=[0.61, 0.2]) is ax
+    groups = [points[[0, 3]], points[[1, 2]]] if labelled else [points]
+    for scatter, group in zip(ax.collections, groups, strict=True):
+        np.testing.assert_allclose(scatter.get_offsets(), group)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == (names if labelled else ["no labels"])
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("first axis (61 %)", "second axis (20 %)")

@@ -19,6 +19,7 @@ from pkdlib import (
     load_results,
     mean_interval,
     paired_difference,
+    students_of,
     summary,
 )
 from pkdlib.results import RESULT_FILE, save_records, save_result, write_text
@@ -275,3 +276,19 @@ def test_methods_without_a_shared_seed_are_refused(frame: pd.DataFrame) -> None:
 def test_a_saved_record_is_plain_json(tmp_path: Path) -> None:
     path = save_result(record(), tmp_path)
     assert json.loads(path.read_text())["layer_map"] == [4, 8]
+
+
+def test_students_are_found_by_their_teacher_s_weights(tmp_path: Path) -> None:
+    save_result(record("teacher", fingerprints={"weights": "abc"}), tmp_path / "teacher")
+    students = tmp_path / "students"
+    save_result(record("ours", fingerprints={"weights": "1", "teacher_weights": "abc"}), students / "ours")
+    save_result(record("another's", fingerprints={"weights": "2", "teacher_weights": "xyz"}), students / "another")
+    save_result(record("nobody's", fingerprints={"weights": "3"}), students / "nobody")
+    ((folder, found),) = students_of(tmp_path / "teacher", students)
+    assert (folder, found.run_id) == (students / "ours", "ours")
+
+
+def test_no_students_are_no_error(tmp_path: Path) -> None:
+    save_result(record("teacher", fingerprints={"weights": "abc"}), tmp_path / "teacher")
+    assert students_of(tmp_path / "teacher", tmp_path / "nowhere") == []
+    assert students_of(tmp_path / "no-record-here", tmp_path) == []

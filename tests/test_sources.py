@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pkdlib import Split, TaskData, load_task
+from pkdlib import Split, TaskData, draw_rows, load_task
 
 ODD_TEXTS = [
     'an "unbalanced quote',
@@ -484,3 +484,16 @@ def test_a_fingerprint_follows_texts_labels_and_their_order() -> None:
         fingerprint((["a"], ["b"]), [0, 1]),
     ]
     assert len({plain, *others}) == 6
+
+
+def test_drawn_rows_repeat_by_seed_and_are_all_where_there_are_fewer(mini: TaskData) -> None:
+    first, again, other = (draw_rows(mini, "dev", 30, seed) for seed in (1, 1, 2))
+    assert len(first) == 30
+    assert first.fingerprint == again.fingerprint != other.fingerprint
+    assert draw_rows(mini, "dev", 0) is draw_rows(mini, "dev", 10**6) is mini.splits["dev"]
+
+
+def test_a_split_that_is_not_there_is_refused_with_those_that_are(mini: TaskData) -> None:
+    without = TaskData(mini.task, {name: mini.splits[name] for name in ("train", "dev")}, mini.source)
+    with pytest.raises(ValueError, match=r"^split = 'test': data has train, dev of task mini-sentiment$"):
+        draw_rows(without, "test")
