@@ -9,7 +9,7 @@ TORCH ?= torch
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: setup tutorial test lab lint data lock clean help
+.PHONY: setup tutorial notebooks test lab lint data lock clean help
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -18,6 +18,9 @@ setup: $(STAMP) ## make .venv with the locked packages and pkdlib (PYTHON=... pi
 
 tutorial: $(STAMP) ## run the tutorial
 	$(BIN)/python -m pkdlib.tutorial
+
+notebooks: $(STAMP) ## re-execute every notebook in place, outputs and all
+	$(BIN)/python -m pkdlib.tutorial --in-place
 
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest

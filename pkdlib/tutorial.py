@@ -1,15 +1,23 @@
-"""`make tutorial`: the main notebooks run unattended, and one HTML page of them that opens without a network."""
+"""`make tutorial`: the main notebooks run unattended, and one HTML page of them that opens without a network.
 
+`make notebooks` re-executes the notebooks in place, so that a reader on a code host sees every plot.
+"""
+
+import argparse
+import base64
+import io
 import os
 import re
 import sys
 import time
+from hashlib import sha256
 from pathlib import Path
 
 import nbformat
 import papermill
 from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
+from PIL import Image
 
 from pkdlib.config import ROOT, RUNS
 from pkdlib.progress import BATCH_VARIABLE, say
@@ -32,6 +40,34 @@ def run_notebook(notebook: Path, executed: Path, parameters: dict) -> None:
         stdout_file=sys.stdout,
         cwd=ROOT / "notebooks",
     )
+
+
+def code_fingerprint(notebook: nbformat.NotebookNode) -> str:
+    """A hash of the code: outputs that carry another one are older than their notebook."""
+    code = "\0".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    return sha256(code.encode()).hexdigest()[:16]
+
+
+def execute_in_place(path: Path) -> None:
+    """Run a notebook with its own parameters and keep its outputs in it, the figures in few colours to stay small."""
+    executed = RUNS / "notebooks" / path.name
+    executed.parent.mkdir(parents=True, exist_ok=True)
+    run_notebook(path, executed, {})
+    notebook, outputs = nbformat.read(path, as_version=4), nbformat.read(executed, as_version=4).cells
+    for cell, run in zip(notebook.cells, outputs, strict=True):
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = run.outputs, run.execution_count
+            for output in cell.outputs:
+                if "image/png" in output.get("data", {}):
+                    output.data["image/png"] = _few_colours(output.data["image/png"])
+    notebook.metadata["outputs_of_code"] = code_fingerprint(notebook)
+    write_text(path, nbformat.writes(notebook) + "\n")
+
+
+def _few_colours(png: str) -> str:
+    small = io.BytesIO()
+    Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB").quantize(64).save(small, "PNG", optimize=True)
+    return base64.b64encode(small.getvalue()).decode()
 
 
 def write_page(notebooks: list[Path], path: Path, title: str) -> None:
@@ -84,4 +120,11 @@ def main(out: Path = RUNS / "tutorial") -> None:
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--in-place", action="store_true", help="re-execute the notebooks themselves instead")
+    if parser.parse_args().in_place:
+        for notebook_path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+            say(notebook_path.name)
+            execute_in_place(notebook_path)
+    else:
+        main()

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from pkdlib import ROOT, SIMILARITIES, load_results
-from pkdlib.tutorial import run_notebook, write_page
+from pkdlib.tutorial import code_fingerprint, run_notebook, write_page
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FEW_ROWS = {"train_rows": 96, "num_train_epochs": 1}
@@ -104,6 +104,23 @@ def test_parameters_are_a_few_plain_literals_with_help(path):
         (statement,) = ast.parse(assignment).body
         ast.literal_eval(statement.value)
         assert help_text and "=" not in help_text
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_committed_outputs_are_those_of_the_code_and_small(path):
+    notebook = read(path)
+    assert notebook.metadata.get("outputs_of_code") == code_fingerprint(notebook), "older than the code: make notebooks"
+    assert path.stat().st_size <= 300 * 1024
+    assert all(cell.execution_count for cell in code_cells(notebook))
+    assert not [output for cell in code_cells(notebook) for output in cell.outputs if output.output_type == "error"]
+    assert str(ROOT) not in path.read_text(encoding="utf-8")
+
+
+def test_outputs_of_changed_code_are_seen_to_be_old():
+    notebook = read(NOTEBOOKS[0])
+    recorded = notebook.metadata["outputs_of_code"]
+    code_cells(notebook)[-1].source += " "
+    assert code_fingerprint(notebook) != recorded
 
 
 def test_every_notebook_runs_and_leaves_its_results(executed):
