@@ -31,7 +31,8 @@ def run_notebook(notebook: Path, executed: Path, parameters: dict) -> None:
 
     Raises papermill's PapermillExecutionError with the cell's own traceback; `executed` is saved as far as it came.
     """
-    os.environ[BATCH_VARIABLE] = "1"  # the kernel inherits it
+    os.environ[BATCH_VARIABLE] = "1"  # the kernel inherits both
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # on a busy machine, threads on small matrices wait for each other
     papermill.execute_notebook(
         notebook,
         executed,
