@@ -67,7 +67,7 @@ def execute_in_place(path: Path) -> None:
 
 def _few_colours(png: str) -> str:
     small = io.BytesIO()
-    Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB").quantize(64).save(small, "PNG", optimize=True)
+    Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB").quantize(256).save(small, "PNG", optimize=True)
     return base64.b64encode(small.getvalue()).decode()
 
 
