@@ -30,6 +30,7 @@ class TeacherOutputs:
     logits: Tensor
     cls: Tensor
     path: Path
+    teacher_weights: str  # their fingerprint
 
     def of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The outputs of some rows (batch,), on the rows' device: (batch, classes) and (batch, layers, hidden)."""
@@ -51,7 +52,8 @@ def teacher_outputs(
     `folder`, else read. The file appears whole or not at all; runs that want it at once wait for the first.
     """
     accelerator = accelerator or make_accelerator()
-    parts = [FORMAT, weights_fingerprint(teacher), split.fingerprint, list(layers), accelerator.mixed_precision]
+    weights = weights_fingerprint(teacher)
+    parts = [FORMAT, weights, split.fingerprint, list(layers), accelerator.mixed_precision]
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
     path = Path(folder) / f"{key}.safetensors"
     if not path.exists():
@@ -60,7 +62,7 @@ def teacher_outputs(
             if not path.exists():
                 _build(teacher, split, list(layers), path, batch_size, accelerator)
     with safe_open(path, framework="pt") as file:
-        return TeacherOutputs(file.get_tensor("logits"), file.get_tensor("cls"), path)
+        return TeacherOutputs(file.get_tensor("logits"), file.get_tensor("cls"), path, weights)
 
 
 def _build(

@@ -109,10 +109,12 @@ def distill(
             t_squared=config.t_squared,
         )
 
-    fingerprint = {} if teacher is None else {"teacher_weights": weights_fingerprint(teacher)}
+    fingerprints = {}
+    if teacher is not None:  # large weights take a while to hash: once
+        fingerprints["teacher_weights"] = outputs.teacher_weights if outputs else weights_fingerprint(teacher)
     return _run(
         student, data, config, accelerator, objective, method_name(config), output_dir,
-        layers=layers, fingerprints=fingerprint, durations={"teacher_outputs": teacher_s},
+        layers=layers, fingerprints=fingerprints, durations={"teacher_outputs": teacher_s},
     )  # fmt: skip
 
 
