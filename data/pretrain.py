@@ -1,7 +1,7 @@
-"""Pre-train the miniature BERT_12 on documents of the small language, from a seed, on one CPU core.
+"""Pre-train the miniature BERTs on documents of the small language, from a seed, on one CPU core.
 
 Objective: masked words, plus a five-way discourse class read from the pooled [CLS] state (in place of
-BERT's next-sentence prediction). Stage 1 trains three layers; stage 2 grows them to twelve and goes on.
+BERT's next-sentence prediction). Stage 1 trains three layers; each later stage grows them and goes on.
 Run `python data/remake.py` to remake everything in this folder.
 """
 
@@ -22,10 +22,12 @@ CLASSES = ("positive", "negative", *grammar.INFERENCE_LABELS)  # the discourse c
 SALIENT_RATE, FIRST_RATE, SECOND_RATE = 0.6, 0.12, 0.20  # masking: key words of a document, part 1, part 2
 EASY_SHARE = (0.5, 0.1)  # of documents: in the first 40 % of a stage, and after
 DISCOURSE_WEIGHT = 3.0  # of the class loss beside the masked words'
-CONFIG = dict(
-    hidden_size=64, num_attention_heads=4, intermediate_size=256, max_position_embeddings=MAX_POSITIONS,
-    initializer_range=0.05, attn_implementation="eager",
-)  # fmt: skip
+CONFIG = dict(max_position_embeddings=MAX_POSITIONS, initializer_range=0.05, attn_implementation="eager")
+HEAD_SIZE = 16
+BACKBONES = {  # hidden size, and the stages: layers, steps, learning rate
+    "mini-bert-12": (64, ((3, 3000, 2e-3), (12, 3500, 5e-4))),
+    "mini-bert-24": (96, ((3, 3000, 2e-3), (12, 3500, 5e-4), (24, 1500, 5e-4))),
+}
 
 
 def make_tokenizer() -> BertTokenizerFast:
@@ -136,23 +138,27 @@ def grow(model: BertForPreTraining, num_hidden_layers: int) -> BertForPreTrainin
     return grown
 
 
-def pretrain(folder: Path, seed: int = 0, scale: float = 1.0) -> None:
-    """Write the pre-trained backbone (with BERT's pooler) and its tokenizer; `scale` shortens both stages."""
+def pretrain(name: str, folder: Path, seed: int = 0, scale: float = 1.0) -> None:
+    """Write the pre-trained backbone `name` (with BERT's pooler) and its tokenizer; `scale` shortens its stages."""
     torch.set_num_threads(1)  # more threads add in another order, and small matrices gain nothing
     torch.manual_seed(seed)
     tokenizer = make_tokenizer()
+    hidden_size, stages = BACKBONES[name]
     config = BertConfig(
         vocab_size=len(tokenizer),
-        num_hidden_layers=3,
+        hidden_size=hidden_size,
+        num_attention_heads=hidden_size // HEAD_SIZE,
+        intermediate_size=4 * hidden_size,
+        num_hidden_layers=stages[0][0],
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
         **CONFIG,
     )
     model = BertForPreTraining(config)
     model.cls.seq_relationship = nn.Linear(config.hidden_size, len(CLASSES))
-    train(model, tokenizer, int(3000 * scale), 2e-3, seed + 1, "stage 1 (3 layers)")
-    model = grow(model, 12)
-    train(model, tokenizer, int(3500 * scale), 5e-4, seed + 2, "stage 2 (12 layers)")
+    for stage, (layers, steps, learning_rate) in enumerate(stages, start=1):
+        model = grow(model, layers)
+        train(model, tokenizer, int(scale * steps), learning_rate, seed + stage, f"{name} stage {stage} ({layers} layers)")
     backbone = model.bert
     backbone.config.hidden_dropout_prob = backbone.config.attention_probs_dropout_prob = 0.1
     backbone.half().save_pretrained(folder)

@@ -53,6 +53,8 @@ class FineTuneConfig(_Config):
     warmup_ratio: float = Field(0.1, ge=0, le=1)  # share of all updates; linear decay to zero after it
     weight_decay: float = Field(0.01, ge=0)  # not for biases and LayerNorm weights
     max_grad_norm: float = Field(1.0, gt=0)
+    shuffle: bool = True  # False: rows in the file's order, as in the authors' code
+    dropout_epochs: int | None = Field(None, ge=0)  # first epochs with dropout; None: all; 1 in the authors' code
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"  # fp16 needs CUDA
     seed: int = Field(0, ge=0, lt=2**32)  # of the fresh head, the order of rows and dropout
 
@@ -68,6 +70,7 @@ class DistillConfig(FineTuneConfig):
     temperature: float = Field(5.0, gt=0)
     alpha: float = Field(0.7, ge=0, le=1)  # weight of the teacher's predictions; 1 - alpha of the labels
     beta: float = Field(0.3, ge=0)  # weight of the patience term, on the scale of `form`
+    projection: bool = False  # learn a map of the student's [CLS] states to the teacher's width
     normalize: bool = True  # compare the directions of [CLS] states, not the raw states
     form: Literal["paper", "official"] = "paper"  # sums, or the means of the authors' code
     t_squared: bool = True  # multiply the KD term by T^2, so that alpha means the same at every T

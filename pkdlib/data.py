@@ -92,19 +92,22 @@ class LengthGroupedBatches(Sampler[list[int]]):
     """Batches of rows of similar length, in an order drawn anew from (seed, epoch).
 
     transformers' LengthGroupedSampler hands each group out longest first; here the batches of the whole epoch
-    are shuffled, so that a batch's place says nothing of its length.
+    are shuffled, so that a batch's place says nothing of its length. Without `shuffle`, rows keep the file's order.
     """
 
-    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int):
+    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int, shuffle: bool = True):
         # Not `batch_size`: of a sampler with one, Accelerate expects every batch but the last to be full, and
         # across processes it drops those beside the short one, which here is anywhere.
-        self.lengths, self.rows_per_batch, self.seed = lengths, batch_size, seed
+        self.lengths, self.rows_per_batch, self.seed, self.shuffle = lengths, batch_size, seed, shuffle
         self.epoch = 0
 
     def __len__(self) -> int:
         return -(-len(self.lengths) // self.rows_per_batch)
 
     def __iter__(self) -> Iterator[list[int]]:
+        if not self.shuffle:
+            rows = range(len(self.lengths))
+            return iter([list(rows[start : start + self.rows_per_batch]) for start in rows[:: self.rows_per_batch]])
         rng = np.random.default_rng((self.seed, self.epoch))
         order = rng.permutation(len(self.lengths))
         size = self.rows_per_batch

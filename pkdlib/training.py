@@ -1,32 +1,28 @@
-"""The loops: fine-tune a teacher, distill a student, both the same loop on Accelerate."""
+"""Fine-tune a teacher, distill a student: both the same loop, told apart by their objective."""
 
-import math
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
 from torch import Tensor, nn
-from transformers import PreTrainedModel, get_linear_schedule_with_warmup
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from pkdlib.cache import teacher_outputs
+from pkdlib.cache import TeacherOutputs, teacher_outputs
 from pkdlib.config import RUNS, ConfigError, DistillConfig, FineTuneConfig
-from pkdlib.data import EncodedTask, LengthGroupedBatches, encode_task, make_loader, split_batch
+from pkdlib.data import EncodedTask, encode_task
 from pkdlib.evaluation import evaluate, make_accelerator
 from pkdlib.layer_maps import layer_map
+from pkdlib.loop import OnEpoch, train
 from pkdlib.losses import PKDTerms, pkd_loss
 from pkdlib.models import build_student, cls_states, load_classifier, load_tokenizer, weights_fingerprint
-from pkdlib.progress import progress_bar, say
 from pkdlib.results import RESULT_FILE, RunRecord, device_name, save_result
 from pkdlib.sources import load_task
-
-Objective = Callable[[SequenceClassifierOutput, dict[str, Tensor]], PKDTerms]
 
 
 @dataclass(frozen=True)
@@ -37,20 +33,51 @@ class Run:
     record: RunRecord
 
 
+class Objective(nn.Module):
+    """L_PKD of a batch: the student's output against the labels and the teacher's outputs of the same rows."""
+
+    def __init__(
+        self,
+        weights: dict[str, Any],  # alpha, beta and what else `pkd_loss` takes by name
+        outputs: TeacherOutputs | None = None,
+        layers: Sequence[int] = (),  # the student's that are matched
+        projection: nn.Module | None = None,  # of the student's [CLS] states to the teacher's width
+    ):
+        super().__init__()
+        self.weights, self.outputs, self.layers = weights, outputs, layers
+        self.projection = projection or nn.Identity()
+
+    def forward(self, output: SequenceClassifierOutput, batch: dict[str, Tensor]) -> PKDTerms:
+        teacher_logits, teacher_cls = self.outputs.of(batch["rows"]) if self.outputs else (None, None)
+        student_cls = None
+        if self.layers:
+            student_cls = self.projection(cls_states(output.hidden_states, self.layers))
+        return pkd_loss(
+            output.logits,
+            batch["labels"],
+            teacher_logits,
+            student_cls,
+            teacher_cls if self.layers else None,
+            **self.weights,
+        )
+
+
 def fine_tune(
-    data: EncodedTask, config: FineTuneConfig, output_dir: Path | None = None, method: str = "teacher"
+    data: EncodedTask,
+    config: FineTuneConfig,
+    output_dir: Path | None = None,
+    method: str = "teacher",
+    on_epoch: OnEpoch | None = None,
 ) -> Run:
     """Fine-tune the backbone (or its first layers) on the labels; keep the epoch that is best on dev.
 
-    With output_dir, the model, its tokenizer and, last, result.json are written there.
+    With output_dir, the model, its tokenizer and, last, result.json are written there. on_epoch(epoch, model) is
+    called before training (epoch 0) and after every epoch, to look at the model on its way.
     """
     accelerator = make_accelerator(config.mixed_precision)
     model = build_student(config.backbone, config.num_hidden_layers, data.task.label_names, seed=config.seed)
-
-    def objective(output: SequenceClassifierOutput, batch: dict[str, Tensor]) -> PKDTerms:
-        return pkd_loss(output.logits, batch["labels"], alpha=0.0, beta=0.0)
-
-    return _run(model, data, config, accelerator, objective, method, output_dir)
+    objective = Objective({"alpha": 0.0, "beta": 0.0})
+    return _run(model, data, config, accelerator, objective, method, output_dir, on_epoch)
 
 
 def distill(
@@ -59,11 +86,13 @@ def distill(
     teacher: PreTrainedModel | str | Path | None = None,
     output_dir: Path | None = None,
     cache_dir: Path = RUNS / "cache",
+    on_epoch: OnEpoch | None = None,
 ) -> Run:
     """Train a student on the labels, the teacher's softened predictions and its [CLS] states (L_PKD).
 
     teacher: a fine-tuned classifier or its folder; needed unless alpha = beta = 0 and init is "pretrained". Its
-    outputs over the training split come from cache_dir, where they are made on first use.
+    outputs over the training split come from cache_dir, where they are made on first use. output_dir and on_epoch
+    are as for `fine_tune`.
 
     Raises ValueError when teacher and student do not fit (labels, layers, widths), before any training.
     """
@@ -91,29 +120,17 @@ def distill(
         layers = _matched_layers(teacher, student, config) if config.beta else []
         outputs = teacher_outputs(teacher, data.splits["train"], layers, cache_dir, config.eval_batch_size, accelerator)
     teacher_s = time.perf_counter() - started
-    student_layers = range(1, len(layers) + 1)
-
-    def objective(output: SequenceClassifierOutput, batch: dict[str, Tensor]) -> PKDTerms:
-        teacher_logits, teacher_cls = outputs.of(batch["rows"]) if outputs else (None, None)
-        return pkd_loss(
-            output.logits,
-            batch["labels"],
-            teacher_logits,
-            cls_states(output.hidden_states, student_layers) if layers else None,
-            teacher_cls if layers else None,
-            alpha=config.alpha,
-            beta=config.beta,
-            temperature=config.temperature,
-            normalize=config.normalize,
-            form=config.form,
-            t_squared=config.t_squared,
-        )
-
+    objective = Objective(
+        config.model_dump(include={"alpha", "beta", "temperature", "normalize", "form", "t_squared"}),
+        outputs,
+        range(1, len(layers) + 1),
+        _projection(teacher, student, config) if layers and config.projection else None,
+    )
     fingerprints = {}
     if teacher is not None:  # large weights take a while to hash: once
         fingerprints["teacher_weights"] = outputs.teacher_weights if outputs else weights_fingerprint(teacher)
     return _run(
-        student, data, config, accelerator, objective, method_name(config), output_dir,
+        student, data, config, accelerator, objective, method_name(config), output_dir, on_epoch,
         layers=layers, fingerprints=fingerprints, durations={"teacher_outputs": teacher_s},
     )  # fmt: skip
 
@@ -144,15 +161,24 @@ def method_name(config: DistillConfig) -> str:
 
 
 def _matched_layers(teacher: PreTrainedModel, student: PreTrainedModel, config: DistillConfig) -> list[int]:
-    if teacher.config.hidden_size != student.config.hidden_size:
+    if teacher.config.hidden_size != student.config.hidden_size and not config.projection:
         raise ValueError(
             f"hidden_size: the teacher's is {teacher.config.hidden_size}, the student's {student.config.hidden_size}; "
-            "the patience term compares equal widths"
+            "the patience term compares equal widths unless projection is True"
         )
     layers = layer_map(teacher.config.num_hidden_layers, student.config.num_hidden_layers, config.strategy)
     if not layers:
         raise ConfigError(f"beta = {config.beta}: a student of one layer has no layer to match; beta must be 0")
     return layers
+
+
+def _projection(teacher: PreTrainedModel, student: PreTrainedModel, config: DistillConfig) -> nn.Linear:
+    """A learned map of the student's [CLS] states to the teacher's width, one for all layers (as TinyBERT's)."""
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        projection = nn.Linear(student.config.hidden_size, teacher.config.hidden_size, bias=False)
+        nn.init.orthogonal_(projection.weight)  # at first, no angle between states changes where width allows
+    return projection
 
 
 def _run(
@@ -163,6 +189,7 @@ def _run(
     objective: Objective,
     method: str,
     output_dir: Path | None,
+    on_epoch: OnEpoch | None,
     *,
     layers: list[int] | None = None,
     fingerprints: dict[str, str] | None = None,
@@ -173,7 +200,7 @@ def _run(
         Path(output_dir).mkdir(parents=True, exist_ok=True)  # a folder that cannot be is noticed before the work
     name = f"{data.task.name} {method} {model.config.num_hidden_layers} layers seed {config.seed}"
     started = time.perf_counter()
-    history, best_epoch = _train(model, data, config, accelerator, objective, name)
+    history, best_epoch = train(model, data, config, accelerator, objective, name, on_epoch)
     trained = time.perf_counter()
     metrics = {
         split.name: evaluate(model, split, data.task, config.eval_batch_size, accelerator)
@@ -209,89 +236,3 @@ def _run(
         save_result(record, output_dir)
     accelerator.wait_for_everyone()  # so that any process may read what was written
     return Run(model, record)
-
-
-def _train(
-    model: PreTrainedModel,
-    data: EncodedTask,
-    config: FineTuneConfig,
-    accelerator: Accelerator,
-    objective: Objective,
-    name: str,
-) -> tuple[list[dict[str, float]], int]:
-    """The loop. Leaves the best dev epoch's weights in `model`; returns the history and that epoch."""
-    train, dev = data.splits["train"], data.splits["dev"]
-    batches = LengthGroupedBatches(train.lengths, config.train_batch_size, config.seed)
-    optimizer = torch.optim.AdamW(_parameter_groups(model, config.weight_decay), lr=config.learning_rate, fused=True)
-    loader = accelerator.prepare_data_loader(make_loader(train, batches))
-    wrapped, optimizer = accelerator.prepare(model, optimizer)
-    updates = len(loader) * config.num_train_epochs
-    schedule = get_linear_schedule_with_warmup(optimizer, int(config.warmup_ratio * updates), updates)
-    set_seed(config.seed, device_specific=True)
-    history, best, best_state = [], None, None
-    for epoch in range(1, config.num_train_epochs + 1):
-        started = time.perf_counter()
-        batches.epoch = epoch
-        wrapped.train()
-        sums = torch.zeros(len(PKDTerms._fields) + 2, device=accelerator.device)  # terms, right answers, rows
-        for batch in progress_bar(loader, f"{name}, epoch {epoch}"):
-            sums += _update(wrapped, batch, config, accelerator, objective)
-            optimizer.step()
-            optimizer.zero_grad()
-            if not accelerator.optimizer_step_was_skipped:
-                schedule.step()
-        sums = accelerator.reduce(sums)
-        means = (sums[:-1] / sums[-1]).tolist()
-        figures = {f"train_{term}": mean for term, mean in zip((*PKDTerms._fields, "accuracy"), means, strict=True)}
-        scores = evaluate(model, dev, data.task, config.eval_batch_size, accelerator)
-        if not all(map(math.isfinite, (*means, scores["loss"]))):
-            raise FloatingPointError(f"{name}: the loss is not finite in epoch {epoch}; try a lower learning_rate")
-        figures |= {f"dev_{metric}": value for metric, value in scores.items()}
-        history.append({"epoch": epoch, **figures, "seconds": time.perf_counter() - started})
-        quality = (scores[data.task.metrics[0]], -scores["loss"])
-        if best is None or quality > best[0]:
-            best = quality, epoch
-            best_state = {key: tensor.detach().cpu().clone() for key, tensor in model.state_dict().items()}
-        if accelerator.is_main_process:
-            say(
-                f"{name}: epoch {epoch}/{config.num_train_epochs}, train loss {means[0]:.4f}, dev "
-                f"{data.task.metrics[0]} {quality[0]:.4f}, {history[-1]['seconds']:.1f} s"
-            )
-    model.load_state_dict(best_state)
-    accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False).eval()  # `model`, no longer bound to the precision
-    return history, best[1]
-
-
-def _update(
-    model: nn.Module,
-    batch: dict[str, Tensor],
-    config: FineTuneConfig,
-    accelerator: Accelerator,
-    objective: Objective,
-) -> Tensor:
-    """Accumulate the clipped gradient of a batch's mean loss; returns its summed terms, right answers and rows, (6,).
-
-    Each micro-batch weighs by its rows, so that how a batch is cut does not change its gradient.
-    """
-    parts = split_batch(batch, config.micro_batch_size)
-    size, sums = len(batch["rows"]), 0.0
-    for number, part in enumerate(parts, start=1):
-        inputs = {key: tensor for key, tensor in part.items() if key not in ("rows", "labels")}
-        with nullcontext() if number == len(parts) else accelerator.no_sync(model):
-            output = model(**inputs, output_hidden_states=True)
-            terms = objective(output, part)
-            rows = len(part["rows"])
-            accelerator.backward(terms.loss * (rows / size))
-        right = (output.logits.detach().argmax(dim=-1) == part["labels"]).float().mean()
-        sums = sums + torch.stack([term.detach() for term in (*terms, right, torch.ones_like(right))]) * rows
-    accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
-    return sums
-
-
-def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Matrices decay; biases and LayerNorm weights, the vectors, do not."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]

@@ -588,7 +588,7 @@ torch.set_num_threads(1)
 folder, data = Path(sys.argv[1]), small_task(train=36)
 values = {"backbone": str(folder / "backbone"), "train_batch_size": 8, "learning_rate": 2e-3, "num_train_epochs": 3}
 tuned = fine_tune(data, FineTuneConfig(**values), folder / "teacher")
-config = DistillConfig(**values, num_hidden_layers=2, micro_batch_size=3)
+config = DistillConfig(**values, num_hidden_layers=2, micro_batch_size=3, projection=True)
 run = distill(data, config, folder / "teacher", folder / "student", folder / "cache")
 still = {"backbone": str(folder / "steady"), "learning_rate": 1e-15, "num_train_epochs": 1}
 found = {

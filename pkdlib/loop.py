@@ -1,0 +1,126 @@
+"""The training loop on Accelerate: batches, updates, an evaluation per epoch, the best epoch's weights."""
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import Tensor, nn
+from transformers import PreTrainedModel, get_linear_schedule_with_warmup
+
+from pkdlib.config import FineTuneConfig
+from pkdlib.data import EncodedTask, LengthGroupedBatches, make_loader, split_batch
+from pkdlib.evaluation import evaluate
+from pkdlib.losses import PKDTerms
+from pkdlib.progress import progress_bar, say
+
+OnEpoch = Callable[[int, PreTrainedModel], None]  # called before training as epoch 0, and after every epoch
+
+
+class _Step(nn.Module):
+    """A batch's terms and logits, by all that learns: one module, so that processes exchange gradients once."""
+
+    def __init__(self, model: PreTrainedModel, objective: nn.Module):
+        super().__init__()
+        self.model, self.objective = model, objective
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[PKDTerms, Tensor]:
+        inputs = {key: tensor for key, tensor in batch.items() if key not in ("rows", "labels")}
+        output = self.model(**inputs, output_hidden_states=True)
+        return self.objective(output, batch), output.logits
+
+
+def train(
+    model: PreTrainedModel,
+    data: EncodedTask,
+    config: FineTuneConfig,
+    accelerator: Accelerator,
+    objective: nn.Module,
+    name: str,
+    on_epoch: OnEpoch | None = None,
+) -> tuple[list[dict[str, float]], int]:
+    """Train `model` (and what the objective itself learns); leaves the best dev epoch's weights in it.
+
+    objective: maps the model's output and the batch to PKDTerms. Returns a row of figures per epoch, and the best
+    epoch: the first metric on dev decides, then the lower dev loss.
+    """
+    rows, dev = data.splits["train"], data.splits["dev"]
+    batches = LengthGroupedBatches(rows.lengths, config.train_batch_size, config.seed, config.shuffle)
+    step = _Step(model, objective)
+    optimizer = torch.optim.AdamW(_parameter_groups(step, config.weight_decay), lr=config.learning_rate, fused=True)
+    loader = accelerator.prepare_data_loader(make_loader(rows, batches))
+    wrapped, optimizer = accelerator.prepare(step, optimizer)
+    updates = len(loader) * config.num_train_epochs
+    schedule = get_linear_schedule_with_warmup(optimizer, int(config.warmup_ratio * updates), updates)
+    set_seed(config.seed, device_specific=True)
+    history, best, best_state = [], None, None
+    _call(on_epoch, 0, model)
+    for epoch in range(1, config.num_train_epochs + 1):
+        started = time.perf_counter()
+        batches.epoch = epoch
+        wrapped.train(config.dropout_epochs is None or epoch <= config.dropout_epochs)
+        sums = torch.zeros(len(PKDTerms._fields) + 2, device=accelerator.device)  # terms, right answers, rows
+        for batch in progress_bar(loader, f"{name}, epoch {epoch}"):
+            sums += _update(wrapped, batch, config, accelerator)
+            optimizer.step()
+            optimizer.zero_grad()
+            if not accelerator.optimizer_step_was_skipped:
+                schedule.step()
+        sums = accelerator.reduce(sums)
+        means = (sums[:-1] / sums[-1]).tolist()
+        figures = {f"train_{term}": mean for term, mean in zip((*PKDTerms._fields, "accuracy"), means, strict=True)}
+        scores = evaluate(model, dev, data.task, config.eval_batch_size, accelerator)
+        if not all(map(math.isfinite, (*means, scores["loss"]))):
+            raise FloatingPointError(f"{name}: the loss is not finite in epoch {epoch}; try a lower learning_rate")
+        figures |= {f"dev_{metric}": value for metric, value in scores.items()}
+        history.append({"epoch": epoch, **figures, "seconds": time.perf_counter() - started})
+        _call(on_epoch, epoch, model)
+        quality = (scores[data.task.metrics[0]], -scores["loss"])
+        if best is None or quality > best[0]:
+            best = quality, epoch
+            best_state = {key: tensor.detach().cpu().clone() for key, tensor in model.state_dict().items()}
+        if accelerator.is_main_process:
+            say(
+                f"{name}: epoch {epoch}/{config.num_train_epochs}, train loss {means[0]:.4f}, dev "
+                f"{data.task.metrics[0]} {quality[0]:.4f}, {history[-1]['seconds']:.1f} s"
+            )
+    model.load_state_dict(best_state)
+    model.eval()
+    return history, best[1]
+
+
+def _call(on_epoch: OnEpoch | None, epoch: int, model: PreTrainedModel) -> None:
+    """A look at the model must not change its training: whatever random numbers it draws are given back."""
+    if on_epoch is not None:
+        with torch.random.fork_rng():
+            on_epoch(epoch, model)
+
+
+def _update(step: nn.Module, batch: dict[str, Tensor], config: FineTuneConfig, accelerator: Accelerator) -> Tensor:
+    """Accumulate the clipped gradient of a batch's mean loss; returns its summed terms, right answers and rows, (6,).
+
+    Each micro-batch weighs by its rows, so that how a batch is cut does not change its gradient.
+    """
+    parts = split_batch(batch, config.micro_batch_size)
+    size, sums = len(batch["rows"]), 0.0
+    for number, part in enumerate(parts, start=1):
+        with nullcontext() if number == len(parts) else accelerator.no_sync(step):
+            terms, logits = step(part)
+            rows = len(part["rows"])
+            accelerator.backward(terms.loss * (rows / size))
+        right = (logits.detach().argmax(dim=-1) == part["labels"]).float().mean()
+        sums = sums + torch.stack([term.detach() for term in (*terms, right, torch.ones_like(right))]) * rows
+    accelerator.clip_grad_norm_(step.parameters(), config.max_grad_norm)
+    return sums
+
+
+def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    """Matrices decay; biases and LayerNorm weights, the vectors, do not."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
