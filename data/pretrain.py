@@ -158,7 +158,8 @@ def pretrain(name: str, folder: Path, seed: int = 0, scale: float = 1.0) -> None
     model.cls.seq_relationship = nn.Linear(config.hidden_size, len(CLASSES))
     for stage, (layers, steps, learning_rate) in enumerate(stages, start=1):
         model = grow(model, layers)
-        train(model, tokenizer, int(scale * steps), learning_rate, seed + stage, f"{name} stage {stage} ({layers} layers)")
+        title = f"{name} stage {stage} ({layers} layers)"
+        train(model, tokenizer, int(scale * steps), learning_rate, seed + stage, title)
     backbone = model.bert
     backbone.config.hidden_dropout_prob = backbone.config.attention_probs_dropout_prob = 0.1
     backbone.half().save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""Remake this folder's task files and its miniature BERT: `python data/remake.py` (minutes, one CPU core).
+"""Remake this folder's task files and its miniature BERTs: `python data/remake.py` (an hour of one CPU core).
 
 `--task mini-sentiment --train-rows 32000 --out FOLDER` writes one task with a larger training split instead:
 its dev and test rows stay the same, and a larger training split begins with a smaller one's rows.
@@ -13,6 +13,7 @@ import grammar
 
 FOLDER = Path(__file__).parent
 TASKS = ("mini-sentiment", "mini-inference")
+MODELS = ("mini-bert-12", "mini-bert-24")
 ROWS = {"dev": 1000, "test": 3000, "train": 2000}  # train last: it may grow
 LABEL_NOISE = 0.1  # share of training labels replaced by another class
 
@@ -65,16 +66,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=FOLDER, help="where the folders are written")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--task", choices=TASKS, help="this task alone, and no model")
+    parser.add_argument("--task", choices=TASKS, help="this task alone, and no models")
+    parser.add_argument("--model", choices=MODELS, help="this miniature BERT alone, and no tasks")
     parser.add_argument("--train-rows", type=int, default=ROWS["train"])
     options = parser.parse_args()
-    for name in [options.task] if options.task else TASKS:
+    for name in [options.task] if options.task else () if options.model else TASKS:
         write_task(name, options.out / name, options.train_rows, options.seed)
         print(f"wrote {name}", flush=True)
     if options.task is None:
         import pretrain  # here, because the task files need neither torch nor transformers
 
-        pretrain.pretrain(options.out / "mini-bert-12", options.seed)
+        for name in [options.model] if options.model else MODELS:
+            pretrain.pretrain(name, options.out / name, options.seed)
 
 
 if __name__ == "__main__":

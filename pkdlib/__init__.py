@@ -4,6 +4,7 @@ from pkdlib.cache import TeacherOutputs, teacher_outputs
 from pkdlib.config import (
     METHODS,
     MINI_BERT,
+    QUIRKS,
     ROOT,
     RUNS,
     VERSION,
@@ -13,6 +14,7 @@ from pkdlib.config import (
     FineTuneConfig,
     SimilarityConfig,
     method_config,
+    method_name,
     validate,
 )
 from pkdlib.data import EncodedSplit, EncodedTask, encode_split, encode_task
@@ -25,6 +27,7 @@ from pkdlib.results import (
     history_frame,
     load_records,
     load_results,
+    matching,
     mean_interval,
     paired_difference,
     save_records,
@@ -47,13 +50,14 @@ from pkdlib.similarity import (
 )
 from pkdlib.sources import Split, TaskData, draw_rows, load_task
 from pkdlib.tasks import TASKS, Task, get_task
-from pkdlib.training import Run, distill, fine_tune, method_name, reload_data
+from pkdlib.training import Run, distill, fine_tune, reload_data
 
 __version__ = VERSION
 
 __all__ = [
     "METHODS",
     "MINI_BERT",
+    "QUIRKS",
     "ROOT",
     "RUNS",
     "SIMILARITIES",
@@ -100,6 +104,7 @@ __all__ = [
     "load_tokenizer",
     "map_agreement",
     "matched_similarity",
+    "matching",
     "mean_interval",
     "method_config",
     "method_name",

@@ -23,6 +23,15 @@ METHODS: dict[str, dict[str, Any]] = {
     "PKD-Last": {"strategy": "last"},
 }
 
+# What the authors' code does otherwise than their paper, as changes of a configuration (commit 9e9e860).
+QUIRKS: dict[str, dict[str, Any]] = {
+    "rows never shuffled": {"shuffle": False},
+    "dropout in epoch 1 only": {"dropout_epochs": 1},
+    "states not normalised": {"normalize": False},
+    "KL 'mean'": {"form": "official"},  # beta converted, so that the patience term weighs the same
+    "Last in place of Skip": {"strategy": "last"},
+}
+
 
 def locate(name: str | Path) -> str:
     """A local folder, a relative one from the project's root or else from here; anything else is a hub id."""
@@ -140,6 +149,15 @@ def method_config(method: str, config: DistillConfig, **changes: Any) -> Distill
     if method not in METHODS:
         raise ConfigError(f"method = {method!r}: must be one of {', '.join(METHODS)}")
     return validate(type(config), **{**config.model_dump(), **METHODS[method], **changes})
+
+
+def method_name(config: DistillConfig) -> str:
+    """FT, KD, PKD-Skip, PKD-Last, or PKD- and the own list of teacher layers."""
+    if not config.beta:
+        return "KD" if config.alpha else "FT"
+    if isinstance(config.strategy, str):
+        return f"PKD-{config.strategy.capitalize()}"
+    return f"PKD-{','.join(map(str, config.strategy))}"
 
 
 def _one_per_field(error: ValidationError) -> list[dict]:

@@ -13,7 +13,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scipy import stats
 
-from pkdlib.config import VERSION
+from pkdlib.config import VERSION, DistillConfig, method_name
 
 RESULT_FILE = "result.json"
 PACKAGES = ("torch", "transformers", "accelerate", "numpy")
@@ -126,6 +126,17 @@ def students_of(teacher_dir: Path, students_dir: Path) -> list[tuple[Path, RunRe
     files = sorted(Path(students_dir).rglob(RESULT_FILE))
     found = [(file.parent, load_records(file)[0]) for file in files]
     return [(folder, record) for folder, record in found if record.fingerprints.get("teacher_weights") == weights]
+
+
+def matching(records: Iterable[RunRecord], config: DistillConfig) -> list[RunRecord]:
+    """The distillations that were run with `config` but for the seed; what an older record lacks was its default."""
+    wanted = config.model_dump(exclude={"seed"})
+    defaults = DistillConfig().model_dump()
+    return [
+        record
+        for record in records
+        if record.method == method_name(config) and {**defaults, **record.config, "seed": 0} == {**wanted, "seed": 0}
+    ]
 
 
 def load_results(folder: Path) -> pd.DataFrame:

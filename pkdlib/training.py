@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from pkdlib.cache import TeacherOutputs, teacher_outputs
-from pkdlib.config import RUNS, ConfigError, DistillConfig, FineTuneConfig
+from pkdlib.config import RUNS, ConfigError, DistillConfig, FineTuneConfig, method_name
 from pkdlib.data import EncodedTask, encode_task
 from pkdlib.evaluation import evaluate, make_accelerator
 from pkdlib.layer_maps import layer_map
@@ -149,15 +149,6 @@ def reload_data(record: RunRecord) -> EncodedTask:
         if record.fingerprints.get(split) != fingerprint:
             raise ValueError(f"{record.source}: the {split} split of {record.task} is not the one of {record.run_id}")
     return encoded
-
-
-def method_name(config: DistillConfig) -> str:
-    """FT, KD, PKD-Skip, PKD-Last, or PKD- and the own list of teacher layers."""
-    if not config.beta:
-        return "KD" if config.alpha else "FT"
-    if isinstance(config.strategy, str):
-        return f"PKD-{config.strategy.capitalize()}"
-    return f"PKD-{','.join(map(str, config.strategy))}"
 
 
 def _matched_layers(teacher: PreTrainedModel, student: PreTrainedModel, config: DistillConfig) -> list[int]:

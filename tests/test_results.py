@@ -12,15 +12,19 @@ from pydantic import ValidationError
 from scipy import stats
 
 from pkdlib import (
+    ROOT,
     DistillConfig,
     RunRecord,
     history_frame,
     load_records,
     load_results,
+    matching,
     mean_interval,
+    method_config,
     paired_difference,
     students_of,
     summary,
+    validate,
 )
 from pkdlib.results import RESULT_FILE, save_records, save_result, write_text
 
@@ -292,3 +296,19 @@ def test_no_students_are_no_error(tmp_path: Path) -> None:
     save_result(record("teacher", fingerprints={"weights": "abc"}), tmp_path / "teacher")
     assert students_of(tmp_path / "teacher", tmp_path / "nowhere") == []
     assert students_of(tmp_path / "no-record-here", tmp_path) == []
+
+
+def test_matching_finds_the_runs_of_a_setting_whatever_their_seed(tmp_path: Path) -> None:
+    recorded = load_records(ROOT / "data" / "results" / "mini-sentiment-3-tuned.jsonl")
+    base = validate(DistillConfig, num_hidden_layers=3, seed=77)
+    found = matching(recorded, base)
+    assert sorted(record.seed for record in found) == list(range(10))
+    assert {record.method for record in found} == {"PKD-Skip"}
+    assert len(matching(recorded, method_config("KD", base))) == 10
+    # These fields are younger than the records, which stand for their defaults.
+    assert "shuffle" not in found[0].config
+    assert matching(recorded, validate(DistillConfig, num_hidden_layers=3, shuffle=False)) == []
+    # A teacher's settings may be a student's but for what only students have.
+    teacher = next(record for record in recorded if record.method == "teacher")
+    same = validate(DistillConfig, **teacher.config, alpha=0, beta=0)
+    assert matching([teacher], same) == []

@@ -29,14 +29,14 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import BertModel, PreTrainedModel
 
-from pkdlib.config import ConfigError, DistillConfig, FineTuneConfig, validate
+from pkdlib.config import ConfigError, DistillConfig, FineTuneConfig, method_name, validate
 from pkdlib.data import EncodedTask, LengthGroupedBatches, encode_task
 from pkdlib.evaluation import evaluate, predict, split_cls_states
 from pkdlib.losses import kd_loss, patience_loss
 from pkdlib.models import build_student, load_backbone, load_classifier, load_tokenizer, weights_fingerprint
 from pkdlib.results import RESULT_FILE, load_records, load_results
 from pkdlib.sources import load_task
-from pkdlib.training import Run, distill, fine_tune, method_name, reload_data
+from pkdlib.training import Run, distill, fine_tune, reload_data
 
 STEADY = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
