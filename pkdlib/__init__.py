@@ -24,6 +24,7 @@ from pkdlib.losses import PKDTerms, ce_loss, convert_beta, kd_loss, patience_los
 from pkdlib.models import build_student, cls_states, load_backbone, load_classifier, load_encoder, load_tokenizer
 from pkdlib.results import (
     RunRecord,
+    differences_by,
     history_frame,
     load_records,
     load_results,
@@ -33,6 +34,7 @@ from pkdlib.results import (
     save_records,
     students_of,
     summary,
+    varied,
 )
 from pkdlib.similarity import (
     SIMILARITIES,
@@ -83,6 +85,7 @@ __all__ = [
     "checkpoint_cls_states",
     "cls_states",
     "convert_beta",
+    "differences_by",
     "distill",
     "draw_rows",
     "encode_split",
@@ -125,4 +128,5 @@ __all__ = [
     "teacher_outputs",
     "usable_similarities",
     "validate",
+    "varied",
 ]

@@ -83,6 +83,24 @@ def plot_differences(differences: pd.DataFrame, ax: Axes) -> Axes:
     return ax
 
 
+def plot_ablation(frame: pd.DataFrame, by: str, metric: str, ax: Axes) -> Axes:
+    """`metric` at every value of the column `by`, evenly spaced: a line per method, its mean with 95 % intervals."""
+    values = sorted(frame[by].unique())
+    methods = list(frame["method"].unique())
+    for number, method in enumerate(methods):
+        found = summary(frame[frame["method"] == method], metric, [by])
+        shift = 0.06 * (number - (len(methods) - 1) / 2)  # so that intervals do not hide each other
+        places = [values.index(value) + shift for value in found[by]]
+        order = np.argsort(places)
+        errors = np.stack([found["mean"] - found["low"], found["high"] - found["mean"]])
+        ax.errorbar(np.array(places)[order], found["mean"].to_numpy()[order], errors[:, order], marker="o",
+                    markersize=4, capsize=3, color=COLORS.get(method, OTHER), label=method)  # fmt: skip
+    ax.set(xticks=range(len(values)), xlabel=by.replace("_", " "), ylabel=metric.replace("_", " "))
+    ax.set_xticklabels([f"{value:g}" if isinstance(value, float) else str(value) for value in values])
+    ax.legend()
+    return ax
+
+
 def plot_similarity(
     similarity: Tensor | np.ndarray, ax: Axes, layers: Sequence[int] = (), title: str = "", colorbar: bool = True
 ) -> Axes:

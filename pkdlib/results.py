@@ -13,7 +13,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scipy import stats
 
-from pkdlib.config import VERSION, DistillConfig, method_name
+from pkdlib.config import VERSION, DistillConfig
 
 RESULT_FILE = "result.json"
 PACKAGES = ("torch", "transformers", "accelerate", "numpy")
@@ -130,13 +130,22 @@ def students_of(teacher_dir: Path, students_dir: Path) -> list[tuple[Path, RunRe
 
 def matching(records: Iterable[RunRecord], config: DistillConfig) -> list[RunRecord]:
     """The distillations that were run with `config` but for the seed; what an older record lacks was its default."""
-    wanted = config.model_dump(exclude={"seed"})
-    defaults = DistillConfig().model_dump()
-    return [
-        record
-        for record in records
-        if record.method == method_name(config) and {**defaults, **record.config, "seed": 0} == {**wanted, "seed": 0}
-    ]
+    return varied(records, config, "seed")
+
+
+def varied(records: Iterable[RunRecord], config: DistillConfig, field: str) -> list[RunRecord]:
+    """The distillations that differ from `config` in one field, whatever their seed; `config`'s own are among them.
+
+    field: a name of DistillConfig's, or train_rows. A run of another method than `config`'s is one that the field
+    alone makes so: beta = 0 is KD. Raises ValueError for another name.
+    """
+    known = (*DistillConfig.model_fields, "train_rows")
+    if field not in known:
+        raise ValueError(f"field = {field!r}: must be one of {', '.join(known)}")
+    defaults, free = DistillConfig().model_dump(), {field: None, "seed": None}
+    wanted = {**config.model_dump(), **free}
+    taught = [record for record in records if record.method != "teacher"]  # whose settings a student's might equal
+    return [record for record in taught if {**defaults, **record.config, **free} == wanted]
 
 
 def load_results(folder: Path) -> pd.DataFrame:
@@ -203,3 +212,12 @@ def paired_difference(frame: pd.DataFrame, metric: str, method: str, baseline: s
         raise ValueError(f"{method} and {baseline} share no seed")
     mean, low, high = mean_interval(pairs[method] - pairs[baseline])
     return {"method": method, "baseline": baseline, "difference": mean, "low": low, "high": high, "pairs": len(pairs)}
+
+
+def differences_by(frame: pd.DataFrame, metric: str, by: str, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
+    """`paired_difference` of every (method, baseline) at every value of the column `by` that has runs of both."""
+    rows = []
+    for value, group in frame.groupby(by, sort=True):
+        present = [pair for pair in pairs if set(pair) <= set(group["method"])]
+        rows += [{by: value, **paired_difference(group, metric, *pair)} for pair in present]
+    return pd.DataFrame(rows)

@@ -216,3 +216,30 @@ def test_points_are_coloured_by_label(labelled: bool, ax: Axes) -> None:
         np.testing.assert_allclose(scatter.get_offsets(), group)
     assert [text.get_text() for text in ax.get_legend().get_texts()] == (names if labelled else ["no labels"])
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("first axis (61 %)", "second axis (20 %)")
+
+
+def test_an_ablation_is_a_line_per_method_over_evenly_spaced_values(ax: Axes) -> None:
+    frame = pd.DataFrame(
+        {"rows": rows, "method": method, "seed": seed, "score": base + 0.1 * seed + rows / 1000}
+        for rows in (500, 100, 32)
+        for method, base in (("KD", 0.2), ("FT", 0.1))
+        for seed in (0, 1)
+    )
+    plots.plot_ablation(frame, "rows", "score", ax)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["32", "100", "500"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["KD", "FT"]
+    for container, base, shift in zip(ax.containers, (0.2, 0.1), (-0.03, 0.03), strict=True):
+        line, _, (bars,) = container
+        np.testing.assert_allclose(line.get_xdata(), np.arange(3) + shift)
+        np.testing.assert_allclose(line.get_ydata(), base + 0.05 + np.array([0.032, 0.1, 0.5]))
+        half = 12.7062 * 0.05  # Student's t of one degree of freedom times the standard error of two values 0.1 apart
+        np.testing.assert_allclose(
+            [segment[1, 1] - segment[0, 1] for segment in bars.get_segments()], 2 * half, rtol=1e-4
+        )
+
+
+def test_an_ablation_of_names_and_of_single_seeds_is_drawn_without_intervals(ax: Axes) -> None:
+    frame = pd.DataFrame({"init": ["teacher", "pretrained"], "method": "KD", "score": [0.9, 0.8]})
+    plots.plot_ablation(frame, "init", "score", ax)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["pretrained", "teacher"]
+    assert ax.containers[0][0].get_ydata().tolist() == [0.8, 0.9]

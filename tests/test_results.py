@@ -15,16 +15,19 @@ from pkdlib import (
     ROOT,
     DistillConfig,
     RunRecord,
+    differences_by,
     history_frame,
     load_records,
     load_results,
     matching,
     mean_interval,
     method_config,
+    method_name,
     paired_difference,
     students_of,
     summary,
     validate,
+    varied,
 )
 from pkdlib.results import RESULT_FILE, save_records, save_result, write_text
 
@@ -312,3 +315,40 @@ def test_matching_finds_the_runs_of_a_setting_whatever_their_seed(tmp_path: Path
     teacher = next(record for record in recorded if record.method == "teacher")
     same = validate(DistillConfig, **teacher.config, alpha=0, beta=0)
     assert matching([teacher], same) == []
+
+
+def test_varied_runs_differ_from_the_setting_in_one_field_alone() -> None:
+    base = validate(DistillConfig, num_hidden_layers=3)
+    settings = {
+        "base": {}, "other seed": {"seed": 4}, "warmer": {"temperature": 10}, "KD": {"beta": 0}, "eager": {"beta": 3},
+        "both": {"beta": 3, "temperature": 10}, "last": {"strategy": "last"},
+    }  # fmt: skip
+    runs = [
+        record(name, method=method_name(config), config=config.model_dump(), seed=config.seed)
+        for name, changes in settings.items()
+        for config in [validate(DistillConfig, **base.model_dump() | changes)]
+    ]
+    names = lambda field: [run.run_id for run in varied(runs, base, field)]  # noqa: E731
+    assert names("beta") == ["base", "other seed", "KD", "eager"]
+    assert names("temperature") == ["base", "other seed", "warmer"]
+    assert names("strategy") == ["base", "other seed", "last"]
+    assert names("seed") == names("train_rows") == ["base", "other seed"]
+    with pytest.raises(ValueError, match=r"^field = 'betas': must be one of backbone, "):
+        varied(runs, base, "betas")
+
+
+def test_differences_by_value_pair_equal_seeds_at_each() -> None:
+    frame = pd.DataFrame(
+        [
+            {"rows": rows, "method": method, "seed": seed, "score": score}
+            for rows, method, scores in (
+                (500, "KD", (0.50, 0.60)), (500, "FT", (0.40, 0.52)), (100, "FT", (0.3, 0.3)),
+                (9000, "KD", (0.9, 0.9)), (9000, "FT", (0.9, 0.8)),
+            )
+            for seed, score in enumerate(scores)
+        ]
+    )  # fmt: skip
+    found = differences_by(frame, "score", "rows", [("KD", "FT")])
+    assert found["rows"].tolist() == [500, 9000]  # at 100 there is no KD
+    assert found["difference"].tolist() == pytest.approx([0.09, 0.05])
+    assert found["low"].tolist()[0] == pytest.approx(0.09 - 12.7062 * 0.01, abs=1e-4)
