@@ -96,12 +96,12 @@ def save_records(records: Iterable[RunRecord], path: Path) -> None:
 
 
 def load_records(folder: Path) -> list[RunRecord]:
-    """Every record of a folder (its result.json files at any depth) or of one collected .jsonl file.
+    """Every record of a folder (its result.json files at any depth, else its .jsonl files) or of one .jsonl file.
 
     Raises FileNotFoundError when there is none, ValueError naming a file that is not a complete record.
     """
     folder = Path(folder)
-    files = [folder] if folder.is_file() else sorted(folder.rglob(RESULT_FILE))
+    files = [folder] if folder.is_file() else sorted(folder.rglob(RESULT_FILE)) or sorted(folder.glob("*.jsonl"))
     records = []
     for file in files:
         content = file.read_bytes()  # as str, splitlines() would also split at rarer line ends inside a text

@@ -352,3 +352,11 @@ def test_differences_by_value_pair_equal_seeds_at_each() -> None:
     assert found["rows"].tolist() == [500, 9000]  # at 100 there is no KD
     assert found["difference"].tolist() == pytest.approx([0.09, 0.05])
     assert found["low"].tolist()[0] == pytest.approx(0.09 - 12.7062 * 0.01, abs=1e-4)
+
+
+def test_a_folder_s_collected_files_are_read_where_it_has_no_single_ones(tmp_path: Path) -> None:
+    save_records([record("a"), record("b")], tmp_path / "one.jsonl")
+    save_records([record("c")], tmp_path / "two.jsonl")
+    assert [run.run_id for run in load_records(tmp_path)] == ["a", "b", "c"]
+    save_result(record("a"), tmp_path / "a")  # which the collected files are of
+    assert [run.run_id for run in load_records(tmp_path)] == ["a"]
