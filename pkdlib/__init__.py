@@ -19,8 +19,8 @@ from pkdlib.config import (
 )
 from pkdlib.data import EncodedSplit, EncodedTask, encode_split, encode_task
 from pkdlib.evaluation import checkpoint_cls_states, evaluate, predict, split_cls_states
-from pkdlib.layer_maps import layer_map
-from pkdlib.losses import PKDTerms, ce_loss, convert_beta, kd_loss, patience_loss, pkd_loss
+from pkdlib.layer_maps import layer_map, parse_layers
+from pkdlib.losses import PKDTerms, ce_loss, convert_beta, kd_loss, patience_loss, pkd_loss, soft_targets
 from pkdlib.models import build_student, cls_states, load_backbone, load_classifier, load_encoder, load_tokenizer
 from pkdlib.results import (
     RunRecord,
@@ -44,6 +44,7 @@ from pkdlib.similarity import (
     map_agreement,
     matched_similarity,
     most_similar_layers,
+    nearest_rows,
     principal_components,
     raw_cosine,
     rsa,
@@ -112,7 +113,9 @@ __all__ = [
     "method_config",
     "method_name",
     "most_similar_layers",
+    "nearest_rows",
     "paired_difference",
+    "parse_layers",
     "patience_loss",
     "pkd_loss",
     "predict",
@@ -122,6 +125,7 @@ __all__ = [
     "rsa",
     "save_records",
     "shuffled_baseline",
+    "soft_targets",
     "split_cls_states",
     "students_of",
     "summary",

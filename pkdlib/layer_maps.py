@@ -6,6 +6,17 @@ from itertools import pairwise
 STRATEGIES = ("skip", "last")
 
 
+def parse_layers(text: str) -> list[int]:
+    """The teacher layers of a text such as "2, 4, 6"; an empty one names none.
+
+    Raises ValueError when anything but whole numbers stands between the commas.
+    """
+    parts = [part.strip() for part in text.split(",")] if text.strip() else []
+    if not all(part.isdecimal() for part in parts):
+        raise ValueError(f"strategy = {text!r}: must be teacher layers with commas between them, such as 2, 4, 6")
+    return [int(part) for part in parts]
+
+
 def layer_map(num_teacher_layers: int, num_student_layers: int, strategy: str | Sequence[int] = "skip") -> list[int]:
     """Teacher layers I(1), ..., I(k-1) matched by student layers 1, ..., k-1 (section 3.2 of the paper).
 

@@ -32,6 +32,16 @@ def ce_loss(student_logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(student_logits.float(), labels)
 
 
+def soft_targets(logits: Tensor, temperature: float) -> Tensor:
+    """P(c|x; T) = softmax(logits / T): (batch, classes) of the same shape; flatter as T grows (section 3.1).
+
+    Raises ValueError when temperature is not positive.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature = {temperature}: must be positive")
+    return F.softmax(logits.float() / temperature, dim=-1)
+
+
 def kd_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
@@ -50,10 +60,8 @@ def kd_loss(
     """
     _check_shapes("logits", student_logits, teacher_logits)
     _check_form(form)
-    if not temperature > 0:
-        raise ValueError(f"temperature = {temperature}: must be positive")
+    p_teacher = soft_targets(teacher_logits, temperature)  # (batch, classes)
     log_p_student = F.log_softmax(student_logits.float() / temperature, dim=-1)  # (batch, classes)
-    p_teacher = F.softmax(teacher_logits.float() / temperature, dim=-1)  # (batch, classes)
     if form == "paper":
         loss = -(p_teacher * log_p_student).sum(dim=-1).mean()
     else:

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from pkdlib.losses import PKDTerms
 from pkdlib.results import summary
 
 STYLE = Path(__file__).with_name("pkd.mplstyle")
@@ -23,7 +24,13 @@ def use_style() -> None:
     plt.style.use(STYLE)
 
 
-def plot_layer_map(num_teacher_layers: int, num_student_layers: int, layers: Sequence[int], ax: Axes) -> Axes:
+def plot_layer_map(
+    num_teacher_layers: int,
+    num_student_layers: int,
+    layers: Sequence[int],
+    ax: Axes,
+    color: str = COLORS["PKD-Skip"],
+) -> Axes:
     """Teacher and student as columns of layers, an arrow from each matched student layer to its teacher layer."""
     n, k = num_teacher_layers, num_student_layers
     for x, count, name in ((0, k, "student"), (1, n, "teacher")):
@@ -34,7 +41,7 @@ def plot_layer_map(num_teacher_layers: int, num_student_layers: int, layers: Seq
             ax.text(x, layer, layer, ha="center", va="center", fontsize=8)
         ax.text(x, count + 0.9, name, ha="center")
     for student, teacher in enumerate(layers, start=1):
-        arrow = {"arrowstyle": "->", "color": COLORS["PKD-Skip"]}
+        arrow = {"arrowstyle": "->", "color": color}
         ax.annotate("", xy=(0.8, teacher), xytext=(0.2, student), arrowprops=arrow)
     ax.set(xlim=(-0.5, 1.5), ylim=(0.3, n + 1.5))
     ax.axis("off")
@@ -179,4 +186,55 @@ def plot_points(
     parts = [f" ({100 * share:.0f} %)" for share in shares] or ["", ""]
     ax.set(xlabel=f"first axis{parts[0]}", ylabel=f"second axis{parts[1]}")
     ax.legend(markerscale=2)
+    return ax
+
+
+def plot_chosen_layer(similarity: Tensor | np.ndarray, layer: int, ax: Axes, title: str = "") -> Axes:
+    """The heatmap of `plot_similarity` with the row of one student layer (from 1) framed."""
+    plot_similarity(similarity, ax, title=title)
+    frame = Rectangle((0, layer - 1), similarity.shape[1], 1, fill=False, edgecolor="#D55E00", linewidth=3)
+    frame.set_clip_on(False)  # half of its line lies outside
+    ax.add_patch(frame)
+    return ax
+
+
+def plot_neighbours(points: np.ndarray, row: int, nearest: Sequence[int], ax: Axes, shares: Sequence[float]) -> Axes:
+    """Points (rows, 2), the chosen row and its nearest ones marked; the axes' shares of the variance."""
+    ax.scatter(points[:, 0], points[:, 1], s=8, color="#bbbbbb", linewidth=0, label="all rows")
+    ax.scatter(*points[list(nearest)].T, s=36, color=COLORS["PKD-Skip"], edgecolor="#000000", label="nearest")
+    ax.scatter(*points[row], s=120, marker="*", color=COLORS["KD"], edgecolor="#000000", label="chosen row")
+    ax.set(xlabel=f"first axis ({100 * shares[0]:.0f} %)", ylabel=f"second axis ({100 * shares[1]:.0f} %)")
+    ax.legend(fontsize=8)
+    return ax
+
+
+def plot_soft_targets(teacher: Tensor, student: Tensor, ax: Axes, label_names: Sequence[str] = ()) -> Axes:
+    """Two probabilities (classes,) side by side, a pair of bars per class."""
+    positions = np.arange(len(teacher))
+    for offset, values, name, color in (
+        (-0.2, teacher, "teacher", COLORS["teacher"]),
+        (0.2, student, "student", COLORS["PKD-Skip"]),
+    ):
+        bars = ax.bar(positions + offset, np.asarray(values), width=0.36, color=color, label=name)
+        ax.bar_label(bars, fmt="%.2f", fontsize=8)
+    ax.set(xticks=positions, ylim=(0, 1.15), yticks=np.linspace(0, 1, 6), ylabel="probability")
+    ax.set_xticklabels(label_names or [f"class {position}" for position in positions])
+    ax.legend(ncols=2, loc="upper center", fontsize=8)
+    return ax
+
+
+def plot_terms(terms: PKDTerms, alpha: float, beta: float, ax: Axes) -> Axes:
+    """The three weighted terms of the objective and their sum, a bar each."""
+    bars = {
+        r"$(1 - \alpha)\, L_{CE}$": ((1 - alpha) * terms.loss_ce, COLORS["FT"]),
+        r"$\alpha\, L_{DS}$": (alpha * terms.loss_kd, COLORS["KD"]),
+        r"$\beta\, L_{PT}$": (beta * terms.loss_pt, COLORS["PKD-Skip"]),
+        "$L_{PKD}$": (terms.loss, COLORS["teacher"]),
+    }
+    drawn = ax.bar(
+        list(bars), [float(value) for value, _ in bars.values()], color=[color for _, color in bars.values()]
+    )
+    ax.bar_label(drawn, fmt="%.3g", fontsize=8)
+    ax.margins(y=0.1)
+    ax.set(ylabel="loss")
     return ax

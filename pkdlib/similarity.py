@@ -122,6 +122,25 @@ def map_agreement(similarity: Tensor, layers: list[int], within: int = 1) -> int
     return sum(abs(teacher - matched) <= within for teacher, matched in zip(found, layers, strict=False))
 
 
+def nearest_rows(states: Tensor, row: int, count: int = 5) -> list[int]:
+    """The rows whose states are most like that of `row`, by cosine after the mean state is taken off; nearest first.
+
+    states: (rows, hidden), one layer's [CLS] states. `row` itself is left out; of equals the first comes first.
+    Fewer than `count` are returned where there are no more.
+
+    Raises ValueError when the states are not of two dimensions, there is no such row or count is below one.
+    """
+    if states.ndim != 2:
+        raise ValueError(f"states are {tuple(states.shape)}: must be (rows, hidden), those of one layer")
+    if not 0 <= row < len(states):
+        raise ValueError(f"row = {row}: must be between 0 and {len(states) - 1}")
+    if count < 1:
+        raise ValueError(f"count = {count}: must be at least 1")
+    unit = F.normalize(states - states.mean(dim=0), dim=-1)
+    order = (unit @ unit[row]).argsort(descending=True, stable=True).tolist()
+    return [other for other in order if other != row][:count]
+
+
 def principal_components(states: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """States (rows, hidden) on their first two principal axes (rows, 2), and each axis's share of the variance (2,)."""
     pca = PCA(n_components=2, svd_solver="full")

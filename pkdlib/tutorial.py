@@ -23,6 +23,7 @@ from pkdlib.config import ROOT, RUNS
 from pkdlib.progress import BATCH_VARIABLE, say
 from pkdlib.results import load_results, summary, write_text
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
 NOTEBOOKS = ("00_start_here", "01_finetune_teacher", "02_distill_last_vs_skip", "06_cls_similarity")
 
 
@@ -49,6 +50,15 @@ def code_fingerprint(notebook: nbformat.NotebookNode) -> str:
     return sha256(code.encode()).hexdigest()[:16]
 
 
+def drop_widgets(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook without its widgets, which are blank without a kernel; a static figure stands beside each."""
+    notebook.metadata.pop("widgets", None)  # a code host refuses a notebook whose widgets' state is not complete
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+    return notebook
+
+
 def execute_in_place(path: Path) -> None:
     """Run a notebook with its own parameters and keep its outputs in it, the figures in few colours to stay small."""
     executed = RUNS / "notebooks" / path.name
@@ -61,7 +71,7 @@ def execute_in_place(path: Path) -> None:
             for output in cell.outputs:
                 if "image/png" in output.get("data", {}):
                     output.data["image/png"] = _few_colours(output.data["image/png"])
-    notebook.metadata["outputs_of_code"] = code_fingerprint(notebook)
+    drop_widgets(notebook).metadata["outputs_of_code"] = code_fingerprint(notebook)
     write_text(path, nbformat.writes(notebook) + "\n")
 
 
@@ -73,7 +83,7 @@ def _few_colours(png: str) -> str:
 
 def write_page(notebooks: list[Path], path: Path, title: str) -> None:
     """One self-contained HTML page: figures inside it, equations as MathML, nothing fetched when it is opened."""
-    cells = [cell for notebook in notebooks for cell in nbformat.read(notebook, as_version=4).cells]
+    cells = [cell for notebook in notebooks for cell in drop_widgets(nbformat.read(notebook, as_version=4)).cells]
     for number, cell in enumerate(cells):
         cell["id"] = f"cell-{number}"  # each notebook numbers its own
         if cell.cell_type == "markdown":

@@ -31,6 +31,8 @@ from pkdlib.sources import Split, TaskData, load_task
 
 logging.set_verbosity_error()  # a headless checkpoint's report is not what a test prints
 
+FEW_ROWS = {"train_rows": 96, "num_train_epochs": 1}
+
 read_task = cache(load_task)
 mini_tokenizer = cache(lambda: load_tokenizer(MINI_BERT))
 mini_bert = cache(lambda: load_backbone(MINI_BERT))
@@ -46,6 +48,25 @@ def small_data(task: str = "mini-sentiment", train: int = 40, dev: int = 24, tes
 
 def small_task(task: str = "mini-sentiment", train: int = 40, dev: int = 24, max_length: int = 64) -> EncodedTask:
     return encode_task(small_data(task, train, dev), mini_tokenizer(), max_length)
+
+
+def small_parameters(out: Path) -> dict[str, dict]:
+    """Each notebook's parameters for a run on a few rows; they write into `out` and read there what went before."""
+    teacher, students = str(out / "teacher"), str(out / "students")
+    return {
+        "00_start_here": {
+            "train_rows": 96, "teacher_epochs": 1, "student_epochs": 1, "output_dir": str(out / "start"),
+        },
+        "01_finetune_teacher": FEW_ROWS | {"output_dir": teacher},
+        "02_distill_last_vs_skip": {
+            "teacher_dir": teacher, "output_dir": students, "student_layers": [3], "num_train_epochs": "1",
+            "learning_rate": "2e-5", "seeds": [0, 1],
+        },
+        "06_cls_similarity": {
+            "model_a": teacher, "model_b": str(out / "students" / "PKD-Skip-3-layers-seed-0"),
+            "students_dir": students, "rows": "60", "output_dir": str(out / "similarity"),
+        },
+    }  # fmt: skip
 
 
 def bert_config(layers: int = 4, hidden: int = 32, **changes) -> BertConfig:

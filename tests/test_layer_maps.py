@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pkdlib import layer_map
+from pkdlib import layer_map, parse_layers
 
 sizes = st.integers(1, 64).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, n)))  # (N, k) with k <= N
 
@@ -118,3 +118,17 @@ def test_a_bad_strategy_is_refused_by_name_and_value(strategy: object, complaint
     with pytest.raises(ValueError) as refusal:
         layer_map(12, 3, strategy)
     assert complaint in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "layers"), [("2, 4,6", [2, 4, 6]), (" 12 ", [12]), ("", []), ("  ", []), ("2,2", [2, 2])]
+)
+def test_a_text_names_layers(text: str, layers: list[int]) -> None:
+    assert parse_layers(text) == layers
+
+
+@pytest.mark.parametrize("text", ["2, x", "2;4", "2,,4", "2.5", "-1", ","])
+def test_a_text_of_anything_else_is_refused(text: str) -> None:
+    with pytest.raises(ValueError) as error:
+        parse_layers(text)
+    assert str(error.value) == f"strategy = {text!r}: must be teacher layers with commas between them, such as 2, 4, 6"

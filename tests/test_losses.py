@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pkdlib import PKDTerms, ce_loss, convert_beta, kd_loss, patience_loss, pkd_loss
+from pkdlib import PKDTerms, ce_loss, convert_beta, kd_loss, patience_loss, pkd_loss, soft_targets
 
 FORMS = ("paper", "official")
 
@@ -58,6 +58,19 @@ def test_official_kd_is_kl_per_batch_and_class_times_t_squared(temperature: floa
     loss = kd_loss(STUDENT * temperature, TEACHER * temperature, temperature, "official", t_squared)
     kl_per_class = (CROSS_ENTROPY - TEACHER_ENTROPY) / 2
     assert loss.item() == close(kl_per_class * (1 if t_squared is False else temperature**2))
+
+
+def test_soft_targets_by_hand() -> None:
+    expected = torch.tensor([[2 / 3, 1 / 3], [1 / 2, 1 / 2]])  # at T = 2 the root of 4 is against 1
+    torch.testing.assert_close(soft_targets(TEACHER, 2.0), expected)
+    torch.testing.assert_close(soft_targets(STUDENT.half(), 1.0), torch.tensor([[1 / 4, 3 / 4]] * 2), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0])
+def test_soft_targets_need_a_positive_temperature(temperature: float) -> None:
+    with pytest.raises(ValueError) as error:
+        soft_targets(TEACHER, temperature)
+    assert str(error.value) == f"temperature = {temperature}: must be positive"
 
 
 def test_kd_softens_by_the_temperature() -> None:

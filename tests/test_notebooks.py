@@ -8,12 +8,12 @@ import re
 import nbformat
 import pandas as pd
 import pytest
+from helpers import FEW_ROWS, small_parameters
 
 from pkdlib import ROOT, SIMILARITIES, load_results
-from pkdlib.tutorial import code_fingerprint, run_notebook, write_page
+from pkdlib.tutorial import WIDGET, code_fingerprint, drop_widgets, run_notebook, write_page
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-FEW_ROWS = {"train_rows": 96, "num_train_epochs": 1}
 # exercise -> (right answer, wrong answer), evaluated in the notebook itself
 ANSWERS = {
     "00_start_here": {"answer_1": ("[2, 4, 6, 8, 10]", "[2, 4, 6, 8, 10, 12]"), "answer_2": ("1", "0")},
@@ -34,6 +34,10 @@ ANSWERS = {
 
 def read(path):
     return nbformat.read(path, as_version=4)
+
+
+def outputs(notebook):
+    return [output for cell in code_cells(notebook) for output in cell.outputs]
 
 
 def code_cells(notebook):
@@ -64,23 +68,8 @@ def with_answers(path, folder):
 def executed(tmp_path_factory):
     """Every notebook, run by papermill on a few rows, one after the other as a learner would."""
     out = tmp_path_factory.mktemp("course")
-    teacher, students = str(out / "teacher"), str(out / "students")
-    parameters = {
-        "00_start_here": {
-            "train_rows": 96, "teacher_epochs": 1, "student_epochs": 1, "output_dir": str(out / "start"),
-        },
-        "01_finetune_teacher": FEW_ROWS | {"output_dir": teacher},
-        "02_distill_last_vs_skip": {
-            "teacher_dir": teacher, "output_dir": students, "student_layers": [3], "num_train_epochs": "1",
-            "learning_rate": "2e-5", "seeds": [0, 1],
-        },
-        "06_cls_similarity": {
-            "model_a": teacher, "model_b": str(out / "students" / "PKD-Skip-3-layers-seed-0"),
-            "students_dir": students, "rows": "60", "output_dir": str(out / "similarity"),
-        },
-    }  # fmt: skip
     for path in NOTEBOOKS:
-        run_notebook(with_answers(path, out), out / path.name, parameters[path.stem])
+        run_notebook(with_answers(path, out), out / path.name, small_parameters(out)[path.stem])
     return out
 
 
@@ -112,7 +101,9 @@ def test_committed_outputs_are_those_of_the_code_and_small(path):
     assert notebook.metadata.get("outputs_of_code") == code_fingerprint(notebook), "older than the code: make notebooks"
     assert path.stat().st_size <= 300 * 1024
     assert all(cell.execution_count for cell in code_cells(notebook))
-    assert not [output for cell in code_cells(notebook) for output in cell.outputs if output.output_type == "error"]
+    assert not [output for output in outputs(notebook) if output.output_type == "error"]
+    assert not [output for output in outputs(notebook) if WIDGET in output.get("data", {})]
+    assert "widgets" not in notebook.metadata
     assert str(ROOT) not in path.read_text(encoding="utf-8")
 
 
@@ -199,10 +190,24 @@ def test_the_page_holds_every_plot_and_fetches_nothing(executed, tmp_path):
     page = tmp_path / "index.html"
     write_page(notebooks, page, "A title")
     html = page.read_text(encoding="utf-8")
-    outputs = [output for path in notebooks for cell in code_cells(read(path)) for output in cell.outputs]
-    plots = [output.data["image/png"] for output in outputs if "image/png" in output.get("data", {})]
+    found = [output.get("data", {}) for path in notebooks for output in outputs(read(path))]
+    plots = [data["image/png"] for data in found if "image/png" in data]
     shown = re.findall(r'<img[^>]*src="data:image/png;base64,([^"]+)"', html)
     assert len(plots) >= 8 and [base64.b64decode(image) for image in shown] == [base64.b64decode(p) for p in plots]
     assert not re.search(r'<(?:script|link|img|iframe)[^>]*(?:src|href)="(?!data:)[^"]+"', html)
     assert "<title>A title</title>" in html
     assert html.count("<math") >= 4 and "\\frac" not in html
+
+
+def test_pages_and_committed_outputs_leave_the_widgets_out(executed, tmp_path):
+    path = executed / "00_start_here.ipynb"
+    notebook = read(path)
+    live = [output for output in outputs(notebook) if WIDGET in output.get("data", {})]
+    assert live and "widgets" in notebook.metadata
+    kept = [output for output in outputs(notebook) if output not in live]
+    left = drop_widgets(notebook)
+    assert outputs(left) == kept and "widgets" not in left.metadata
+    write_page([path], tmp_path / "page.html", "A title")
+    html = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert live[0].data["text/plain"][:9] == "Explorer(" and "Explorer(" not in html
+    assert live[0].data[WIDGET]["model_id"] not in html

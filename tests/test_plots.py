@@ -18,6 +18,7 @@ from matplotlib.text import Annotation
 
 from pkdlib import plots
 from pkdlib.layer_maps import layer_map
+from pkdlib.losses import PKDTerms
 from pkdlib.results import mean_interval
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -243,3 +244,42 @@ def test_an_ablation_of_names_and_of_single_seeds_is_drawn_without_intervals(ax:
     plots.plot_ablation(frame, "init", "score", ax)
     assert [label.get_text() for label in ax.get_xticklabels()] == ["pretrained", "teacher"]
     assert ax.containers[0][0].get_ydata().tolist() == [0.8, 0.9]
+
+
+def test_arrows_have_the_colour_that_is_asked_for(ax: Axes) -> None:
+    plots.plot_layer_map(4, 2, [3], ax, color=plots.OTHER)
+    (arrow,) = [text for text in ax.texts if isinstance(text, Annotation)]
+    assert to_hex(arrow.arrow_patch.get_edgecolor()) == plots.OTHER.lower()
+
+
+def test_a_chosen_layer_is_framed_over_all_columns(ax: Axes) -> None:
+    matrix = torch.tensor([[0.1, 0.9, 0.3], [0.8, 0.1, 0.7]])
+    assert plots.plot_chosen_layer(matrix, 2, ax, "cka") is ax
+    (frame,) = [patch for patch in ax.patches if isinstance(patch, Rectangle)]
+    assert (*frame.get_xy(), frame.get_width(), frame.get_height()) == (0, 1, 3, 1)
+    assert ax.get_title() == "cka"
+
+
+def test_neighbours_and_the_chosen_row_stand_out(ax: Axes) -> None:
+    points = np.arange(8.0).reshape(4, 2)
+    assert plots.plot_neighbours(points, 2, [3, 1], ax, [0.61, 0.2]) is ax
+    assert dots(ax) == [[tuple(point) for point in points.tolist()], [(6, 7), (2, 3)], [(4, 5)]]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["all rows", "nearest", "chosen row"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("first axis (61 %)", "second axis (20 %)")
+
+
+@pytest.mark.parametrize("names", [(), ("no", "perhaps", "yes")])
+def test_soft_targets_are_a_pair_of_bars_per_class(names: tuple[str, ...], ax: Axes) -> None:
+    teacher, student = torch.tensor([0.7, 0.2, 0.1]), torch.tensor([0.5, 0.25, 0.25])
+    assert plots.plot_soft_targets(teacher, student, ax, names) is ax
+    for container, values in zip(ax.containers, (teacher, student), strict=True):
+        np.testing.assert_allclose([bar.get_height() for bar in container], values)
+    labels = [label.get_text() for label in ax.get_xticklabels()]
+    assert labels == (list(names) or ["class 0", "class 1", "class 2"])
+
+
+def test_terms_are_drawn_with_their_weights_beside_their_sum(ax: Axes) -> None:
+    terms = PKDTerms(*map(torch.tensor, (0.25 * 2 + 0.75 * 4 + 0.1 * 5, 2.0, 4.0, 5.0)))
+    assert plots.plot_terms(terms, alpha=0.75, beta=0.1, ax=ax) is ax
+    assert [bar.get_height() for bar in ax.containers[0]] == pytest.approx([0.5, 3.0, 0.5, 4.0])
+    assert [text.get_text() for text in ax.texts] == ["0.5", "3", "0.5", "4"]

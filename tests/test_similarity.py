@@ -18,6 +18,7 @@ from pkdlib import (
     map_agreement,
     matched_similarity,
     most_similar_layers,
+    nearest_rows,
     principal_components,
     raw_cosine,
     rsa,
@@ -258,3 +259,45 @@ def test_agreement_counts_matched_layers_near_their_most_similar_one(
 def test_matched_similarity_follows_the_map() -> None:
     assert matched_similarity(SIMILARITY, [2, 4]) == pytest.approx([0.9, 0.6])
     assert matched_similarity(SIMILARITY, []) == []
+
+
+# --------------------------------------------------------------------------------------------- neighbours
+def test_nearest_rows_by_hand() -> None:
+    points = torch.tensor([[13.0, 10.0], [10.0, 15.0], [12.0, 12.0], [4.0, 10.0], [11.0, 3.0]])
+    assert points.mean(dim=0).tolist() == [10, 10]  # centred: (3, 0), (0, 5), (2, 2), (-6, 0), (1, -7)
+    # Cosines with row 0: 0, 0.707, -1, 0.141.
+    assert nearest_rows(points, 0, count=4) == [2, 4, 1, 3]
+    assert nearest_rows(points, 0, count=2) == [2, 4]
+    assert nearest_rows(points, 3, count=1) == [1]  # 0 there, below zero for the others
+
+
+def test_nearest_rows_leave_out_the_row_and_end_with_the_rows() -> None:
+    points = noise(9, 4)[:, 0]
+    for row in range(9):
+        assert sorted([row, *nearest_rows(points, row, count=20)]) == list(range(9))
+
+
+def test_equal_rows_come_first_and_in_order() -> None:
+    points = torch.tensor([[0.0, 1.0], [5.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    assert nearest_rows(points, 2) == [0, 3, 1]
+
+
+@given(states(1), st.integers(0, 11))
+def test_neither_shift_nor_scale_changes_the_neighbours(points: Tensor, row: int) -> None:
+    points = points[:, 0].double()
+    assert nearest_rows(8 * points + 4, row) == nearest_rows(points, row)
+
+
+@pytest.mark.parametrize(
+    ("shape", "row", "count", "message"),
+    [
+        ((5, 1, 4), 0, 1, "states are (5, 1, 4): must be (rows, hidden), those of one layer"),
+        ((5, 4), 5, 1, "row = 5: must be between 0 and 4"),
+        ((5, 4), -1, 1, "row = -1: must be between 0 and 4"),
+        ((5, 4), 0, 0, "count = 0: must be at least 1"),
+    ],
+)
+def test_neighbours_of_nothing_are_refused(shape: tuple[int, ...], row: int, count: int, message: str) -> None:
+    with pytest.raises(ValueError) as error:
+        nearest_rows(torch.zeros(shape), row, count)
+    assert str(error.value) == message
