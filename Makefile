@@ -9,7 +9,7 @@ TORCH ?= torch
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: setup tutorial notebooks test lab lint data lock clean help
+.PHONY: setup tutorial notebooks book test lab lint data lock clean help
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -21,6 +21,10 @@ tutorial: $(STAMP) ## run the tutorial
 
 notebooks: $(STAMP) ## re-execute every notebook in place, outputs and all
 	$(BIN)/python -m pkdlib.tutorial --in-place
+
+book: $(STAMP) ## build/book/html/index.html: the notebooks as they are, in a gallery with search
+	rm -rf build/book
+	$(BIN)/python -m sphinx -q -W --keep-going -d build/book/doctrees notebooks build/book/html
 
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest

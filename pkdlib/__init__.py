@@ -51,7 +51,7 @@ from pkdlib.similarity import (
     shuffled_baseline,
     usable_similarities,
 )
-from pkdlib.sources import Split, TaskData, draw_rows, load_task
+from pkdlib.sources import Split, TaskData, draw_rows, load_task, load_texts
 from pkdlib.tasks import TASKS, Task, get_task
 from pkdlib.training import Run, distill, fine_tune, reload_data
 
@@ -105,6 +105,7 @@ __all__ = [
     "load_records",
     "load_results",
     "load_task",
+    "load_texts",
     "load_tokenizer",
     "map_agreement",
     "matched_similarity",

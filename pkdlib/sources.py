@@ -1,4 +1,4 @@
-"""Reading a task's rows: GLUE TSV folders, CSV, parquet, JSON lines, and datasets in the hub's layout."""
+"""Reading a task's rows: GLUE TSV folders, CSV, parquet, JSON lines, the hub's layout; and texts of your own."""
 
 import hashlib
 import json
@@ -107,12 +107,67 @@ def draw_rows(data: TaskData, split: str, rows: int = 0, seed: int = 0) -> Split
     return subset(found, rows, seed) if 0 < rows < len(found) else found
 
 
+def load_texts(folder: str | Path) -> Split:
+    """Texts of your own, without labels, from a folder's files in the order of their names, hidden files apart.
+
+    A .txt file gives its lines, a .csv, .jsonl or .parquet file its column `text`; blank texts are left out.
+
+    Raises FileNotFoundError (no such folder, no such file in it), ValueError (a file that cannot be read, lacks the
+    column or holds no text), with the file.
+    """
+    folder = Path(locate(folder))
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    suffixes = (".txt", *READERS)
+    files = sorted(file for suffix in suffixes for file in folder.glob(f"[!.]*{suffix}") if file.is_file())
+    if not files:
+        raise FileNotFoundError(f"{folder}: no texts there: no file that ends in {', '.join(suffixes)}")
+    texts = []
+    for file in files:
+        found = _text_lines(file) if file.suffix == ".txt" else _text_columns(["text"], _read_table(file), str(file))[0]
+        texts += [text for text in found if text.strip()]
+    if not texts:
+        raise ValueError(f"{folder}: only blank lines in {', '.join(file.name for file in files)}")
+    return Split("texts", (texts,), None)
+
+
 # ------------------------------------------------------------------------------------------------- files
+def _read_csv(path: Path) -> pd.DataFrame:
+    frame = pd.read_csv(path, dtype=str, keep_default_na=False)  # texts may look like numbers
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas takes surplus fields for an index
+        raise ValueError("the rows have more fields than the header: quote texts that hold a comma")
+    return frame
+
+
 READERS = {
     ".parquet": pd.read_parquet,
-    ".csv": lambda path: pd.read_csv(path, dtype=str, keep_default_na=False),  # texts may look like numbers
+    ".csv": _read_csv,
     ".jsonl": lambda path: pd.read_json(path, lines=True, dtype=False),
 }
+
+
+def _text_lines(path: Path) -> list[str]:
+    texts = []
+    for number, line in enumerate(_lines(path), start=1):
+        try:
+            texts.append(line.decode().rstrip("\r"))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from None
+    return texts
+
+
+def _lines(path: Path) -> list[bytes]:
+    """As bytes: a text may hold a lone carriage return, which read_text() turns into a line's end, or a rarer one."""
+    lines = path.read_bytes().removeprefix(BOM_UTF8).split(b"\n")
+    return lines if lines[-1] else lines[:-1]
+
+
+def _read_table(path: Path) -> dict[str, list]:
+    try:
+        frame = READERS[path.suffix](path)
+    except ValueError as error:  # of decoding and of pyarrow too
+        raise ValueError(f"{path}: {error}") from None
+    return {name: frame[name].tolist() for name in frame.columns}
 
 
 def _file_folder(task: Task, folder: Path) -> Path | None:
@@ -129,20 +184,16 @@ def _read_file(task: Task, split: str, folder: Path, bad_rows: BadRows) -> Split
     tsv = folder / f"{stem}.tsv"
     if tsv.is_file():
         return _read_tsv(task, split, tsv, bad_rows)
-    for suffix, read in READERS.items():
+    for suffix in READERS:
         path = folder / f"{stem}{suffix}"
         if path.is_file():
-            frame = read(path)
-            return _from_columns(task, split, {name: frame[name].tolist() for name in frame.columns}, str(path))
+            return _from_columns(task, split, _read_table(path), str(path))
     return None
 
 
 def _read_tsv(task: Task, split: str, path: Path, bad_rows: BadRows) -> Split:
     """GLUE's own TSV: a header, tabs, no quoting at all, sometimes a BOM; quotes in the text stand for themselves."""
-    # As bytes: a text may hold a lone carriage return, which read_text() turns into a line's end, or a rarer one.
-    lines = path.read_bytes().removeprefix(BOM_UTF8).split(b"\n")
-    if not lines[-1]:
-        lines.pop()
+    lines = _lines(path)
     header = lines[0].decode(errors="replace").rstrip("\r").split("\t") if lines else []
     wanted = task.tsv_columns if set(task.tsv_columns) & set(header) else task.columns
     texts = [_position(header, name, path) for name in wanted]
@@ -193,16 +244,7 @@ def _read_hub(task: Task, source: str) -> dict[str, Split]:
 
 def _from_columns(task: Task, split: str, columns: dict[str, list], where: str) -> Split:
     """A split from named columns; a label column of -1 (the hub's way) or of nothing is a hidden one."""
-    missing = [name for name in task.columns if name not in columns]
-    if missing:
-        raise ValueError(f"{where}: no column {missing[0]!r}; it has {', '.join(columns)}")
-    if not columns[task.columns[0]]:
-        raise ValueError(f"{where}: no rows")
-    for name in task.columns:
-        for row, text in enumerate(columns[name]):
-            if not isinstance(text, str):
-                raise ValueError(f"{where}, row {row}: {name} is {text!r}, not a text")
-    texts = tuple(columns[name] for name in task.columns)
+    texts = _text_columns(task.columns, columns, where)
     labels: Iterable = columns.get("label", ())
     labels = [str(label).strip() for label in labels]
     if all(label in ("-1", "-1.0", "", "nan", "None") for label in labels):
@@ -214,3 +256,17 @@ def _from_columns(task: Task, split: str, columns: dict[str, list], where: str) 
         except ValueError as error:
             raise ValueError(f"{where}, row {row}: {error}") from None
     return Split(split, texts, np.array(indices, dtype=np.int64))
+
+
+def _text_columns(names: Sequence[str], columns: dict[str, list], where: str) -> tuple[list[str], ...]:
+    """The named columns; ValueError where one is missing, has no rows or holds anything but texts."""
+    missing = [name for name in names if name not in columns]
+    if missing:
+        raise ValueError(f"{where}: no column {missing[0]!r}; it has {', '.join(map(str, columns))}")
+    if not columns[names[0]]:
+        raise ValueError(f"{where}: no rows")
+    for name in names:
+        for row, text in enumerate(columns[name]):
+            if not isinstance(text, str):
+                raise ValueError(f"{where}, row {row}: {name} is {text!r}, not a text")
+    return tuple(columns[name] for name in names)

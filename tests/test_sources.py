@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pkdlib import Split, TaskData, draw_rows, load_task
+from pkdlib import Split, TaskData, draw_rows, load_task, load_texts
 
 ODD_TEXTS = [
     'an "unbalanced quote',
@@ -497,3 +497,75 @@ def test_a_split_that_is_not_there_is_refused_with_those_that_are(mini: TaskData
     without = TaskData(mini.task, {name: mini.splits[name] for name in ("train", "dev")}, mini.source)
     with pytest.raises(ValueError, match=r"^split = 'test': data has train, dev of task mini-sentiment$"):
         draw_rows(without, "test")
+
+
+# ---------------------------------------------------------------------------------------- texts of your own
+def test_lines_of_text_files_are_read_in_the_order_of_the_files_names(tmp_path: Path) -> None:
+    (tmp_path / "b.txt").write_bytes(b"last")
+    (tmp_path / "a.txt").write_bytes("\ufefffirst, café\r\n\r\n  \t\r\nline\u2028separator\n".encode())
+    (tmp_path / "c.txt").touch()
+    (tmp_path / "notes.md").write_text("not read")
+    (tmp_path / "folder.txt").mkdir()
+    (tmp_path / "._a.txt").write_bytes(b"\xff")
+    split = load_texts(tmp_path)
+    assert (split.name, split.texts, split.labels) == ("texts", (["first, café", "line\u2028separator", "last"],), None)
+    assert load_texts(str(tmp_path)).fingerprint == split.fingerprint
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_the_text_column_of_a_table_is_read_and_its_labels_are_not(tmp_path: Path, suffix: str) -> None:
+    frame = pd.DataFrame({"label": ODD_LABELS, "text": ODD_TEXTS})
+    write_frames(tmp_path, suffix, mine=frame)
+    split = load_texts(tmp_path)
+    assert split.texts == ([text for text in ODD_TEXTS if text],)
+    assert split.labels is None
+
+
+def test_files_of_several_kinds_are_read_together(tmp_path: Path) -> None:
+    (tmp_path / "b.txt").write_text("two\n")
+    (tmp_path / "a.csv").write_bytes('\ufefftext\r\n"one, quoted"\r\n'.encode())
+    write_frames(tmp_path, ".jsonl", c=pd.DataFrame({"text": ["3"]}))
+    assert load_texts(tmp_path).texts == (["one, quoted", "two", "3"],)
+
+
+def test_a_relative_folder_of_texts_is_found_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.txt").write_text("one")
+    monkeypatch.chdir(tmp_path)
+    assert load_texts("mine").texts == (["one"],)
+
+
+@pytest.mark.parametrize(
+    ("files", "complaint"),
+    [
+        ({"a.md": b"one"}, "FOLDER: no texts there: no file that ends in .txt, .parquet, .csv, .jsonl"),
+        ({"a.txt": b"\n \r\n", "b.txt": b""}, "FOLDER: only blank lines in a.txt, b.txt"),
+        ({"a.csv": b"sentence,label\none,1\n"}, "FOLDER/a.csv: no column 'text'; it has sentence, label"),
+        ({"a.csv": b"text\n"}, "FOLDER/a.csv: no rows"),
+        ({"a.csv": b"text\nno, really\n"}, "FOLDER/a.csv: the rows have more fields than the header"),
+        (
+            {"a.csv": b"text\nfine\nno, really\n"},
+            "FOLDER/a.csv: Error tokenizing data. C error: Expected 1 fields in line 3",
+        ),
+        ({"a.csv": b""}, "FOLDER/a.csv: No columns to parse from file"),
+        ({"a.jsonl": b'{"text": "one"}\n{"text": 2}\n'}, "FOLDER/a.jsonl, row 1: text is 2, not a text"),
+        ({"a.jsonl": b'{"text": "one"}\n{"text": null}\n'}, "FOLDER/a.jsonl, row 1: text is nan, not a text"),
+        ({"a.jsonl": b"one"}, "FOLDER/a.jsonl: "),
+        ({"a.parquet": b"one"}, "FOLDER/a.parquet: "),
+        ({"a.txt": b"fine\ncaf\xe9\n"}, "FOLDER/a.txt, line 2: 'utf-8' codec can't decode byte 0xe9"),
+        ({"a.csv": b"text\ncaf\xe9\n"}, "FOLDER/a.csv: 'utf-8' codec can't decode byte 0xe9"),
+    ],
+)
+def test_texts_that_cannot_be_read_are_refused_with_the_file(
+    tmp_path: Path, files: dict[str, bytes], complaint: str
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises((ValueError, FileNotFoundError)) as error:
+        load_texts(tmp_path)
+    assert str(error.value).startswith(complaint.replace("FOLDER", str(tmp_path)))
+
+
+def test_a_folder_of_texts_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=rf"^{re.escape(str(tmp_path / 'none'))}: no such folder$"):
+        load_texts(tmp_path / "none")
