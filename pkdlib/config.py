@@ -14,6 +14,7 @@ VERSION = "0.1.0"
 ROOT = Path(__file__).resolve().parent.parent  # the project: notebooks find data/ and runs/ from here
 RUNS = ROOT / "runs"
 MINI_BERT = "data/mini-bert-12"  # the embedded miniature BERT, from the project's root
+HEAD_WIDTH = 64  # of one attention head in BERT of every size
 
 # What each method of the paper changes in a distillation's configuration.
 METHODS: dict[str, dict[str, Any]] = {
@@ -116,6 +117,7 @@ class SimilarityConfig(_Config):
     model_b: str = Field(min_length=1)
     task: Literal[tuple(TASKS)]
     source: str = ""  # empty: the embedded files of the miniature tasks, the hub's GLUE for the others
+    texts: str = ""  # folder of texts of one's own, in place of the task's rows
     split: Literal["train", "dev", "test"] = "dev"
     rows: int = Field(1000, ge=0)  # drawn from the split; 0 takes all
     max_length: int = Field(64, ge=8)  # tokens
@@ -128,6 +130,26 @@ class SimilarityConfig(_Config):
         if 0 < rows < 4:
             raise ValueError("must be 0 for all rows or at least 4")
         return rows
+
+
+class SpeedConfig(_Config):
+    """What is timed: one batch through random classifiers of BERT's proportions."""
+
+    layers: list[Annotated[int, Field(ge=1)]] = Field([12, 6, 3], min_length=2)  # the deepest is the baseline
+    hidden_size: int = Field(768, ge=HEAD_WIDTH, multiple_of=HEAD_WIDTH)  # 768 is BERT-base's
+    batch_size: int = Field(128, ge=1)  # rows
+    length: int = Field(128, ge=2, le=512)  # tokens per row, without padding
+    repeats: int = Field(5, ge=2)  # timings per model; an interval needs two
+    warmup: int = Field(1, ge=0)  # calls per model before the first that counts
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: fp16 on CUDA, else fp32
+    seed: int = Field(0, ge=0, lt=2**32)  # of the weights and the token ids
+
+    @field_validator("layers")
+    @classmethod
+    def _no_repeats(cls, layers: list[int]) -> list[int]:
+        if len(set(layers)) < len(layers):
+            raise ValueError("must not repeat")
+        return layers
 
 
 Config = TypeVar("Config", bound=_Config)

@@ -1,6 +1,6 @@
 """Every figure of the course: data and an Axes in, the Axes out; colours that colour-blind readers can tell apart."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -237,4 +237,59 @@ def plot_terms(terms: PKDTerms, alpha: float, beta: float, ax: Axes) -> Axes:
     ax.bar_label(drawn, fmt="%.3g", fontsize=8)
     ax.margins(y=0.1)
     ax.set(ylabel="loss")
+    return ax
+
+
+def plot_latency_accuracy(frame: pd.DataFrame, metric: str, ax: Axes) -> Axes:
+    """The chart that recurs: `metric` against the time of one batch, the marker's area growing with the parameters.
+
+    frame: columns method, num_hidden_layers, num_parameters, latency_ms and `metric`, a row per marker. Intervals are
+    drawn where there are columns latency_low and latency_high (in ms), `metric`_low and `metric`_high.
+    """
+    frame = frame.sort_values(metric)
+    intervals = {
+        "xerr": ("latency_ms", "latency_low", "latency_high"),
+        "yerr": (metric, f"{metric}_low", f"{metric}_high"),
+    }
+    bars = {side: names for side, names in intervals.items() if set(names) <= set(frame.columns)}
+    largest, labels = frame["num_parameters"].max(), []
+    for row in frame.to_dict("records"):
+        color, area = COLORS.get(row["method"], OTHER), 300 * row["num_parameters"] / largest
+        ax.scatter(row["latency_ms"], row[metric], s=area, color=color, alpha=0.6, linewidth=0)
+        errors = {side: [[row[mid] - row[low]], [row[high] - row[mid]]] for side, (mid, low, high) in bars.items()}
+        ax.errorbar(row["latency_ms"], row[metric], fmt=".", color=color, linewidth=1, capsize=3, **errors)
+        right = np.fmax(row["latency_ms"], row.get("latency_high", row["latency_ms"]))  # of the bar, where there is one
+        labels.append((right, row[metric], f"{row['method']}, {row['num_hidden_layers']} layers", color))
+    ax.set(xlim=(0, 1.35 * ax.get_xlim()[1]), xlabel="latency of one batch, ms", ylabel=metric.replace("_", " "))
+    _label_apart(labels, ax)
+    return ax
+
+
+def _label_apart(labels: Sequence[tuple[float, float, str, str]], ax: Axes, points: float = 12) -> None:
+    """Labels (x, y, text, colour) right of their places, from the lowest up, none nearer the last of its column."""
+    height = ax.figure.get_figheight() * 72 * ax.get_position().height
+    low, high = ax.get_ylim()
+    top: dict[float, float] = {}  # of each column of labels, in points
+    for x, y, text, color in labels:
+        place = (y - low) / (high - low) * height
+        top[x] = max(place, top.get(x, -points) + points)
+        offset = (12, top[x] - place)
+        ax.annotate(text, (x, y), offset, textcoords="offset points", va="center", fontsize=8, color=color)
+
+
+def plot_speedup(speedups: Mapping[str, pd.DataFrame], ax: Axes) -> Axes:
+    """Speed-ups by number of layers with 95 % intervals, beside the limit that the layers alone would set.
+
+    speedups: label -> a frame of `pkdlib.speedups`, all of the same models; the labels stand side by side.
+    """
+    for number, (label, found) in enumerate(speedups.items()):
+        layers, shift = found["num_hidden_layers"], 0.2 * (number - (len(speedups) - 1) / 2)
+        errors = [found["speedup"] - found["low"], found["high"] - found["speedup"]]
+        ax.errorbar(layers + shift, found["speedup"], errors, fmt="D", color=("#0072B2", "#E69F00")[number % 2],
+                    capsize=4, label=label)  # fmt: skip
+    deepest = (found["limit"] * layers).max()  # the baseline's layers
+    curve = np.linspace(layers.min(), layers.max(), 100)
+    ax.plot(curve, deepest / curve, color="#000000", linestyle="--", linewidth=1, label="limit: ratio of layers")
+    ax.set(xlabel="layers", ylabel="times as fast", xticks=sorted(layers))
+    ax.legend()
     return ax

@@ -72,16 +72,7 @@ def load_task(
     Raises ValueError (bad label, column or row, with file and line), FileNotFoundError (no such split).
     """
     task = get_task(name)
-    if bad_rows not in get_args(BadRows):
-        raise ValueError(f"bad_rows = {bad_rows!r}: must be one of {', '.join(get_args(BadRows))}")
-    if source is None:
-        source = EMBEDDED if task.name.startswith("mini-") else GLUE_HUB_ID
-    folder = _file_folder(task, Path(locate(source)))
-    if folder is None:
-        splits = _read_hub(task, locate(source))
-    else:
-        found = {split: _read_file(task, split, folder, bad_rows) for split in task.splits}
-        splits = {name: split for name, split in found.items() if split is not None}
+    splits, source = _read_splits(task, source, bad_rows)
     for required in ("train", "dev"):
         if required not in splits:
             raise FileNotFoundError(f"{source}: task {task.name} has no {required} split there")
@@ -89,7 +80,31 @@ def load_task(
             raise ValueError(f"{source}: the {required} split of task {task.name} has no labels")
     if train_rows is not None:
         splits["train"] = subset(splits["train"], train_rows, subset_seed)
-    return TaskData(task, splits, str(source), subset_seed, bad_rows)
+    return TaskData(task, splits, source, subset_seed, bad_rows)
+
+
+def load_split(name: str, source: str | Path | None = None, split: str = "dev") -> Split:
+    """One split of a task, labelled or not, to look at: where `load_task` finds it, and no other split is needed.
+
+    Raises ValueError when there is no such split.
+    """
+    splits, source = _read_splits(get_task(name), source, "error")
+    if split not in splits:
+        raise ValueError(f"split = {split!r}: {source} has {', '.join(splits) or 'none'} of task {name}")
+    return splits[split]
+
+
+def _read_splits(task: Task, source: str | Path | None, bad_rows: BadRows) -> tuple[dict[str, Split], str]:
+    """Every split that is there, and where."""
+    if bad_rows not in get_args(BadRows):
+        raise ValueError(f"bad_rows = {bad_rows!r}: must be one of {', '.join(get_args(BadRows))}")
+    if source is None:
+        source = EMBEDDED if task.name.startswith("mini-") else GLUE_HUB_ID
+    folder = _file_folder(task, Path(locate(source)))
+    if folder is None:
+        return _read_hub(task, locate(source)), str(source)
+    found = {split: _read_file(task, split, folder, bad_rows) for split in task.splits}
+    return {name: split for name, split in found.items() if split is not None}, str(source)
 
 
 def subset(split: Split, rows: int, seed: int) -> Split:
@@ -99,12 +114,9 @@ def subset(split: Split, rows: int, seed: int) -> Split:
     return split.take(np.sort(np.random.default_rng(seed).permutation(len(split))[:rows]))
 
 
-def draw_rows(data: TaskData, split: str, rows: int = 0, seed: int = 0) -> Split:
-    """At most so many rows of a split, drawn by the seed; 0 takes all. ValueError when there is no such split."""
-    if split not in data.splits:
-        raise ValueError(f"split = {split!r}: {data.source} has {', '.join(data.splits)} of task {data.task.name}")
-    found = data.splits[split]
-    return subset(found, rows, seed) if 0 < rows < len(found) else found
+def draw_rows(split: Split, rows: int = 0, seed: int = 0) -> Split:
+    """At most so many rows of a split, drawn by the seed, in the split's order; 0 takes all."""
+    return subset(split, rows, seed) if 0 < rows < len(split) else split
 
 
 def load_texts(folder: str | Path) -> Split:

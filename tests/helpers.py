@@ -62,6 +62,10 @@ def small_parameters(out: Path) -> dict[str, dict]:
             "teacher_dir": teacher, "output_dir": students, "student_layers": [3], "num_train_epochs": "1",
             "learning_rate": "2e-5", "seeds": [0, 1],
         },
+        "05_speed_benchmark": {
+            "layers": [4, 2], "hidden_size": 64, "batch_size": "2", "length": 16, "repeats": 2,
+            "output_dir": str(out / "speed"),
+        },
         "06_cls_similarity": {
             "model_a": teacher, "model_b": str(out / "students" / "PKD-Skip-3-layers-seed-0"),
             "students_dir": students, "rows": "60", "output_dir": str(out / "similarity"),

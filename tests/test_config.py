@@ -13,6 +13,7 @@ from pkdlib import (
     DistillConfig,
     FineTuneConfig,
     SimilarityConfig,
+    SpeedConfig,
     method_config,
     validate,
 )
@@ -239,3 +240,22 @@ def test_a_comparison_of_layers_is_checked(changes: dict, message: str) -> None:
     fields = {"model_a": "a", "model_b": "b", "task": "rte"}
     assert validate(SimilarityConfig, **fields, rows="0").rows == 0
     assert complaint(SimilarityConfig, **fields | changes) == message
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layers": [12]}, "layers = [12]: List should have at least 2 items after validation, not 1"),
+        ({"layers": [6, 3, 6]}, "layers = [6, 3, 6]: must not repeat"),
+        ({"layers": [12, 0]}, "layers = 0: must be greater than or equal to 1"),
+        ({"hidden_size": 100}, "hidden_size = 100: must be a multiple of 64"),
+        ({"length": 513}, "length = 513: must be less than or equal to 512"),
+        ({"repeats": 1}, "repeats = 1: must be greater than or equal to 2"),
+        ({"warmup": -1}, "warmup = -1: must be greater than or equal to 0"),
+        ({"precision": "half"}, "precision = 'half': must be 'auto', 'fp32', 'bf16' or 'fp16'"),
+        ({"batchsize": 8}, "batchsize = 8: unknown name; did you mean batch_size?"),
+    ],
+)
+def test_a_benchmark_is_checked(changes: dict, message: str) -> None:
+    assert validate(SpeedConfig, batch_size="8").batch_size == 8
+    assert complaint(SpeedConfig, **changes) == message

@@ -25,6 +25,10 @@ ANSWERS = {
         "answer_1": ("[6, 12, 18]", "[21, 22, 23]"),
         "answer_2": ("1000 / 3840", "1000"),
     },
+    "05_speed_benchmark": {
+        "answer_1": ("10", "4.0"),
+        "answer_2": ("(31.5 + 12 * 7.09 - 7.09) / 31.5", "12"),
+    },
     "06_cls_similarity": {
         "answer_1": ("1.0", "2.0"),
         "answer_2": ("['rsa', 'cka']", "['cka', 'rsa', 'cosine']"),
@@ -135,6 +139,17 @@ def test_the_similarity_files_hold_every_metric_and_every_student(executed):
     matched = pd.read_csv(executed / "similarity" / "matched.csv")
     assert len(matched) == 4 * 2 * 2 * 2  # methods, seeds, maps, matched layers
     assert set(matched["method"]) == {"FT", "KD", "PKD-Skip", "PKD-Last"}
+
+
+def test_the_benchmark_s_files_hold_every_timing_and_every_marker_of_the_chart(executed):
+    found = json.loads((executed / "speed" / "speed.json").read_text())
+    assert found["settings"]["layers"] == [4, 2] and found["settings"]["batch_size"] == 2
+    assert len(found["latencies"]) == 2 * 2
+    assert found["parameters"]["4 layers"]["transformer"] == 2 * found["parameters"]["2 layers"]["transformer"]
+    assert {"machine", "versions", "created_at", "precision"} <= set(found)
+    assert all([row["limit"] for row in rows] == [1, 2] for rows in found["speedups"].values())
+    chart = pd.read_csv(executed / "speed" / "latency_accuracy.csv")
+    assert sorted(chart["num_hidden_layers"]) == [3] * 4 + [6] * 4 + [12]
 
 
 @pytest.mark.parametrize(

@@ -283,3 +283,74 @@ def test_terms_are_drawn_with_their_weights_beside_their_sum(ax: Axes) -> None:
     assert plots.plot_terms(terms, alpha=0.75, beta=0.1, ax=ax) is ax
     assert [bar.get_height() for bar in ax.containers[0]] == pytest.approx([0.5, 3.0, 0.5, 4.0])
     assert [text.get_text() for text in ax.texts] == ["0.5", "3", "0.5", "4"]
+
+
+def chart_rows() -> pd.DataFrame:
+    """Three runs, two of them of one latency and nearly one score."""
+    return pd.DataFrame(
+        {
+            "method": ["FT", "teacher", "KD"],
+            "num_hidden_layers": [3, 12, 3],
+            "num_parameters": [100, 400, 100],
+            "latency_ms": [10.0, 40.0, 10.0],
+            "score": [0.80, 0.90, 0.801],
+        }
+    )
+
+
+def test_latency_and_accuracy_have_a_labelled_marker_whose_area_is_the_size(ax: Axes) -> None:
+    assert plots.plot_latency_accuracy(chart_rows(), "score", ax) is ax
+    assert dots(ax) == [[(10.0, 0.8)], [(10.0, 0.801)], [(40.0, 0.9)]]  # from the lowest up
+    small, _, large = (scatter.get_sizes().item() for scatter in ax.collections)
+    assert large == 4 * small
+    assert [to_hex(scatter.get_facecolor()[0]) for scatter in ax.collections] == [
+        plots.COLORS[method].lower() for method in ("FT", "KD", "teacher")
+    ]
+    assert [text.get_text() for text in ax.texts] == ["FT, 3 layers", "KD, 3 layers", "teacher, 12 layers"]
+    assert all(not container.has_xerr and not container.has_yerr for container in ax.containers)
+    assert ax.get_xlim()[0] == 0
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("latency of one batch, ms", "score")
+
+
+def test_labels_of_equal_markers_do_not_cover_each_other(ax: Axes) -> None:
+    plots.plot_latency_accuracy(chart_rows(), "score", ax)
+    ax.figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in ax.texts]
+    assert not any(one.overlaps(two) for one in boxes for two in boxes if one is not two)
+
+
+@pytest.mark.parametrize("side", ["x", "y"])
+def test_intervals_of_latency_lie_across_and_those_of_accuracy_upright(side: str, ax: Axes) -> None:
+    name, value, axis = ("latency", "latency_ms", 0) if side == "x" else ("score", "score", 1)
+    frame = chart_rows()
+    frame[f"{name}_low"], frame[f"{name}_high"] = frame[value] * 0.9, frame[value] * 1.2
+    frame.loc[frame["method"] == "teacher", [f"{name}_low", f"{name}_high"]] = float("nan")  # a single run
+    plots.plot_latency_accuracy(frame, "score", ax)
+    (bar,) = ax.containers[0].lines[2][0].get_segments()
+    lowest = frame.loc[0, value]
+    np.testing.assert_allclose(bar[:, axis], [0.9 * lowest, 1.2 * lowest])
+    assert bar[0, 1 - axis] == bar[1, 1 - axis]
+    assert len(ax.texts) == 3
+
+
+def test_speedups_stand_beside_the_ratio_of_layers(ax: Axes) -> None:
+    found = pd.DataFrame(
+        {
+            "num_hidden_layers": [12, 6, 3],
+            "speedup": [1, 1.9, 3.5],
+            "low": [1, 1.8, 3.0],
+            "high": [1, 2.0, 4.2],
+            "limit": [1, 2, 4],
+        }
+    )
+    assert plots.plot_speedup({"clock": found, "processor": found}, ax) is ax
+    clock, processor = ax.containers
+    np.testing.assert_allclose(clock.lines[0].get_ydata(orig=False), found["speedup"])
+    np.testing.assert_allclose(clock.lines[2][0].get_segments()[2][:, 1], [3.0, 4.2])
+    assert (clock.lines[0].get_xdata(orig=False) < processor.lines[0].get_xdata(orig=False)).all()
+    (limit,) = [line for line in ax.lines if line.get_linestyle() == "--"]
+    np.testing.assert_allclose(limit.get_xdata() * limit.get_ydata(), 12)
+    assert (limit.get_xdata().min(), limit.get_xdata().max()) == (3, 12)
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert sorted(labels) == ["clock", "limit: ratio of layers", "processor"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("layers", "times as fast")

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pkdlib import Split, TaskData, draw_rows, load_task, load_texts
+from pkdlib import Split, TaskData, draw_rows, load_split, load_task, load_texts
 
 ODD_TEXTS = [
     'an "unbalanced quote',
@@ -487,16 +487,21 @@ def test_a_fingerprint_follows_texts_labels_and_their_order() -> None:
 
 
 def test_drawn_rows_repeat_by_seed_and_are_all_where_there_are_fewer(mini: TaskData) -> None:
-    first, again, other = (draw_rows(mini, "dev", 30, seed) for seed in (1, 1, 2))
+    dev = mini.splits["dev"]
+    first, again, other = (draw_rows(dev, 30, seed) for seed in (1, 1, 2))
     assert len(first) == 30
     assert first.fingerprint == again.fingerprint != other.fingerprint
-    assert draw_rows(mini, "dev", 0) is draw_rows(mini, "dev", 10**6) is mini.splits["dev"]
+    assert draw_rows(dev, 0) is draw_rows(dev, 10**6) is dev
 
 
-def test_a_split_that_is_not_there_is_refused_with_those_that_are(mini: TaskData) -> None:
-    without = TaskData(mini.task, {name: mini.splits[name] for name in ("train", "dev")}, mini.source)
-    with pytest.raises(ValueError, match=r"^split = 'test': data has train, dev of task mini-sentiment$"):
-        draw_rows(without, "test")
+def test_one_split_alone_needs_neither_the_others_nor_labels(tmp_path: Path) -> None:
+    (tmp_path / "dev.csv").write_text("sentence\nfine\nawful\n")
+    found = load_split("sst2", tmp_path)
+    assert (found.name, found.texts, found.labels) == ("dev", (["fine", "awful"],), None)
+    with pytest.raises(FileNotFoundError, match="has no train split"):
+        load_task("sst2", tmp_path)
+    with pytest.raises(ValueError, match=rf"^split = 'test': {tmp_path} has dev of task sst2$"):
+        load_split("sst2", tmp_path, "test")
 
 
 # ---------------------------------------------------------------------------------------- texts of your own
