@@ -143,18 +143,6 @@ def plot_distillation(num_teacher_layers: int, num_student_layers: int, layers: 
     return ax
 
 
-def plot_size(frame: pd.DataFrame, metric: str, ax: Axes) -> Axes:
-    """`metric` against the number of parameters, a labelled marker per run."""
-    for row in frame.to_dict("records"):
-        color = COLORS.get(row["method"], OTHER)
-        ax.scatter(row["num_parameters"] / 1e6, row[metric], s=20 * row["num_hidden_layers"], color=color)
-        label = f"{row['method']}, {row['num_hidden_layers']} layers"
-        ax.annotate(label, (row["num_parameters"] / 1e6, row[metric]), xytext=(10, 0), textcoords="offset points")
-    ax.margins(x=0.3, y=0.2)
-    ax.set(xlabel="parameters, millions", ylabel=metric.replace("_", " "))
-    return ax
-
-
 def plot_matched_layers(matched: pd.DataFrame, ax: Axes) -> Axes:
     """`similarity` by student `layer`, a line per method with a band over seeds; the `baseline`s' range in grey.
 

@@ -179,15 +179,6 @@ def test_distillation_has_the_layer_map_s_arrows_and_one_for_each_other_loss(
     assert all(loss in words for loss in ("L_{CE}", "L_{DS}"))
 
 
-def test_size_has_a_labelled_marker_per_run(ax: Axes) -> None:
-    frame = pd.DataFrame(
-        {"method": ["teacher", "FT"], "num_hidden_layers": [12, 3], "num_parameters": [6e5, 2e5], "score": [0.9, 0.8]}
-    )
-    assert plots.plot_size(frame, "score", ax) is ax
-    assert dots(ax) == [[(0.6, 0.9)], [(0.2, 0.8)]]
-    assert [text.get_text() for text in ax.texts] == ["teacher, 12 layers", "FT, 3 layers"]
-
-
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_matched_layers_are_a_line_per_method_above_the_noise(seeds: int, ax: Axes) -> None:
     rng = np.random.default_rng(0)
