@@ -11,6 +11,7 @@ from pkdlib.config import (
     ConfigError,
     DistillConfig,
     FineTuneConfig,
+    ReproductionConfig,
     SimilarityConfig,
     method_config,
     validate,
@@ -20,6 +21,14 @@ from pkdlib.evaluation import checkpoint_cls_states, evaluate, predict, split_cl
 from pkdlib.layer_maps import layer_map
 from pkdlib.losses import PKDTerms, ce_loss, convert_beta, kd_loss, patience_loss, pkd_loss
 from pkdlib.models import build_student, cls_states, load_backbone, load_classifier, load_encoder, load_tokenizer
+from pkdlib.paper import (
+    differences_beside_paper,
+    paper_preset,
+    paper_presets,
+    paper_table,
+    paper_teacher,
+    reference_rows,
+)
 from pkdlib.results import (
     RunRecord,
     history_frame,
@@ -66,6 +75,7 @@ __all__ = [
     "EncodedTask",
     "FineTuneConfig",
     "PKDTerms",
+    "ReproductionConfig",
     "Run",
     "RunRecord",
     "SimilarityConfig",
@@ -79,6 +89,7 @@ __all__ = [
     "checkpoint_cls_states",
     "cls_states",
     "convert_beta",
+    "differences_beside_paper",
     "distill",
     "draw_rows",
     "encode_split",
@@ -105,11 +116,16 @@ __all__ = [
     "method_name",
     "most_similar_layers",
     "paired_difference",
+    "paper_preset",
+    "paper_presets",
+    "paper_table",
+    "paper_teacher",
     "patience_loss",
     "pkd_loss",
     "predict",
     "principal_components",
     "raw_cosine",
+    "reference_rows",
     "reload_data",
     "rsa",
     "save_records",
