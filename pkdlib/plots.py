@@ -162,3 +162,27 @@ def plot_points(
     ax.set(xlabel=f"first axis{parts[0]}", ylabel=f"second axis{parts[1]}")
     ax.legend(markerscale=2)
     return ax
+
+
+def plot_beside_paper(differences: pd.DataFrame, ax: Axes, one_row: float | None = None) -> Axes:
+    """Differences to a baseline in percentage points: ours with 95 % intervals, the paper's and the authors' hollow.
+
+    differences: one student size of `differences_beside_paper`; one_row: the worth of one row of our split, 0..1.
+    """
+    styles = (("paper_test", "o", "the paper, GLUE test"), ("authors_dev", "s", "the authors, dev"))
+    for position, row in differences.reset_index(drop=True).iterrows():
+        mean, low, high = (100 * row[name] for name in ("difference", "low", "high"))
+        color = COLORS.get(row["method"], OTHER)
+        ax.errorbar(mean, position - 0.12, xerr=[[mean - low], [high - mean]], fmt="D", color=color, capsize=4)
+        for name, marker, _ in styles:
+            ax.plot(100 * row[name], position + 0.16, marker, markersize=8, fillstyle="none", color="#000000")
+    for (_, marker, label), fill in zip((("", "D", "ours"), *styles), ("full", "none", "none"), strict=True):
+        ax.plot([], [], marker, fillstyle=fill, color="#000000", label=label)
+    if one_row is not None:
+        ax.axvspan(-100 * one_row, 100 * one_row, color="#cccccc", alpha=0.6, linewidth=0, label="one row")
+    ax.axvline(0, color="#000000", linewidth=1)
+    labels = [f"{row.method} minus {row.baseline}" for row in differences.itertuples()]
+    ax.set(yticks=range(len(labels)), ylim=(len(labels) - 0.5, -0.5), xlabel="difference, percentage points")
+    ax.set_yticklabels(labels)
+    ax.legend(ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=8)  # markers may be anywhere
+    return ax

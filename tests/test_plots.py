@@ -216,3 +216,27 @@ def test_points_are_coloured_by_label(labelled: bool, ax: Axes) -> None:
         np.testing.assert_allclose(scatter.get_offsets(), group)
     assert [text.get_text() for text in ax.get_legend().get_texts()] == (names if labelled else ["no labels"])
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("first axis (61 %)", "second axis (20 %)")
+
+
+@pytest.mark.parametrize("low", [0.0, np.nan])  # of one seed there is no interval
+def test_differences_beside_the_paper_draw_what_there_is(low: float, ax: Axes) -> None:
+    frame = pd.DataFrame(
+        {
+            "method": ["KD", "PKD-Last"], "baseline": "FT", "difference": [0.01, 0.02], "low": low,
+            "high": [0.02 + low, 0.04 + low], "paper_test": [0.005, np.nan], "authors_dev": [-0.004, np.nan],
+        }
+    )  # fmt: skip
+    assert plots.plot_beside_paper(frame, ax, one_row=1 / 200) is ax
+    drawn = {
+        (line.get_marker(), round(x, 6), round(y))
+        for line in ax.lines
+        for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)
+        if line.get_marker() in ("D", "o", "s") and np.isfinite(x)
+    }
+    assert drawn == {("D", 1.0, 0), ("D", 2.0, 1), ("o", 0.5, 0), ("s", -0.4, 0)}
+    (band,) = [patch for patch in ax.patches if patch.get_label() == "one row"]
+    assert (band.get_extents().transformed(ax.transData.inverted()).x0, band.get_width()) == pytest.approx((-0.5, 1.0))
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["KD minus FT", "PKD-Last minus FT"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
+        "ours", "the paper, GLUE test", "the authors, dev", "one row",
+    ]  # fmt: skip
