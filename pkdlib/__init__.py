@@ -12,6 +12,7 @@ from pkdlib.config import (
     ConfigError,
     DistillConfig,
     FineTuneConfig,
+    ReproductionConfig,
     SimilarityConfig,
     SpeedConfig,
     method_config,
@@ -23,6 +24,14 @@ from pkdlib.evaluation import checkpoint_cls_states, evaluate, predict, split_cl
 from pkdlib.layer_maps import layer_map, parse_layers
 from pkdlib.losses import PKDTerms, ce_loss, convert_beta, kd_loss, patience_loss, pkd_loss, soft_targets
 from pkdlib.models import build_student, cls_states, load_backbone, load_classifier, load_encoder, load_tokenizer
+from pkdlib.paper import (
+    differences_beside_paper,
+    paper_preset,
+    paper_presets,
+    paper_table,
+    paper_teacher,
+    reference_rows,
+)
 from pkdlib.results import (
     RunRecord,
     differences_by,
@@ -83,6 +92,7 @@ __all__ = [
     "EncodedTask",
     "FineTuneConfig",
     "PKDTerms",
+    "ReproductionConfig",
     "Run",
     "RunRecord",
     "SimilarityConfig",
@@ -98,6 +108,7 @@ __all__ = [
     "checkpoint_cls_states",
     "cls_states",
     "convert_beta",
+    "differences_beside_paper",
     "differences_by",
     "distill",
     "draw_rows",
@@ -130,6 +141,10 @@ __all__ = [
     "most_similar_layers",
     "nearest_rows",
     "paired_difference",
+    "paper_preset",
+    "paper_presets",
+    "paper_table",
+    "paper_teacher",
     "parameters_by_part",
     "parse_layers",
     "patience_loss",
@@ -138,6 +153,7 @@ __all__ = [
     "principal_components",
     "random_classifier",
     "raw_cosine",
+    "reference_rows",
     "reload_data",
     "rsa",
     "save_records",

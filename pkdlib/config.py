@@ -4,7 +4,7 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from pkdlib.layer_maps import STRATEGIES
 from pkdlib.similarity import SIMILARITIES
@@ -108,6 +108,34 @@ class ComparisonConfig(_Config):
             for method in self.methods
             for seed in self.seeds
         ]
+
+
+class ReproductionConfig(ComparisonConfig):
+    """One of the paper's experiments: a teacher, then every method, size and seed at the authors' settings."""
+
+    task: Literal[tuple(TASKS)]
+    source: str = ""  # empty: the embedded files of the miniature tasks, the hub's GLUE for the others
+    backbone: str = Field(MINI_BERT, min_length=1)  # hub id or local folder
+    train_rows: int = Field(0, ge=0)  # drawn from the training split; 0 takes all
+    preset_of: str = Field("", validate_default=True)  # whose settings and figures; empty: the task's own
+    learning_rate_scale: float = Field(1.0, gt=0)  # times the authors' rates, the teacher's and the students'
+    max_length: int = Field(128, ge=8)  # tokens
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"  # fp16 needs CUDA
+
+    @field_validator("preset_of")
+    @classmethod
+    def _of_the_paper(cls, name: str, info: ValidationInfo) -> str:
+        name, known = name or info.data.get("task", ""), [task for task in TASKS if not task.startswith("mini-")]
+        if name not in known:
+            raise ValueError(f"must be one of {', '.join(known)}, or empty for such a task's own")
+        return name
+
+    @field_validator("methods")
+    @classmethod
+    def _with_a_baseline(cls, methods: list[str]) -> list[str]:
+        if "FT" not in methods or len(methods) < 2:
+            raise ValueError("must hold FT and a method to compare with it")
+        return methods
 
 
 class SimilarityConfig(_Config):

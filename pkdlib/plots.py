@@ -1,6 +1,6 @@
-"""Every figure of the course: data and an Axes in, the Axes out; colours that colour-blind readers can tell apart."""
+"""Figures of models, their states and losses: data and an Axes in, the Axes out; colours all readers can tell apart."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -12,7 +12,6 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from pkdlib.losses import PKDTerms
-from pkdlib.results import summary
 
 STYLE = Path(__file__).with_name("pkd.mplstyle")
 COLORS = {"teacher": "#000000", "FT": "#7f7f7f", "KD": "#E69F00", "PKD-Skip": "#0072B2", "PKD-Last": "#D55E00"}
@@ -45,66 +44,6 @@ def plot_layer_map(
         ax.annotate("", xy=(0.8, teacher), xytext=(0.2, student), arrowprops=arrow)
     ax.set(xlim=(-0.5, 1.5), ylim=(0.3, n + 1.5))
     ax.axis("off")
-    return ax
-
-
-def plot_history(history: pd.DataFrame, metric: str, ax: Axes) -> Axes:
-    """`metric` by epoch, a line per method: the mean over seeds in a band from the lowest to the highest."""
-    for method, runs in history.groupby("method", sort=False):
-        by_epoch = runs.groupby("epoch")[metric].agg(["mean", "min", "max"])
-        color = COLORS.get(method, OTHER)
-        ax.plot(by_epoch.index, by_epoch["mean"], marker="o", markersize=4, color=color, label=method)
-        ax.fill_between(by_epoch.index, by_epoch["min"], by_epoch["max"], color=color, alpha=0.15, linewidth=0)
-    ax.set(xlabel="epoch", ylabel=metric.replace("_", " "), xticks=sorted(history["epoch"].unique()))
-    ax.legend()
-    return ax
-
-
-def plot_comparison(frame: pd.DataFrame, metric: str, ax: Axes, teacher: float | None = None) -> Axes:
-    """`metric` of one student size by method: a dot per seed, the mean with its 95 % interval, the teacher's line."""
-    for position, row in summary(frame, metric, ["method"]).iterrows():
-        values = frame.loc[frame["method"] == row["method"], metric]
-        color = COLORS.get(row["method"], OTHER)
-        ax.scatter([position - 0.12] * len(values), values, s=14, color=color, alpha=0.5)
-        ax.errorbar(position + 0.12, row["mean"], [[row["mean"] - row["low"]], [row["high"] - row["mean"]]],
-                    fmt="D", color=color, capsize=4)  # fmt: skip
-    methods = list(frame["method"].unique())
-    ax.set(xticks=range(len(methods)), xlim=(-0.6, len(methods) - 0.4), ylabel=metric.replace("_", " "))
-    ax.set_xticklabels(methods)
-    if teacher is not None:
-        ax.axhline(teacher, color=COLORS["teacher"], linestyle="--", linewidth=1)
-        ax.text(len(methods) - 0.42, teacher, "teacher", ha="right", va="bottom", fontsize=8)
-    return ax
-
-
-def plot_differences(differences: pd.DataFrame, ax: Axes) -> Axes:
-    """Paired differences with their 95 % intervals, in percentage points, against the line of no difference."""
-    for position, row in differences.reset_index(drop=True).iterrows():
-        mean, low, high = (100 * row[name] for name in ("difference", "low", "high"))
-        color = COLORS.get(row["method"], OTHER)
-        ax.errorbar(mean, position, xerr=[[mean - low], [high - mean]], fmt="D", color=color, capsize=4)
-    ax.axvline(0, color="#000000", linewidth=1)
-    labels = [f"{row.method} minus {row.baseline}" for row in differences.itertuples()]
-    ax.set(yticks=range(len(labels)), ylim=(len(labels) - 0.5, -0.5), xlabel="difference, percentage points")
-    ax.set_yticklabels(labels)
-    return ax
-
-
-def plot_ablation(frame: pd.DataFrame, by: str, metric: str, ax: Axes) -> Axes:
-    """`metric` at every value of the column `by`, evenly spaced: a line per method, its mean with 95 % intervals."""
-    values = sorted(frame[by].unique())
-    methods = list(frame["method"].unique())
-    for number, method in enumerate(methods):
-        found = summary(frame[frame["method"] == method], metric, [by])
-        shift = 0.06 * (number - (len(methods) - 1) / 2)  # so that intervals do not hide each other
-        places = [values.index(value) + shift for value in found[by]]
-        order = np.argsort(places)
-        errors = np.stack([found["mean"] - found["low"], found["high"] - found["mean"]])
-        ax.errorbar(np.array(places)[order], found["mean"].to_numpy()[order], errors[:, order], marker="o",
-                    markersize=4, capsize=3, color=COLORS.get(method, OTHER), label=method)  # fmt: skip
-    ax.set(xticks=range(len(values)), xlabel=by.replace("_", " "), ylabel=metric.replace("_", " "))
-    ax.set_xticklabels([f"{value:g}" if isinstance(value, float) else str(value) for value in values])
-    ax.legend()
     return ax
 
 
@@ -225,59 +164,4 @@ def plot_terms(terms: PKDTerms, alpha: float, beta: float, ax: Axes) -> Axes:
     ax.bar_label(drawn, fmt="%.3g", fontsize=8)
     ax.margins(y=0.1)
     ax.set(ylabel="loss")
-    return ax
-
-
-def plot_latency_accuracy(frame: pd.DataFrame, metric: str, ax: Axes) -> Axes:
-    """The chart that recurs: `metric` against the time of one batch, the marker's area growing with the parameters.
-
-    frame: columns method, num_hidden_layers, num_parameters, latency_ms and `metric`, a row per marker. Intervals are
-    drawn where there are columns latency_low and latency_high (in ms), `metric`_low and `metric`_high.
-    """
-    frame = frame.sort_values(metric)
-    intervals = {
-        "xerr": ("latency_ms", "latency_low", "latency_high"),
-        "yerr": (metric, f"{metric}_low", f"{metric}_high"),
-    }
-    bars = {side: names for side, names in intervals.items() if set(names) <= set(frame.columns)}
-    largest, labels = frame["num_parameters"].max(), []
-    for row in frame.to_dict("records"):
-        color, area = COLORS.get(row["method"], OTHER), 300 * row["num_parameters"] / largest
-        ax.scatter(row["latency_ms"], row[metric], s=area, color=color, alpha=0.6, linewidth=0)
-        errors = {side: [[row[mid] - row[low]], [row[high] - row[mid]]] for side, (mid, low, high) in bars.items()}
-        ax.errorbar(row["latency_ms"], row[metric], fmt=".", color=color, linewidth=1, capsize=3, **errors)
-        right = np.fmax(row["latency_ms"], row.get("latency_high", row["latency_ms"]))  # of the bar, where there is one
-        labels.append((right, row[metric], f"{row['method']}, {row['num_hidden_layers']} layers", color))
-    ax.set(xlim=(0, 1.35 * ax.get_xlim()[1]), xlabel="latency of one batch, ms", ylabel=metric.replace("_", " "))
-    _label_apart(labels, ax)
-    return ax
-
-
-def _label_apart(labels: Sequence[tuple[float, float, str, str]], ax: Axes, points: float = 12) -> None:
-    """Labels (x, y, text, colour) right of their places, from the lowest up, none nearer the last of its column."""
-    height = ax.figure.get_figheight() * 72 * ax.get_position().height
-    low, high = ax.get_ylim()
-    top: dict[float, float] = {}  # of each column of labels, in points
-    for x, y, text, color in labels:
-        place = (y - low) / (high - low) * height
-        top[x] = max(place, top.get(x, -points) + points)
-        offset = (12, top[x] - place)
-        ax.annotate(text, (x, y), offset, textcoords="offset points", va="center", fontsize=8, color=color)
-
-
-def plot_speedup(speedups: Mapping[str, pd.DataFrame], ax: Axes) -> Axes:
-    """Speed-ups by number of layers with 95 % intervals, beside the limit that the layers alone would set.
-
-    speedups: label -> a frame of `pkdlib.speedups`, all of the same models; the labels stand side by side.
-    """
-    for number, (label, found) in enumerate(speedups.items()):
-        layers, shift = found["num_hidden_layers"], 0.2 * (number - (len(speedups) - 1) / 2)
-        errors = [found["speedup"] - found["low"], found["high"] - found["speedup"]]
-        ax.errorbar(layers + shift, found["speedup"], errors, fmt="D", color=("#0072B2", "#E69F00")[number % 2],
-                    capsize=4, label=label)  # fmt: skip
-    deepest = (found["limit"] * layers).max()  # the baseline's layers
-    curve = np.linspace(layers.min(), layers.max(), 100)
-    ax.plot(curve, deepest / curve, color="#000000", linestyle="--", linewidth=1, label="limit: ratio of layers")
-    ax.set(xlabel="layers", ylabel="times as fast", xticks=sorted(layers))
-    ax.legend()
     return ax

@@ -1,13 +1,15 @@
 """Tiny tasks and tiny models, real ones, for tests that train and predict within seconds."""
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # equal bits are promised on one CPU, not on every GPU
@@ -70,6 +72,9 @@ def small_parameters(out: Path) -> dict[str, dict]:
             "model_a": teacher, "model_b": str(out / "students" / "PKD-Skip-3-layers-seed-0"),
             "students_dir": students, "rows": "60", "output_dir": str(out / "similarity"),
         },
+        "08_reproduce_the_paper": {
+            "train_rows": 64, "methods": ["FT", "PKD-Skip"], "output_dir": str(out / "paper"),
+        },
     }  # fmt: skip
 
 
@@ -79,6 +84,17 @@ def bert_config(layers: int = 4, hidden: int = 32, **changes) -> BertConfig:
         "intermediate_size": 2 * hidden, "max_position_embeddings": 64, "initializer_range": 0.1,
     }  # fmt: skip
     return BertConfig(**values | changes)
+
+
+def save_hub_dataset(folder: Path, config: str, splits: Mapping[str, pd.DataFrame]) -> Path:
+    """A dataset as the hub keeps GLUE: parquet files and a card that names each configuration's."""
+    (folder / config).mkdir(parents=True)
+    for split, frame in splits.items():
+        frame.to_parquet(folder / config / f"{split}-00000-of-00001.parquet")
+    files = [{"split": split, "path": f"{config}/{split}-*"} for split in splits]
+    card = json.dumps({"configs": [{"config_name": config, "data_files": files}]})  # JSON is YAML too
+    (folder / "README.md").write_text(f"---\n{card}\n---\n")
+    return folder
 
 
 OTHER_BACKBONES = {  # of four layers and width 32, as bert_config()

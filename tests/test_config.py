@@ -12,6 +12,7 @@ from pkdlib import (
     ConfigError,
     DistillConfig,
     FineTuneConfig,
+    ReproductionConfig,
     SimilarityConfig,
     SpeedConfig,
     method_config,
@@ -259,3 +260,37 @@ def test_a_comparison_of_layers_is_checked(changes: dict, message: str) -> None:
 def test_a_benchmark_is_checked(changes: dict, message: str) -> None:
     assert validate(SpeedConfig, batch_size="8").batch_size == 8
     assert complaint(SpeedConfig, **changes) == message
+
+
+REPRODUCTION = {**COMPARISON, "task": "rte"}
+
+
+def test_a_reproduction_takes_the_task_s_own_preset_unless_told() -> None:
+    assert validate(ReproductionConfig, **REPRODUCTION).preset_of == "rte"
+    mini = validate(ReproductionConfig, **REPRODUCTION | {"task": "mini-inference", "preset_of": "mnli"})
+    assert (mini.task, mini.preset_of, mini.learning_rate_scale) == ("mini-inference", "mnli", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [
+        ("preset_of", "mini-sentiment", "must be one of sst2, mrpc, qqp, mnli, mnli-mm, qnli, rte, or empty"),
+        ("task", "cola", "must be 'sst2', 'mrpc'"),
+        ("methods", ["KD", "PKD-Skip"], "must hold FT and a method to compare with it"),
+        ("methods", ["FT"], "must hold FT and a method to compare with it"),
+        ("methods", ["FT", "FT"], "must not repeat"),
+        ("learning_rate_scale", 0, "must be greater than 0"),
+        ("learning_rate_scale", "fast", "must be a valid number"),
+        ("train_rows", -1, "must be greater than or equal to 0"),
+        ("max_length", 4, "must be greater than or equal to 8"),
+        ("mixed_precision", "fp8", "must be 'no', 'bf16' or 'fp16'"),
+    ],
+)
+def test_a_bad_reproduction_is_one_clear_line(field: str, value: object, allowed: str) -> None:
+    message = complaint(ReproductionConfig, **REPRODUCTION | {"preset_of": "rte", field: value})
+    assert message.startswith(f"{field} = {value!r}: {allowed}") and "\n" not in message
+
+
+def test_a_reproduction_of_a_miniature_task_needs_a_preset() -> None:
+    message = complaint(ReproductionConfig, **REPRODUCTION | {"task": "mini-sentiment"})
+    assert message.startswith("preset_of = '': must be one of sst2, ")

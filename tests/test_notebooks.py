@@ -8,7 +8,7 @@ import re
 import nbformat
 import pandas as pd
 import pytest
-from helpers import FEW_ROWS, small_parameters
+from helpers import FEW_ROWS, save_hub_dataset, small_data, small_parameters
 
 from pkdlib import ROOT, SIMILARITIES, load_results
 from pkdlib.tutorial import WIDGET, code_fingerprint, drop_widgets, run_notebook, write_page
@@ -32,6 +32,11 @@ ANSWERS = {
     "06_cls_similarity": {
         "answer_1": ("1.0", "2.0"),
         "answer_2": ("['rsa', 'cka']", "['cka', 'rsa', 'cosine']"),
+    },
+    "08_reproduce_the_paper": {
+        "answer_1": ("1000 / (2 * 768)", "1000"),
+        "answer_2": ("[4, 8]", "[10, 11]"),
+        "answer_3": ("2", "19"),
     },
 }
 
@@ -163,6 +168,57 @@ def test_a_bad_comparison_of_layers_is_one_clear_line_before_any_work(changes, m
     with pytest.raises(Exception, match=message):
         run_notebook(
             ROOT / "notebooks" / "06_cls_similarity.ipynb", tmp_path / "bad.ipynb",
+            {"output_dir": str(tmp_path / "out")} | changes,
+        )  # fmt: skip
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_paper_s_experiment_runs_on_a_local_folder_in_the_hub_s_layout(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # the kernel inherits both
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    pairs = small_data("mini-inference", train=32, dev=20, test=8).splits  # RTE's columns, three labels made two
+    splits = {}
+    for split, name in (("train", "train"), ("dev", "validation"), ("test", "test")):
+        labels = [-1] * len(pairs[split]) if pairs[split].labels is None else (pairs[split].labels > 0).astype(int)
+        columns = dict(zip(("sentence1", "sentence2"), pairs[split].texts, strict=True))
+        splits[name] = pd.DataFrame(columns | {"label": labels, "idx": range(len(labels))})
+    source = save_hub_dataset(tmp_path / "glue", "rte", splits)
+    run_notebook(
+        ROOT / "notebooks" / "08_reproduce_the_paper.ipynb", tmp_path / "rte.ipynb",
+        {
+            "task": "rte", "source": str(source), "preset_of": "", "student_layers": [6, 3], "seeds": [0, 1],
+            "methods": ["FT", "PKD-Last"], "learning_rate_scale": 1, "output_dir": str(tmp_path / "out"),
+        },
+    )  # fmt: skip
+    runs = load_results(tmp_path / "out" / "comparison.jsonl")
+    assert len(runs) == 1 + 2 * 2 * 2 and set(runs["source"]) == {str(source)}
+    settings = runs.groupby(["num_hidden_layers", "method"])[["learning_rate", "beta", "dev_accuracy"]].mean()
+    assert settings["learning_rate"].to_dict() == {
+        (12, "teacher"): 2e-5, (6, "FT"): 1e-5, (6, "PKD-Last"): 1e-5, (3, "FT"): 5e-5, (3, "PKD-Last"): 5e-5,
+    }  # fmt: skip
+    assert settings["beta"][6, "PKD-Last"] == pytest.approx(500 * 64 / 768)  # normalised states of width 64
+    assert settings["beta"][3, "PKD-Last"] == 100 and settings["beta"][3, "FT"] == 0
+    table = pd.read_csv(tmp_path / "out" / "beside_the_paper.csv", header=[0, 1], index_col=[0, 1])
+    assert list(table.columns.get_level_values(0).unique()) == ["ours: rte, dev", "theirs: rte, for orientation only"]
+    theirs = table["theirs: rte, for orientation only"]
+    assert theirs.loc[(12, "teacher")].tolist() == [69.1, 69.4]
+    assert theirs.loc[(6, "FT")].tolist() == [63.6, 66.1] and theirs.loc[(6, "PKD-Last")].tolist() == [65.0, 66.8]
+    assert theirs.loc[(3, "FT")].tolist() == [55.2, 58.3] and theirs.loc[(3, "PKD-Last")].isna().all()
+    ours = table["ours: rte, dev"].loc[(3, "FT")]
+    assert ours["mean"] == pytest.approx(100 * settings["dev_accuracy"][3, "FT"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"preset_of": ""}, r"preset_of = '': must be one of sst2, mrpc, qqp, mnli, mnli-mm, qnli, rte"),
+        ({"student_layers": [4]}, r"task = 'sst2', num_hidden_layers = 4: the authors' settings are for"),
+    ],
+)
+def test_a_bad_reproduction_is_one_clear_line_before_any_work(changes, message, tmp_path):
+    with pytest.raises(Exception, match=message):
+        run_notebook(
+            ROOT / "notebooks" / "08_reproduce_the_paper.ipynb", tmp_path / "bad.ipynb",
             {"output_dir": str(tmp_path / "out")} | changes,
         )  # fmt: skip
     assert not (tmp_path / "out").exists()

@@ -16,7 +16,7 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 from matplotlib.text import Annotation
 
-from pkdlib import plots
+from pkdlib import charts, plots
 from pkdlib.layer_maps import layer_map
 from pkdlib.losses import PKDTerms
 from pkdlib.results import mean_interval
@@ -77,7 +77,7 @@ def test_layer_map_has_a_box_per_layer_and_an_arrow_per_pair(
 def test_history_is_a_line_per_method(seeds: int, ax: Axes) -> None:
     frame = pd.concat([results(METHODS, seeds).assign(epoch=epoch) for epoch in (1, 2, 3)])
     frame["dev_accuracy"] += frame["epoch"] / 100
-    assert plots.plot_history(frame, "dev_accuracy", ax) is ax
+    assert charts.plot_history(frame, "dev_accuracy", ax) is ax
     assert [line.get_label() for line in ax.lines] == METHODS
     for line in ax.lines:
         means = frame[frame["method"] == line.get_label()].groupby("epoch")["dev_accuracy"].mean()
@@ -94,7 +94,7 @@ def test_history_is_a_line_per_method(seeds: int, ax: Axes) -> None:
 @pytest.mark.parametrize("teacher", [None, 0.93])
 def test_comparison_has_a_dot_per_seed(seeds: int, teacher: float | None, ax: Axes) -> None:
     frame = results(METHODS, seeds)
-    assert plots.plot_comparison(frame, "dev_accuracy", ax, teacher) is ax
+    assert charts.plot_comparison(frame, "dev_accuracy", ax, teacher) is ax
     scatters = [scatter for scatter in ax.collections if hasattr(scatter, "get_sizes") and len(scatter.get_sizes())]
     for position, (method, scatter) in enumerate(zip(METHODS, scatters, strict=True)):
         values = frame.loc[frame["method"] == method, "dev_accuracy"]
@@ -120,7 +120,7 @@ def test_differences_are_in_percentage_points(pairs: int, ax: Axes) -> None:
         for method in ("PKD-Skip", "PKD-Last")
     ]
     frame = pd.DataFrame(rows, index=[7, 3])
-    assert plots.plot_differences(frame, ax) is ax
+    assert charts.plot_differences(frame, ax) is ax
     for position, container in enumerate(ax.containers):
         point = container.lines[0]
         assert (point.get_xdata()[0], point.get_ydata()[0]) == (pytest.approx(1), position)
@@ -217,7 +217,7 @@ def test_an_ablation_is_a_line_per_method_over_evenly_spaced_values(ax: Axes) ->
         for method, base in (("KD", 0.2), ("FT", 0.1))
         for seed in (0, 1)
     )
-    plots.plot_ablation(frame, "rows", "score", ax)
+    charts.plot_ablation(frame, "rows", "score", ax)
     assert [label.get_text() for label in ax.get_xticklabels()] == ["32", "100", "500"]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["KD", "FT"]
     for container, base, shift in zip(ax.containers, (0.2, 0.1), (-0.03, 0.03), strict=True):
@@ -232,7 +232,7 @@ def test_an_ablation_is_a_line_per_method_over_evenly_spaced_values(ax: Axes) ->
 
 def test_an_ablation_of_names_and_of_single_seeds_is_drawn_without_intervals(ax: Axes) -> None:
     frame = pd.DataFrame({"init": ["teacher", "pretrained"], "method": "KD", "score": [0.9, 0.8]})
-    plots.plot_ablation(frame, "init", "score", ax)
+    charts.plot_ablation(frame, "init", "score", ax)
     assert [label.get_text() for label in ax.get_xticklabels()] == ["pretrained", "teacher"]
     assert ax.containers[0][0].get_ydata().tolist() == [0.8, 0.9]
 
@@ -290,7 +290,7 @@ def chart_rows() -> pd.DataFrame:
 
 
 def test_latency_and_accuracy_have_a_labelled_marker_whose_area_is_the_size(ax: Axes) -> None:
-    assert plots.plot_latency_accuracy(chart_rows(), "score", ax) is ax
+    assert charts.plot_latency_accuracy(chart_rows(), "score", ax) is ax
     assert dots(ax) == [[(10.0, 0.8)], [(10.0, 0.801)], [(40.0, 0.9)]]  # from the lowest up
     small, _, large = (scatter.get_sizes().item() for scatter in ax.collections)
     assert large == 4 * small
@@ -304,7 +304,7 @@ def test_latency_and_accuracy_have_a_labelled_marker_whose_area_is_the_size(ax: 
 
 
 def test_labels_of_equal_markers_do_not_cover_each_other(ax: Axes) -> None:
-    plots.plot_latency_accuracy(chart_rows(), "score", ax)
+    charts.plot_latency_accuracy(chart_rows(), "score", ax)
     ax.figure.canvas.draw()
     boxes = [text.get_window_extent() for text in ax.texts]
     assert not any(one.overlaps(two) for one in boxes for two in boxes if one is not two)
@@ -316,7 +316,7 @@ def test_intervals_of_latency_lie_across_and_those_of_accuracy_upright(side: str
     frame = chart_rows()
     frame[f"{name}_low"], frame[f"{name}_high"] = frame[value] * 0.9, frame[value] * 1.2
     frame.loc[frame["method"] == "teacher", [f"{name}_low", f"{name}_high"]] = float("nan")  # a single run
-    plots.plot_latency_accuracy(frame, "score", ax)
+    charts.plot_latency_accuracy(frame, "score", ax)
     (bar,) = ax.containers[0].lines[2][0].get_segments()
     lowest = frame.loc[0, value]
     np.testing.assert_allclose(bar[:, axis], [0.9 * lowest, 1.2 * lowest])
@@ -334,7 +334,7 @@ def test_speedups_stand_beside_the_ratio_of_layers(ax: Axes) -> None:
             "limit": [1, 2, 4],
         }
     )
-    assert plots.plot_speedup({"clock": found, "processor": found}, ax) is ax
+    assert charts.plot_speedup({"clock": found, "processor": found}, ax) is ax
     clock, processor = ax.containers
     np.testing.assert_allclose(clock.lines[0].get_ydata(orig=False), found["speedup"])
     np.testing.assert_allclose(clock.lines[2][0].get_segments()[2][:, 1], [3.0, 4.2])
@@ -345,3 +345,27 @@ def test_speedups_stand_beside_the_ratio_of_layers(ax: Axes) -> None:
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
     assert sorted(labels) == ["clock", "limit: ratio of layers", "processor"]
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("layers", "times as fast")
+
+
+@pytest.mark.parametrize("low", [0.0, np.nan])  # of one seed there is no interval
+def test_differences_beside_the_paper_draw_what_there_is(low: float, ax: Axes) -> None:
+    frame = pd.DataFrame(
+        {
+            "method": ["KD", "PKD-Last"], "baseline": "FT", "difference": [0.01, 0.02], "low": low,
+            "high": [0.02 + low, 0.04 + low], "paper_test": [0.005, np.nan], "authors_dev": [-0.004, np.nan],
+        }
+    )  # fmt: skip
+    assert charts.plot_beside_paper(frame, ax, one_row=1 / 200) is ax
+    drawn = {
+        (line.get_marker(), round(x, 6), round(y))
+        for line in ax.lines
+        for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)
+        if line.get_marker() in ("D", "o", "s") and np.isfinite(x)
+    }
+    assert drawn == {("D", 1.0, 0), ("D", 2.0, 1), ("o", 0.5, 0), ("s", -0.4, 0)}
+    (band,) = [patch for patch in ax.patches if patch.get_label() == "one row"]
+    assert (band.get_extents().transformed(ax.transData.inverted()).x0, band.get_width()) == pytest.approx((-0.5, 1.0))
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["KD minus FT", "PKD-Last minus FT"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
+        "ours", "the paper, GLUE test", "the authors, dev", "one row",
+    ]  # fmt: skip

@@ -1,6 +1,5 @@
 """Reading rows: GLUE's TSV files with their oddities, the other formats, the hub's layout, subsets and refusals."""
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import save_hub_dataset
 
 from pkdlib import Split, TaskData, draw_rows, load_split, load_task, load_texts
 
@@ -382,19 +382,15 @@ HUB_SST2 = {"train": [0, 1, 1], "validation": [1, 0, 1], "test": [-1, -1, -1]}
 
 @pytest.fixture
 def hub_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """SST-2 as the hub keeps GLUE: a card that names each configuration's parquet files. Nothing leaves tmp_path."""
+    """SST-2 as the hub keeps GLUE. Nothing leaves tmp_path."""
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    folder = tmp_path / "glue"
-    (folder / "sst2").mkdir(parents=True)
-    for split, labels in HUB_SST2.items():
-        frame = pd.DataFrame({"sentence": ODD_TEXTS[:3], "label": labels, "idx": range(3)})
-        frame.to_parquet(folder / "sst2" / f"{split}-00000-of-00001.parquet")
-    files = [{"split": split, "path": f"sst2/{split}-*"} for split in HUB_SST2]
-    card = json.dumps({"configs": [{"config_name": "sst2", "data_files": files}]})  # JSON is YAML too
-    (folder / "README.md").write_text(f"---\n{card}\n---\n")
-    return folder
+    splits = {
+        split: pd.DataFrame({"sentence": ODD_TEXTS[:3], "label": labels, "idx": range(3)})
+        for split, labels in HUB_SST2.items()
+    }
+    return save_hub_dataset(tmp_path / "glue", "sst2", splits)
 
 
 def test_a_local_folder_in_the_hub_s_layout_gives_the_rows_of_the_tsv(tmp_path: Path, hub_folder: Path) -> None:
