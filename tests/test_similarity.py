@@ -7,7 +7,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.spatial.distance import pdist
 from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics.pairwise import cosine_similarity
 from torch import Tensor
 
 from pkdlib import (
@@ -301,3 +303,30 @@ def test_neighbours_of_nothing_are_refused(shape: tuple[int, ...], row: int, cou
     with pytest.raises(ValueError) as error:
         nearest_rows(torch.zeros(shape), row, count)
     assert str(error.value) == message
+
+
+# ------------------------------------------------------------------------------------ beside independent libraries
+def unbiased_hsic(k: np.ndarray, other: np.ndarray) -> float:
+    """Song et al. (2012), equation 4, from the matrices themselves."""
+    n = len(k)
+    k, other = k - np.diag(k.diagonal()), other - np.diag(other.diagonal())
+    means = k.sum() * other.sum() / ((n - 1) * (n - 2)) - 2 * (k @ other).sum() / (n - 2)
+    return (np.trace(k @ other) + means) / (n * (n - 3))
+
+
+def test_every_metric_agrees_with_an_independent_computation_to_a_millionth() -> None:
+    """277 rows, as RTE's dev split has, of BERT-base's width; the second model half a copy of the first."""
+    a = noise(277, 768) + 3  # with a direction that all rows share
+    b = 0.5 * a + noise(277, 768, seed=1)
+    x, y = (states[:, 0].double().numpy() for states in (a, b))
+    expected = {
+        "cosine": cosine_similarity(x, y).diagonal().mean(),
+        "centered_cosine": cosine_similarity(x - x.mean(0), y - y.mean(0)).diagonal().mean(),
+        "rsa": spearmanr(pdist(x, "cosine"), pdist(y, "cosine")).statistic,
+        "cka": unbiased_hsic(x @ x.T, y @ y.T)
+        / np.sqrt(unbiased_hsic(x @ x.T, x @ x.T) * unbiased_hsic(y @ y.T, y @ y.T)),
+    }
+    assert expected.keys() == SIMILARITIES.keys()
+    for metric, value in expected.items():
+        assert get_similarity(metric)(a, b).item() == pytest.approx(value, abs=1e-6), metric
+    assert linear_cka(a, a).item() == pytest.approx(1, abs=1e-6)
