@@ -120,15 +120,21 @@ def plot_latency_accuracy(frame: pd.DataFrame, metric: str, ax: Axes) -> Axes:
 
 
 def _label_apart(labels: Sequence[tuple[float, float, str, str]], ax: Axes, points: float = 12) -> None:
-    """Labels (x, y, text, colour) right of their places, from the lowest up, none nearer the last of its column."""
-    height = ax.figure.get_figheight() * 72 * ax.get_position().height
-    low, high = ax.get_ylim()
-    top: dict[float, float] = {}  # of each column of labels, in points
+    """Labels (x, y, text, colour) right of their places, from the lowest up, raised where they would cover another."""
+    box, size = ax.get_position(), 72 * ax.figure.get_size_inches()
+    (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
+    taken: list[tuple[float, float, float]] = []  # start, end and height of each label, in points
     for x, y, text, color in labels:
-        place = (y - low) / (high - low) * height
-        top[x] = max(place, top.get(x, -points) + points)
-        offset = (12, top[x] - place)
-        ax.annotate(text, (x, y), offset, textcoords="offset points", va="center", fontsize=8, color=color)
+        start = (x - left) / (right - left) * size[0] * box.width
+        place = height = (y - low) / (high - low) * size[1] * box.height
+        end = start + 5 * len(text)  # about the width of a letter
+        for other_start, other_end, other in sorted(taken, key=lambda label: label[2]):
+            if start < other_end and other_start < end and abs(height - other) < points:
+                height = other + points
+        taken.append((start, end, height))
+        ax.annotate(
+            text, (x, y), (12, height - place), textcoords="offset points", va="center", fontsize=8, color=color
+        )
 
 
 def plot_speedup(speedups: Mapping[str, pd.DataFrame], ax: Axes) -> Axes:
