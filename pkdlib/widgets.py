@@ -12,7 +12,7 @@ from typing import Any
 
 import ipywidgets
 import pandas as pd
-from ipywidgets import Checkbox, Dropdown, FloatSlider, IntSlider, Layout, SelectionSlider, Text, ToggleButtons
+from ipywidgets import Checkbox, Dropdown, FloatSlider, IntSlider, Layout, SelectionSlider, Text
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -138,7 +138,7 @@ def loss_explorer(
         "temperature": FloatSlider(start.temperature, min=1, max=20, step=0.5, description="T", readout_format=".1f"),
         "alpha": FloatSlider(start.alpha, min=0, max=1, step=0.05, description="alpha"),
         "beta": SelectionSlider(options=[(f"{beta:g}", beta) for beta in BETAS], value=start.beta, description="beta"),
-        "form": ToggleButtons(options=FORMS, description="form", style={"button_width": "7em"}),
+        "form": Dropdown(options=FORMS, description="form"),
         "t_squared": Checkbox(start.t_squared, description="times T squared"),
         "normalize": Checkbox(start.normalize, description="compare directions only"),
     }

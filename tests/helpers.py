@@ -64,6 +64,13 @@ def small_parameters(out: Path) -> dict[str, dict]:
             "teacher_dir": teacher, "output_dir": students, "student_layers": [3], "num_train_epochs": "1",
             "learning_rate": "2e-5", "seeds": [0, 1],
         },
+        "03_inside_the_loss": {
+            "teacher_dir": teacher, "num_train_epochs": 1, "batch_rows": 8, "output_dir": str(out / "quirks"),
+        },
+        "04_better_teacher": {
+            "teacher_dir": teacher, "student_layers": 3, "teacher_epochs": 1, "num_train_epochs": 1,
+            "output_dir": str(out / "better-teacher"),
+        },
         "05_speed_benchmark": {
             "layers": [4, 2], "hidden_size": 64, "batch_size": "2", "length": 16, "repeats": 2,
             "output_dir": str(out / "speed"),
@@ -72,6 +79,7 @@ def small_parameters(out: Path) -> dict[str, dict]:
             "model_a": teacher, "model_b": str(out / "students" / "PKD-Skip-3-layers-seed-0"),
             "students_dir": students, "rows": "60", "output_dir": str(out / "similarity"),
         },
+        "07_ablations": {"output_dir": str(out / "ablations")},
         "08_reproduce_the_paper": {
             "train_rows": 64, "methods": ["FT", "PKD-Skip"], "output_dir": str(out / "paper"),
         },
