@@ -9,10 +9,10 @@ TORCH ?= torch
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: setup tutorial notebooks book test lab lint data lock clean help
+.PHONY: setup tutorial notebooks book test test-browser lab lint data lock clean help
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
 setup: $(STAMP) ## make .venv with the locked packages and pkdlib (PYTHON=... picks the Python, 3.11 or newer)
 
@@ -28,6 +28,10 @@ book: $(STAMP) ## build/book/html/index.html: the notebooks as they are, in a ga
 
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest
+
+test-browser: $(STAMP) ## run every notebook in JupyterLab in Chromium, move every widget; screenshots in runs/browser
+	$(BIN)/python tests/browser/chromium.py
+	$(BIN)/python -m pytest -s -vv tests/browser
 
 lab: $(STAMP) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks

@@ -12,7 +12,7 @@ from typing import Any
 
 import ipywidgets
 import pandas as pd
-from ipywidgets import Checkbox, Dropdown, FloatSlider, IntSlider, Layout, SelectionSlider, Text, ToggleButtons
+from ipywidgets import Checkbox, Dropdown, FloatSlider, IntSlider, Layout, SelectionSlider, Text
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -29,23 +29,11 @@ from pkdlib.similarity import (
 )
 
 OWN = "own"  # the layer map that the learner types
-MOST_TEACHER_LAYERS = 24
-BETAS = (
-    0.0,
-    0.03,
-    0.1,
-    0.3,
-    1.0,
-    3.0,
-    10.0,
-    100.0,
-    500.0,
-    1000.0,
-)  # the paper's form needs small, the other large ones
+BETAS = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0, 500.0, 1000.0)  # small for the paper's form, large for the other
 BATCH_TENSORS = ("student_logits", "labels", "teacher_logits", "student_cls", "teacher_cls")
 MAP_COLORS = {"skip": plots.COLORS["PKD-Skip"], "last": plots.COLORS["PKD-Last"], OWN: plots.OTHER}
 
-Drawn = tuple[Figure, str, str]  # the figure, what it shows in one line, HTML that stands under it
+Drawn = tuple[Figure, str]  # the figure, and HTML that stands under it and says what it shows
 
 
 class Explorer(ipywidgets.Box):
@@ -62,16 +50,19 @@ class Explorer(ipywidgets.Box):
         settle: Callable[[], None] = lambda: None,
     ):
         self.controls, self._draw, self._settle, self._busy = controls, draw, settle, False
-        self.figure = ipywidgets.Image(format="png", layout=Layout(max_width="100%", height="auto"))
+        natural = Layout(align_self="flex-start", max_width="100%", height="auto")  # its own size where that fits
+        self.figure = ipywidgets.Image(format="png", layout=natural)  # ipywidgets 8.1 shows none that has a tooltip
         self.text = ipywidgets.HTML()
+        # A page's style sheet, or a test in a browser, finds the parts by their classes.
         for control in controls.values():
             control.style.description_width = "8em"
             control.layout.width = "26em"
+            control.continuous_update = False  # drawing takes longer than a slider's steps
+            control.add_class("pkd-control")
             control.observe(self._update, "value")
         column = ipywidgets.VBox(list(controls.values()), layout=Layout(flex="0 0 auto"))
         shown = ipywidgets.VBox([self.figure, self.text], layout=Layout(flex="1 1 30em", min_width="0"))
         super().__init__([column, shown], layout=Layout(flex_flow="row wrap"))
-        # A page's style sheet, or a test in a browser, finds them by these names.
         for widget, name in ((self, "pkd-explorer"), (self.figure, "pkd-figure"), (self.text, "pkd-text")):
             widget.add_class(name)
         self._update()
@@ -82,10 +73,10 @@ class Explorer(ipywidgets.Box):
         self._busy = True
         try:
             self._settle()
-            figure, summary, html = self._draw(**{name: control.value for name, control in self.controls.items()})
+            figure, html = self._draw(**{name: control.value for name, control in self.controls.items()})
             png = io.BytesIO()
             figure.savefig(png, format="png")
-            self.figure.value, self.figure.tooltip, self.text.value = png.getvalue(), summary, html
+            self.figure.value, self.text.value = png.getvalue(), html
         finally:
             self._busy = False
 
@@ -99,10 +90,10 @@ def layer_map_picker(num_teacher_layers: int = 12, num_student_layers: int = 6) 
     """
     layer_map(num_teacher_layers, num_student_layers)  # the sizes fit, or the one line that says why not
     controls = {
-        "teacher": IntSlider(num_teacher_layers, 1, MOST_TEACHER_LAYERS, description="N, teacher"),
+        "teacher": IntSlider(num_teacher_layers, 1, max(24, num_teacher_layers), description="N, teacher"),
         "student": IntSlider(num_student_layers, 1, num_teacher_layers, description="k, student"),
         "strategy": Dropdown(options=[*STRATEGIES, OWN], description="strategy"),
-        "own": Text(description="own list", placeholder="2, 4, 6, 8, 10", continuous_update=False),
+        "own": Text(description="own list", placeholder="2, 4, 6, 8, 10"),
     }
     teacher, student, strategy, own = controls.values()
 
@@ -115,13 +106,13 @@ def layer_map_picker(num_teacher_layers: int = 12, num_student_layers: int = 6) 
     def draw(teacher: int, student: int, strategy: str, own: str) -> Drawn:
         try:
             layers = layer_map(teacher, student, parse_layers(own) if strategy == OWN else strategy)
-            html = summary = f"{strategy}: {layers}"
+            html = f"{strategy}: {layers}"
         except ValueError as error:
-            layers, summary, html = [], "no layer map", _message(str(error))
-        figure = _figure(4.5, 5.5)
+            layers, html = [], _message(str(error))
+        figure = _figure(4.5, 5)
         ax = plots.plot_layer_map(teacher, student, layers, figure.subplots(), MAP_COLORS[strategy])
         ax.set_title(strategy)
-        return figure, summary, html
+        return figure, html
 
     return Explorer(controls, draw, settle)
 
@@ -147,12 +138,10 @@ def loss_explorer(
         "temperature": FloatSlider(start.temperature, min=1, max=20, step=0.5, description="T", readout_format=".1f"),
         "alpha": FloatSlider(start.alpha, min=0, max=1, step=0.05, description="alpha"),
         "beta": SelectionSlider(options=[(f"{beta:g}", beta) for beta in BETAS], value=start.beta, description="beta"),
-        "form": ToggleButtons(options=FORMS, description="form", style={"button_width": "7em"}),
+        "form": Dropdown(options=FORMS, description="form"),
         "t_squared": Checkbox(start.t_squared, description="times T squared"),
         "normalize": Checkbox(start.normalize, description="compare directions only"),
     }
-    for name in ("row", "temperature", "alpha", "beta"):
-        controls[name].continuous_update = False  # drawing takes longer than a slider's steps
 
     def draw(row: int, temperature: float, **settings: Any) -> Drawn:
         terms = pkd_loss(**tensors, temperature=temperature, **settings)
@@ -164,8 +153,8 @@ def loss_explorer(
             f"the batch of {len(labels)} rows"
         )
         shown = f"{_row_text(texts, row)} <b>Label: {escape(label_names[labels[row]])}.</b>"
-        values = ", ".join(f"{name} {value:.4f}" for name, value in terms._asdict().items())
-        return figure, values, f"{shown}<br>Unweighted, {values.partition(', ')[2]}"
+        values = ", ".join(f"{name} {value:.4f}" for name, value in terms._asdict().items() if name != "loss")
+        return figure, f"{shown}<br>Without their weights: {values}; the weighted sum: {terms.loss:.4f}"
 
     return Explorer(controls, draw)
 
@@ -193,7 +182,7 @@ def similarity_explorer(
         "b": Dropdown(options=names, value=names[1], description="model B"),
         "metric": Dropdown(options=[metric], description="metric"),
         "layer": IntSlider(depth, 1, depth, description="layer of B"),
-        "row": IntSlider(0, 0, sizes[names[0]] - 1, description="example row", continuous_update=False),
+        "row": IntSlider(0, 0, sizes[names[0]] - 1, description="example row"),
     }
     similarity = cache(lambda a, b, name: get_similarity(name)(states[b], states[a]))  # (layers of B, layers of A)
     components = cache(lambda model, layer: principal_components(states[model][:, layer - 1]))
@@ -218,8 +207,11 @@ def similarity_explorer(
             nearest[title] = nearest_rows(states[model][:, number - 1], row, count)
             points, shares = components(model, number)
             plots.plot_neighbours(points, row, nearest[title], ax, shares).set_title(title)
-        summary = f"{metric}: layer {layer} of {b} is most like layer {alike} of {a}"
-        return figure, summary, f"<b>Row {row}:</b> {_row_text(texts, row)}<br>Nearest to it in{_table(nearest, texts)}"
+        summary = f"{escape(metric)}: layer {layer} of {escape(b)} is most like layer {alike} of {escape(a)}."
+        return (
+            figure,
+            f"{summary}<br><b>Row {row}:</b> {_row_text(texts, row)}<br>Nearest to it in {_table(nearest, texts)}",
+        )
 
     return Explorer(controls, draw, settle)
 

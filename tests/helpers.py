@@ -68,7 +68,7 @@ def small_parameters(out: Path) -> dict[str, dict]:
             "teacher_dir": teacher, "num_train_epochs": 1, "batch_rows": 8, "output_dir": str(out / "quirks"),
         },
         "04_better_teacher": {
-            "teacher_dir": teacher, "teacher_epochs": 1, "num_train_epochs": 1, "student_layers": 3,
+            "teacher_dir": teacher, "student_layers": 3, "teacher_epochs": 1, "num_train_epochs": 1,
             "output_dir": str(out / "better-teacher"),
         },
         "05_speed_benchmark": {
