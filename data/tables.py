@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from pkdlib import load_results, most_similar_layers, paired_difference, summary
+from pkdlib import load_records, load_results, mean_interval, most_similar_layers, paired_difference, summary
 
 FOLDER = Path(__file__).parent / "results"
 README = Path(__file__).parent.parent / "README.md"
@@ -61,6 +61,26 @@ def layers_table(file: str) -> str:
     return _markdown(pd.DataFrame(rows, index=["accuracy", "most similar teacher layer, student layers 1 to 6"]).T)
 
 
+def teachers_table(file: str, metric: str) -> str:
+    """Mean and interval by method and teacher, a column per backbone that the students start from."""
+    records = load_records(FOLDER / file)
+    teachers = {record.fingerprints["weights"]: record for record in records if record.method == "teacher"}
+    split, name = metric.split("_")
+    cells: dict[str, dict[str, list[float]]] = {}
+    for record in [record for record in records if record.method != "teacher"]:
+        teacher = teachers.get(record.fingerprints.get("teacher_weights"))
+        row = record.method if teacher is None else f"{record.method}, teacher of {teacher.config['num_hidden_layers']}"
+        start = f"{record.config['num_hidden_layers']} layers of {Path(record.config['backbone']).name}"
+        cells.setdefault(start, {}).setdefault(row, []).append(record.metrics[split][name])
+    table = {
+        start: {row: _percent(*mean_interval(found)) for row, found in rows.items()} for start, rows in cells.items()
+    }
+    own = {Path(record.config["backbone"]).name: record.metrics[split][name] for record in teachers.values()}
+    for start, rows in table.items():
+        rows["its own teacher"] = f"{100 * own[start.split()[-1]]:.1f}"
+    return _markdown(pd.DataFrame(table))
+
+
 def _markdown(table: pd.DataFrame) -> str:
     lines = ["| | " + " | ".join(table.columns) + " |", "|---" * (len(table.columns) + 1) + "|"]
     lines += [f"| {name} | " + " | ".join(row) + " |" for name, row in zip(table.index, table.to_numpy(), strict=True)]
@@ -72,6 +92,7 @@ def tables() -> dict[str, str]:
         "mini": comparison_table(MINI, "test_accuracy"),
         "mini-learning-rate": learning_rate_table("mini-sentiment-3-learning-rate.jsonl", "dev_accuracy"),
         "mini-layers": layers_table("mini-sentiment-6"),
+        "mini-teachers": teachers_table("mini-sentiment-better-teacher.jsonl", "test_accuracy"),
         "real": comparison_table(REAL, "dev_accuracy"),
     }
 
