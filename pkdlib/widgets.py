@@ -32,6 +32,7 @@ OWN = "own"  # the layer map that the learner types
 BETAS = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0, 500.0, 1000.0)  # small for the paper's form, large for the other
 BATCH_TENSORS = ("student_logits", "labels", "teacher_logits", "student_cls", "teacher_cls")
 MAP_COLORS = {"skip": plots.COLORS["PKD-Skip"], "last": plots.COLORS["PKD-Last"], OWN: plots.OTHER}
+LEFT = '<th style="text-align: left">'  # JupyterLab sets it right
 
 Drawn = tuple[Figure, str]  # the figure, and HTML that stands under it and says what it shows
 
@@ -61,8 +62,8 @@ class Explorer(ipywidgets.Box):
             control.add_class("pkd-control")
             control.observe(self._update, "value")
         column = ipywidgets.VBox(list(controls.values()), layout=Layout(flex="0 0 auto"))
-        shown = ipywidgets.VBox([self.figure, self.text], layout=Layout(flex="1 1 30em", min_width="0"))
-        super().__init__([column, shown], layout=Layout(flex_flow="row wrap"))
+        self._shown = ipywidgets.VBox([self.figure, self.text], layout=Layout(min_width="0"))
+        super().__init__([column, self._shown], layout=Layout(flex_flow="row wrap"))
         for widget, name in ((self, "pkd-explorer"), (self.figure, "pkd-figure"), (self.text, "pkd-text")):
             widget.add_class(name)
         self._update()
@@ -77,6 +78,8 @@ class Explorer(ipywidgets.Box):
             png = io.BytesIO()
             figure.savefig(png, format="png")
             self.figure.value, self.text.value = png.getvalue(), html
+            # Beside the controls where there is room for its width, else below them.
+            self._shown.layout.flex = f"1 1 {figure.get_figwidth() * figure.dpi:.0f}px"
         finally:
             self._busy = False
 
@@ -235,4 +238,5 @@ def _table(nearest: Mapping[str, Sequence[int]], texts: Sequence[Sequence[str]])
         {title: [f"<b>{row}</b> {_row_text(texts, row)}" for row in rows] for title, rows in nearest.items()}
     )
     with pd.option_context("display.max_colwidth", None):  # no text is cut
-        return table.rename(columns=escape).to_html(index=False, border=0, justify="left", escape=False)
+        html = table.rename(columns=escape).to_html(index=False, border=0, escape=False)
+    return f'<div style="line-height: 1.4">{html.replace("<th>", LEFT)}</div>'

@@ -138,7 +138,7 @@ def test_neighbours_shown_are_those_of_the_layer_and_of_the_one_it_is_most_like(
     html = explorer.text.value
     assert html.startswith("cka: layer 2 of B is most like layer 3 of A.<br>")
     for title, states in (("B, layer 2", STATES["B"][:, 1]), ("A, layer 3", A[:, 2])):
-        assert f"<th>{title}</th>" in html
+        assert f">{title}</th>" in html
         for row in nearest_rows(states, 5, count=2):
             assert f"<td><b>{row}</b> row &lt;{row}&gt;</td>" in html
     assert html.count("<td>") == 4
