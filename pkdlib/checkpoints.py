@@ -100,9 +100,8 @@ class Checkpoint:
         return state["history"], best or model
 
     def remove(self) -> None:
-        """Delete the file, and one that was being written when a run was killed."""
+        """Delete the file; one that was being written when a run was killed, the next `save` has replaced."""
         self.path.unlink(missing_ok=True)
-        self.path.with_suffix(".part").unlink(missing_ok=True)
 
     def _read(self) -> tuple[dict[str, Any], Weights]:
         """What the file holds; ({}, {}) where there is none to use."""

@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -435,6 +434,7 @@ def test_checkpoint_of_another_run_is_not_used(
 def test_full_disk_costs_the_checkpoint_alone(whole: Run, data, folder: Path, tmp_path: Path, capsys) -> None:
     """A file may here be as large as the model's, whose moments the checkpoint holds besides."""
     train("teacher", data, folder, tmp_path / "model")
+    resource = pytest.importorskip("resource")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     size = (tmp_path / "model" / "model.safetensors").stat().st_size
     capsys.readouterr()
