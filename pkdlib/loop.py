@@ -11,6 +11,7 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
+from pkdlib.checkpoints import Checkpoint
 from pkdlib.config import FineTuneConfig
 from pkdlib.data import EncodedTask, LengthGroupedBatches, make_loader, split_batch
 from pkdlib.evaluation import evaluate
@@ -41,12 +42,18 @@ def train(
     objective: nn.Module,
     name: str,
     on_epoch: OnEpoch | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[list[dict[str, float]], int]:
     """Train `model` (and what the objective itself learns); leaves the best dev epoch's weights in it.
 
-    objective: maps the model's output and the batch to PKDTerms. Returns a row of figures per epoch, and the best
-    epoch: the first metric on dev decides, then the lower dev loss.
+    objective: maps the model's output and the batch to PKDTerms. checkpoint: where every finished epoch is kept, and
+    from where a training that was interrupted goes on. Returns a row of figures per epoch, and the best epoch: the
+    first metric on dev decides, then the lower dev loss.
     """
+
+    def quality(row: dict[str, float]) -> tuple[float, float]:
+        return row[f"dev_{data.task.metrics[0]}"], -row["dev_loss"]
+
     rows, dev = data.splits["train"], data.splits["dev"]
     batches = LengthGroupedBatches(rows.lengths, config.train_batch_size, config.seed, config.shuffle)
     step = _Step(model, objective)
@@ -56,9 +63,12 @@ def train(
     updates = len(loader) * config.num_train_epochs
     schedule = get_linear_schedule_with_warmup(optimizer, int(config.warmup_ratio * updates), updates)
     set_seed(config.seed, device_specific=True)
-    history, best, best_state = [], None, None
-    _call(on_epoch, 0, model)
-    for epoch in range(1, config.num_train_epochs + 1):
+    history, best_weights = (checkpoint and checkpoint.load(step, optimizer, schedule)) or ([], {})
+    if not history:
+        _call(on_epoch, 0, model)
+    elif accelerator.is_main_process:
+        say(f"{name}: resumes after epoch {len(history)}/{config.num_train_epochs}")
+    for epoch in range(len(history) + 1, config.num_train_epochs + 1):
         started = time.perf_counter()
         batches.epoch = epoch
         wrapped.train(config.dropout_epochs is None or epoch <= config.dropout_epochs)
@@ -78,18 +88,19 @@ def train(
         figures |= {f"dev_{metric}": value for metric, value in scores.items()}
         history.append({"epoch": epoch, **figures, "seconds": time.perf_counter() - started})
         _call(on_epoch, epoch, model)
-        quality = (scores[data.task.metrics[0]], -scores["loss"])
-        if best is None or quality > best[0]:
-            best = quality, epoch
-            best_state = {key: tensor.detach().cpu().clone() for key, tensor in model.state_dict().items()}
+        is_best = max(history, key=quality) is history[-1]  # of equals, max takes the first
+        if is_best:
+            best_weights = {key: tensor.detach().cpu().clone() for key, tensor in model.state_dict().items()}
+        if checkpoint:
+            checkpoint.save(step, optimizer, schedule, history, {} if is_best else best_weights)
         if accelerator.is_main_process:
             say(
                 f"{name}: epoch {epoch}/{config.num_train_epochs}, train loss {means[0]:.4f}, dev "
-                f"{data.task.metrics[0]} {quality[0]:.4f}, {history[-1]['seconds']:.1f} s"
+                f"{data.task.metrics[0]} {scores[data.task.metrics[0]]:.4f}, {history[-1]['seconds']:.1f} s"
             )
-    model.load_state_dict(best_state)
+    model.load_state_dict(best_weights)
     model.eval()
-    return history, best[1]
+    return history, max(history, key=quality)["epoch"]
 
 
 def _call(on_epoch: OnEpoch | None, epoch: int, model: PreTrainedModel) -> None:

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from pkdlib.cache import TeacherOutputs, teacher_outputs
+from pkdlib.checkpoints import Checkpoint
 from pkdlib.config import RUNS, ConfigError, DistillConfig, FineTuneConfig, method_name
 from pkdlib.data import EncodedTask, encode_task
 from pkdlib.evaluation import evaluate, make_accelerator
@@ -71,8 +72,10 @@ def fine_tune(
 ) -> Run:
     """Fine-tune the backbone (or its first layers) on the labels; keep the epoch that is best on dev.
 
-    With output_dir, the model, its tokenizer and, last, result.json are written there. on_epoch(epoch, model) is
-    called before training (epoch 0) and after every epoch, to look at the model on its way.
+    With output_dir, the model, its tokenizer and, last, result.json are written there, and until then a checkpoint
+    after every epoch: called again with the same arguments, a run that was interrupted goes on after its last
+    finished epoch, to the same result. on_epoch(epoch, model) is called before training (epoch 0) and after every
+    epoch that is trained in this call, to look at the model on its way.
     """
     accelerator = make_accelerator(config.mixed_precision)
     model = build_student(config.backbone, config.num_hidden_layers, data.task.label_names, seed=config.seed)
@@ -190,17 +193,29 @@ def _run(
     if output_dir is not None:
         Path(output_dir).mkdir(parents=True, exist_ok=True)  # a folder that cannot be is noticed before the work
     name = f"{data.task.name} {method} {model.config.num_hidden_layers} layers seed {config.seed}"
-    started = time.perf_counter()
-    history, best_epoch = train(model, data, config, accelerator, objective, name, on_epoch)
+    identity = {
+        "config": config.model_dump_json(),
+        "data": str(data.fingerprints),
+        "max_length": str(data.max_length),
+        "teacher": str(fingerprints),
+    }
+    checkpoint = None
+    if output_dir is not None:
+        start = {
+            "run": name,
+            "tokens": {split.name: split.fingerprint for split in data.splits.values()},
+            "initial weights": weights_fingerprint(model),
+        }
+        checkpoint = Checkpoint(output_dir, identity | start, name, accelerator)
+    history, best_epoch = train(model, data, config, accelerator, objective, name, on_epoch, checkpoint)
     trained = time.perf_counter()
     metrics = {
         split.name: evaluate(model, split, data.task, config.eval_batch_size, accelerator)
         for split in data.splits.values()
         if split.labels is not None and split.name != "train"
     }
-    identity = sha256(f"{config.model_dump_json()} {data.fingerprints} {data.max_length} {fingerprints}".encode())
     record = RunRecord(
-        run_id=f"{name.replace(' ', '-')}-{identity.hexdigest()[:8]}",
+        run_id=f"{name.replace(' ', '-')}-{sha256(' '.join(identity.values()).encode()).hexdigest()[:8]}",
         method=method,
         task=data.task.name,
         **data.reading,
@@ -215,7 +230,9 @@ def _run(
         history=history,
         fingerprints={**data.fingerprints, **(fingerprints or {}), "weights": weights_fingerprint(model)},
         durations_s={
-            **(durations or {}), "training": trained - started, "evaluation": time.perf_counter() - trained,
+            **(durations or {}),
+            "training": sum(row["seconds"] for row in history),  # of all epochs, those before an interruption too
+            "evaluation": time.perf_counter() - trained,
         },
         device=device_name(accelerator.device),
         threads=torch.get_num_threads(),
@@ -225,5 +242,6 @@ def _run(
         model.save_pretrained(output_dir)
         data.tokenizer.save_pretrained(output_dir)
         save_result(record, output_dir)
+        checkpoint.remove()  # only now: until here, nothing that was trained is lost
     accelerator.wait_for_everyone()  # so that any process may read what was written
     return Run(model, record)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -146,6 +147,15 @@ def same_weights(first: PreTrainedModel, second: PreTrainedModel) -> bool:
     """Whether two models have the same weights and buffers, bit for bit."""
     one, two = first.state_dict(), second.state_dict()
     return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def two_ranks() -> list[dict[str, str]]:
+    """The environments of two processes that train together on this machine's CPU, as torchrun sets them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
+    return [{**common, "RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
 
 
 def run_together(script: str, arguments: Sequence[str], environments: Sequence[dict[str, str]]) -> list[str]:
