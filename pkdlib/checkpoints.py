@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import zlib
 from pathlib import Path
 from typing import Any
@@ -69,15 +70,17 @@ class Checkpoint:
             "scaler": scaler.state_dict() if scaler else None,
             "random": draws,
         }
-        text, temporary = json.dumps(state), self.path.with_suffix(".part")
+        text, folder = json.dumps(state), self.path.with_suffix(".part")  # safetensors leaves more there when killed
         try:
-            save_file(tensors, temporary, {"state": text, "checksum": _checksum(text, tensors)})
-            with open(temporary, "rb+") as file:
+            folder.mkdir(exist_ok=True)
+            save_file(tensors, folder / "new", {"state": text, "checksum": _checksum(text, tensors)})
+            with open(folder / "new", "rb+") as file:
                 os.fsync(file.fileno())
-            os.replace(temporary, self.path)
+            os.replace(folder / "new", self.path)
         except (OSError, SafetensorError) as error:
-            temporary.unlink(missing_ok=True)
             say(f"{self.name}: no checkpoint of epoch {len(history)}: {error}")
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def load(self, step: nn.Module, optimizer: Optimizer, schedule: LRScheduler) -> tuple[History, Weights] | None:
         """Restore everything; the history so far and the best epoch's weights, or None where no file can be used."""
@@ -100,7 +103,7 @@ class Checkpoint:
         return state["history"], best or model
 
     def remove(self) -> None:
-        """Delete the file; one that was being written when a run was killed, the next `save` has replaced."""
+        """Delete the file; what a run was writing when it was killed, the next `save` has deleted."""
         self.path.unlink(missing_ok=True)
 
     def _read(self) -> tuple[dict[str, Any], Weights]:

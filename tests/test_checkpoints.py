@@ -362,7 +362,9 @@ def test_weights_of_other_origin_are_not_used(whole: Run, data, folder: Path, tm
 
 def test_a_checkpoint_that_is_half_written_is_never_read(whole: Run, data, folder: Path, tmp_path: Path) -> None:
     interrupt(5, "teacher", data, folder, tmp_path)
-    (tmp_path / "checkpoint.part").write_bytes(b"half")
+    (tmp_path / "checkpoint.part").mkdir()
+    for name in ("new", ".tmp1aB2c3"):  # safetensors writes to a name of its own first
+        (tmp_path / "checkpoint.part" / name).write_bytes(b"half")
     with counted() as updates:
         run = train("teacher", data, folder, tmp_path)
     assert len(updates) == 6
