@@ -57,11 +57,8 @@ class Checkpoint:
             return
         learned, scaler = optimizer.state_dict(), self.accelerator.scaler  # a scaler: with fp16 only
         parts = {"step": step.state_dict(), "best": best, **learned["state"]}
-        tensors = {
-            f"{part}.{name}": tensor.detach().cpu().contiguous()
-            for part, found in parts.items()
-            for name, tensor in found.items()
-        }
+        tensors = {f"{part}.{name}": tensor for part, found in parts.items() for name, tensor in found.items()}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         state = {
             "identity": self.identity,
             "history": history,
