@@ -130,13 +130,6 @@ class ReproductionConfig(ComparisonConfig):
             raise ValueError(f"must be one of {', '.join(known)}, or empty for such a task's own")
         return name
 
-    @field_validator("methods")
-    @classmethod
-    def _with_a_baseline(cls, methods: list[str]) -> list[str]:
-        if "FT" not in methods or len(methods) < 2:
-            raise ValueError("must hold FT and a method to compare with it")
-        return methods
-
 
 class SimilarityConfig(_Config):
     """Which two models' layers are compared, on which rows and by which metric."""

@@ -118,13 +118,15 @@ def differences_beside_paper(frame: pd.DataFrame, metric: str, task: str, baseli
     """`paired_difference` of every method and student size to the baseline, beside those of the paper's figures.
 
     frame: runs of one setting with columns method, num_hidden_layers, seed and `metric` ("dev_accuracy"); task:
-    whose figures of the paper. All in 0..1; paper_test and authors_dev are differences of single figures.
+    whose figures of the paper. All in 0..1; paper_test and authors_dev are differences of single figures. A size
+    without runs of the baseline has no rows.
     """
     reference = reference_rows(task, metric.split("_")[-1]).set_index(["num_hidden_layers", "method"]) / 100
     rows = []
     for layers, runs in frame[frame["method"] != "teacher"].groupby("num_hidden_layers", sort=False):
-        for method in [name for name in runs["method"].unique() if name != baseline]:
+        methods = list(runs["method"].unique())
+        for method in [name for name in methods if name != baseline and baseline in methods]:
             row = {"num_hidden_layers": layers} | paired_difference(runs, metric, method, baseline)
             figures = reference.reindex([(layers, method), (layers, baseline)])
             rows.append(row | (figures.iloc[0] - figures.iloc[1]).to_dict())
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["num_hidden_layers", "method"])

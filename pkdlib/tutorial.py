@@ -6,48 +6,22 @@
 import argparse
 import base64
 import io
-import os
 import re
-import sys
 import time
-from hashlib import sha256
 from pathlib import Path
 
 import nbformat
-import papermill
 from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
 from PIL import Image
 
 from pkdlib.config import ROOT, RUNS
-from pkdlib.progress import BATCH_VARIABLE, say
+from pkdlib.notebooks import code_fingerprint, run_notebook
+from pkdlib.progress import say
 from pkdlib.results import load_results, summary, write_text
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 NOTEBOOKS = ("00_start_here", "01_finetune_teacher", "02_distill_last_vs_skip", "06_cls_similarity")
-
-
-def run_notebook(notebook: Path, executed: Path, parameters: dict) -> None:
-    """Execute a notebook with papermill; what its cells print is passed on as it comes.
-
-    Raises papermill's PapermillExecutionError with the cell's own traceback; `executed` is saved as far as it came.
-    """
-    os.environ[BATCH_VARIABLE] = "1"  # the kernel inherits both
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # on a busy machine, threads on small matrices wait for each other
-    papermill.execute_notebook(
-        notebook,
-        executed,
-        parameters=parameters,
-        progress_bar=False,
-        stdout_file=sys.stdout,
-        cwd=ROOT / "notebooks",
-    )
-
-
-def code_fingerprint(notebook: nbformat.NotebookNode) -> str:
-    """A hash of the code: outputs that carry another one are older than their notebook."""
-    code = "\0".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
-    return sha256(code.encode()).hexdigest()[:16]
 
 
 def drop_widgets(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:

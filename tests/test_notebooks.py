@@ -11,7 +11,8 @@ import pytest
 from helpers import FEW_ROWS, save_hub_dataset, small_data, small_parameters
 
 from pkdlib import ROOT, SIMILARITIES, load_results
-from pkdlib.tutorial import WIDGET, code_fingerprint, drop_widgets, run_notebook, write_page
+from pkdlib.notebooks import code_fingerprint, run_notebook
+from pkdlib.tutorial import WIDGET, drop_widgets, write_page
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # exercise -> (right answer, wrong answer), evaluated in the notebook itself
