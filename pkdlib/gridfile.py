@@ -152,7 +152,7 @@ def _mistakes(stage: Stage) -> Iterator[str]:
             yield f"exclude.{number} = {unwanted!r}: must name axes: {', '.join(stage.axes) or 'there is none'}"
         elif not any(unwanted.items() <= axes.items() for axes in _all(stage)):
             yield f"exclude.{number} = {unwanted!r}: no combination is like that"
-    if not any(True for _ in stage.combinations()):
+    if all(stage.grid.values()) and not any(True for _ in stage.combinations()):
         yield "exclude: leaves no run"
 
 

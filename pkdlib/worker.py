@@ -80,7 +80,7 @@ def main(folder: Path, parent: int) -> int:
             load_records(folder)
         except PapermillExecutionError as error:
             cause = "machine" if error.ename in MACHINES else "notebook"
-            return _write_failure(folder, cause, _last_lines("\n".join([*error.traceback, str(error.evalue)])))
+            return _write_failure(folder, cause, _last_lines("\n".join(error.traceback)))
         except (DeadKernelError, RuntimeError) as error:  # RuntimeError: the kernel did not start
             return _write_failure(folder, "machine", f"the kernel died: {error}")
         except (FileNotFoundError, ValueError) as error:

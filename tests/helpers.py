@@ -15,6 +15,8 @@ import torch
 
 os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # equal bits are promised on one CPU, not on every GPU
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test waits for a network
+
 from transformers import (
     BertConfig,
     BertModel,
@@ -27,9 +29,10 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from pkdlib.config import MINI_BERT, ROOT
+from pkdlib.config import MINI_BERT, ROOT, DistillConfig
 from pkdlib.data import EncodedTask, encode_task
 from pkdlib.models import build_student, load_backbone, load_tokenizer
+from pkdlib.results import RunRecord
 from pkdlib.sources import Split, TaskData, load_task
 
 logging.set_verbosity_error()  # a headless checkpoint's report is not what a test prints
@@ -147,6 +150,35 @@ def same_weights(first: PreTrainedModel, second: PreTrainedModel) -> bool:
     """Whether two models have the same weights and buffers, bit for bit."""
     one, two = first.state_dict(), second.state_dict()
     return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def make_record(run_id: str = "run", **changes: object) -> RunRecord:
+    fields = {
+        "run_id": run_id,
+        "method": "PKD-Skip",
+        "task": "mini-sentiment",
+        "source": "data",
+        "max_length": 64,
+        "train_rows": 2000,
+        "seed": 1,
+        "config": DistillConfig(num_hidden_layers=3, seed=1).model_dump(),
+        "layer_map": [4, 8],
+        "num_parameters": 1234,
+        "metrics": {"dev": {"accuracy": 0.75, "loss": 0.5}, "test": {"accuracy": 0.7}},
+        "best_epoch": 2,
+        "history": [{"epoch": 1, "dev_accuracy": 0.6}, {"epoch": 2, "dev_accuracy": 0.75}],
+        "fingerprints": {"train": "abc"},
+        "durations_s": {"training": 1.5, "teacher_outputs": 0.25},
+        "device": "cpu (x86_64)",
+        "threads": 1,
+    }
+    return RunRecord(**{**fields, **changes})
+
+
+def figures(record: RunRecord) -> tuple:
+    """All that a run found, without its clock."""
+    history = [{name: value for name, value in epoch.items() if name != "seconds"} for epoch in record.history]
+    return history, record.best_epoch, record.metrics, record.fingerprints, record.run_id
 
 
 def two_ranks() -> list[dict[str, str]]:

@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from helpers import (
     bert_config,
+    figures,
     noisy_copy,
     run_together,
     same_weights,
@@ -30,7 +31,7 @@ from pkdlib.config import DistillConfig, FineTuneConfig, validate
 from pkdlib.data import EncodedTask, encode_task
 from pkdlib.evaluation import make_accelerator
 from pkdlib.models import load_backbone, load_classifier, load_tokenizer, weights_fingerprint
-from pkdlib.results import RESULT_FILE, RunRecord, load_records
+from pkdlib.results import RESULT_FILE, load_records
 from pkdlib.training import Run, distill, fine_tune
 
 # Forty rows in batches of 16: three updates an epoch, nine in all.
@@ -61,12 +62,6 @@ def train(method: str, data: EncodedTask, folder: Path, output_dir: Path | None 
         return fine_tune(data, validate(FineTuneConfig, **values), output_dir, on_epoch=on_epoch)
     config = validate(DistillConfig, **{"num_hidden_layers": 3, **values})
     return distill(data, config, folder / "teacher", output_dir, folder / "cache", on_epoch)
-
-
-def figures(record: RunRecord) -> tuple:
-    """All that a run found, without its clock."""
-    history = [{name: value for name, value in epoch.items() if name != "seconds"} for epoch in record.history]
-    return history, record.best_epoch, record.metrics, record.fingerprints, record.run_id
 
 
 def assert_same_run(one: Run, two: Run) -> None:

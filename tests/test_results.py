@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import make_record
 from pydantic import ValidationError
 from scipy import stats
 
 from pkdlib import (
     ROOT,
     DistillConfig,
-    RunRecord,
     differences_by,
     history_frame,
     load_records,
@@ -32,29 +32,6 @@ from pkdlib import (
 from pkdlib.results import RESULT_FILE, save_records, save_result, write_text
 
 
-def record(run_id: str = "run", **changes: object) -> RunRecord:
-    fields = {
-        "run_id": run_id,
-        "method": "PKD-Skip",
-        "task": "mini-sentiment",
-        "source": "data",
-        "max_length": 64,
-        "train_rows": 2000,
-        "seed": 1,
-        "config": DistillConfig(num_hidden_layers=3, seed=1).model_dump(),
-        "layer_map": [4, 8],
-        "num_parameters": 1234,
-        "metrics": {"dev": {"accuracy": 0.75, "loss": 0.5}, "test": {"accuracy": 0.7}},
-        "best_epoch": 2,
-        "history": [{"epoch": 1, "dev_accuracy": 0.6}, {"epoch": 2, "dev_accuracy": 0.75}],
-        "fingerprints": {"train": "abc"},
-        "durations_s": {"training": 1.5, "teacher_outputs": 0.25},
-        "device": "cpu (x86_64)",
-        "threads": 1,
-    }
-    return RunRecord(**{**fields, **changes})
-
-
 def scores(**by_method: dict[int, float]) -> pd.DataFrame:
     """A tidy frame of seed -> score for each method."""
     found = [
@@ -67,21 +44,21 @@ def scores(**by_method: dict[int, float]) -> pd.DataFrame:
 
 # ------------------------------------------------------------------------------------------------- files
 def test_a_record_is_read_back_as_it_was_saved(tmp_path: Path) -> None:
-    saved = record()
+    saved = make_record()
     assert save_result(saved, tmp_path / "new" / "folder") == tmp_path / "new" / "folder" / RESULT_FILE
     assert load_records(tmp_path) == [saved]
 
 
 def test_a_record_states_versions_and_time_and_is_frozen() -> None:
-    assert record().versions.keys() == {"python", "pkdlib", "torch", "transformers", "accelerate", "numpy"}
-    assert record().created_at.endswith("+00:00")
+    assert make_record().versions.keys() == {"python", "pkdlib", "torch", "transformers", "accelerate", "numpy"}
+    assert make_record().created_at.endswith("+00:00")
     with pytest.raises(ValidationError, match="frozen"):
-        record().best_epoch = 3
+        make_record().best_epoch = 3
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_score_that_is_not_finite_survives_the_file(tmp_path: Path, value: float) -> None:
-    save_result(record(metrics={"dev": {"loss": value}}), tmp_path)
+    save_result(make_record(metrics={"dev": {"loss": value}}), tmp_path)
     save_records(load_records(tmp_path), tmp_path / "all.jsonl")
     for place in (tmp_path, tmp_path / "all.jsonl"):
         (found,) = load_records(place)
@@ -90,13 +67,13 @@ def test_a_score_that_is_not_finite_survives_the_file(tmp_path: Path, value: flo
 
 def test_a_folder_s_records_are_found_at_any_depth_and_other_files_are_left(tmp_path: Path) -> None:
     for run_id, folder in (("c", "."), ("a", "x/y"), ("b", "x")):
-        save_result(record(run_id), tmp_path / folder)
+        save_result(make_record(run_id), tmp_path / folder)
     (tmp_path / "config.json").write_text("{}")
     assert {found.run_id for found in load_records(tmp_path)} == {"a", "b", "c"}
 
 
 def test_collected_records_are_read_back_ordered_by_run_id(tmp_path: Path) -> None:
-    saved = [record(run_id, device="odd\u2028device\x85name") for run_id in ("c", "a", "b")]
+    saved = [make_record(run_id, device="odd\u2028device\x85name") for run_id in ("c", "a", "b")]
     save_records(saved, tmp_path / "out" / "all.jsonl")
     assert load_records(tmp_path / "out" / "all.jsonl") == [saved[1], saved[2], saved[0]]
     assert len((tmp_path / "out" / "all.jsonl").read_bytes().split(b"\n")) == 3 + 1
@@ -109,14 +86,17 @@ def test_collected_records_are_read_back_ordered_by_run_id(tmp_path: Path) -> No
         (b'{"run_id": "a", "meth', "content: Invalid JSON"),
         (b'{"run_id": "\xff"}', "content: Invalid JSON"),
         (b'{"run_id": "a"}', "method: Field required"),
-        (record().model_dump_json().replace('"threads":1', '"threads":1,"colour":"red"').encode(), "colour: Extra"),
-        (record().model_dump_json().replace('"best_epoch":2', '"best_epoch":"two"').encode(), "best_epoch: Input"),
+        (
+            make_record().model_dump_json().replace('"threads":1', '"threads":1,"colour":"red"').encode(),
+            "colour: Extra",
+        ),
+        (make_record().model_dump_json().replace('"best_epoch":2', '"best_epoch":"two"').encode(), "best_epoch: Input"),
         (b"[]", "content: Input should be an object"),
     ],
     ids=["empty", "cut", "not-utf-8", "incomplete", "unknown-field", "wrong-type", "not-a-record"],
 )
 def test_a_file_that_is_no_complete_record_is_refused_by_name(tmp_path: Path, content: bytes, complaint: str) -> None:
-    save_result(record(), tmp_path / "good")
+    save_result(make_record(), tmp_path / "good")
     bad = tmp_path / "bad" / RESULT_FILE
     bad.parent.mkdir()
     bad.write_bytes(content)
@@ -127,7 +107,7 @@ def test_a_file_that_is_no_complete_record_is_refused_by_name(tmp_path: Path, co
 
 def test_a_bad_line_of_a_collected_file_is_refused_by_number(tmp_path: Path) -> None:
     path = tmp_path / "all.jsonl"
-    path.write_text(record().model_dump_json() + "\n" + "{}\n")
+    path.write_text(make_record().model_dump_json() + "\n" + "{}\n")
     with pytest.raises(ValueError, match=r"all\.jsonl, record 2: run_id: Field required"):
         load_records(path)
 
@@ -159,8 +139,8 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_part(tmp_path: Path) -> N
 
 # ------------------------------------------------------------------------------------------------- tables
 def test_a_results_table_has_a_row_per_run_with_configuration_scores_and_seconds(tmp_path: Path) -> None:
-    save_result(record("a"), tmp_path / "a")
-    save_result(record("b", layer_map=[], metrics={"dev": {"accuracy": 0.5}}), tmp_path / "b")
+    save_result(make_record("a"), tmp_path / "a")
+    save_result(make_record("b", layer_map=[], metrics={"dev": {"accuracy": 0.5}}), tmp_path / "b")
     frame = load_results(tmp_path)
     assert frame["run_id"].tolist() == ["a", "b"]
     first = frame.iloc[0]
@@ -173,7 +153,7 @@ def test_a_results_table_has_a_row_per_run_with_configuration_scores_and_seconds
 
 
 def test_a_history_table_has_a_row_per_epoch_of_every_run() -> None:
-    frame = history_frame([record("a"), record("b", method="FT", seed=2)])
+    frame = history_frame([make_record("a"), make_record("b", method="FT", seed=2)])
     assert frame.to_dict("list") == {
         "run_id": ["a", "a", "b", "b"],
         "method": ["PKD-Skip", "PKD-Skip", "FT", "FT"],
@@ -281,22 +261,22 @@ def test_methods_without_a_shared_seed_are_refused(frame: pd.DataFrame) -> None:
 
 
 def test_a_saved_record_is_plain_json(tmp_path: Path) -> None:
-    path = save_result(record(), tmp_path)
+    path = save_result(make_record(), tmp_path)
     assert json.loads(path.read_text())["layer_map"] == [4, 8]
 
 
 def test_students_are_found_by_their_teacher_s_weights(tmp_path: Path) -> None:
-    save_result(record("teacher", fingerprints={"weights": "abc"}), tmp_path / "teacher")
+    save_result(make_record("teacher", fingerprints={"weights": "abc"}), tmp_path / "teacher")
     students = tmp_path / "students"
-    save_result(record("ours", fingerprints={"weights": "1", "teacher_weights": "abc"}), students / "ours")
-    save_result(record("another's", fingerprints={"weights": "2", "teacher_weights": "xyz"}), students / "another")
-    save_result(record("nobody's", fingerprints={"weights": "3"}), students / "nobody")
+    save_result(make_record("ours", fingerprints={"weights": "1", "teacher_weights": "abc"}), students / "ours")
+    save_result(make_record("another's", fingerprints={"weights": "2", "teacher_weights": "xyz"}), students / "another")
+    save_result(make_record("nobody's", fingerprints={"weights": "3"}), students / "nobody")
     ((folder, found),) = students_of(tmp_path / "teacher", students)
     assert (folder, found.run_id) == (students / "ours", "ours")
 
 
 def test_no_students_are_no_error(tmp_path: Path) -> None:
-    save_result(record("teacher", fingerprints={"weights": "abc"}), tmp_path / "teacher")
+    save_result(make_record("teacher", fingerprints={"weights": "abc"}), tmp_path / "teacher")
     assert students_of(tmp_path / "teacher", tmp_path / "nowhere") == []
     assert students_of(tmp_path / "no-record-here", tmp_path) == []
 
@@ -324,7 +304,7 @@ def test_varied_runs_differ_from_the_setting_in_one_field_alone() -> None:
         "both": {"beta": 3, "temperature": 10}, "last": {"strategy": "last"},
     }  # fmt: skip
     runs = [
-        record(name, method=method_name(config), config=config.model_dump(), seed=config.seed)
+        make_record(name, method=method_name(config), config=config.model_dump(), seed=config.seed)
         for name, changes in settings.items()
         for config in [validate(DistillConfig, **base.model_dump() | changes)]
     ]
@@ -355,8 +335,8 @@ def test_differences_by_value_pair_equal_seeds_at_each() -> None:
 
 
 def test_a_folder_s_collected_files_are_read_where_it_has_no_single_ones(tmp_path: Path) -> None:
-    save_records([record("a"), record("b")], tmp_path / "one.jsonl")
-    save_records([record("c")], tmp_path / "two.jsonl")
+    save_records([make_record("a"), make_record("b")], tmp_path / "one.jsonl")
+    save_records([make_record("c")], tmp_path / "two.jsonl")
     assert [run.run_id for run in load_records(tmp_path)] == ["a", "b", "c"]
-    save_result(record("a"), tmp_path / "a")  # which the collected files are of
+    save_result(make_record("a"), tmp_path / "a")  # which the collected files are of
     assert [run.run_id for run in load_records(tmp_path)] == ["a"]
