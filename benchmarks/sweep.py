@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.common import arguments, figure, ratios, take_turns, write
+
 from pkdlib.results import write_text
 
 GRID = """
