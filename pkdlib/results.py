@@ -46,6 +46,7 @@ class RunRecord(BaseModel):
     source: str  # where the rows were read
     max_length: int
     train_rows: int
+    eval_rows: dict[str, int] = Field(default_factory=dict)  # of the scored splits; older records lack it
     subset_seed: int = 0  # of the training rows, where they are fewer than the split's
     bad_rows: str = "error"  # what was done with unreadable rows
     seed: int
