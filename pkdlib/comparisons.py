@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from hashlib import sha256
 from math import lcm
 from pathlib import Path
@@ -42,10 +43,13 @@ class Comparison:
     def sizes(self) -> list[int]:
         return sorted({record.config["num_hidden_layers"] for record in self.records}, reverse=True)
 
+    @cached_property
+    def _frame(self) -> pd.DataFrame:
+        return results_frame(self.records).sort_values("method", kind="stable", ignore_index=True)
+
     def frame(self, size: int | None = None) -> pd.DataFrame:
         """The tidy table of the runs, of one size where given; methods in the order FT, KD, PKD."""
-        frame = results_frame(self.records).sort_values("method", kind="stable", ignore_index=True)
-        return frame if size is None else frame[frame["num_hidden_layers"] == size]
+        return self._frame if size is None else self._frame[self._frame["num_hidden_layers"] == size]
 
 
 def setting_of(record: RunRecord, teachers: dict[str, RunRecord]) -> Setting:
@@ -164,7 +168,7 @@ def method_pairs(methods: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def all_differences(found: Iterable[Comparison]) -> pd.DataFrame:
-    """`paired_difference` of the methods of every comparison and size, each once, with Holm's p over all of the task."""
+    """`paired_difference` of the methods of every comparison and size, each once; Holm's p is over all of a task."""
     found, seen, rows = list(found), set(), []
     mains = main_comparisons(found)
     for comparison in found:
@@ -210,15 +214,15 @@ def sensitivities(found: Iterable[Comparison]) -> list[tuple[Comparison, str, in
             if field in comparison.setting and field != "task" and not field.endswith(" rows"):
                 rest = {name: value for name, value in comparison.setting.items() if name != field}
                 buckets.setdefault(json.dumps(rest, sort_keys=True), []).append(comparison)
-        for bucket in buckets.values():
+        for bucket in (bucket for bucket in buckets.values() if len(bucket) > 1):
             for size in sorted({size for comparison in bucket for size in comparison.sizes}, reverse=True):
                 frames = [_concerned(comparison, field, size) for comparison in bucket]
                 table = pd.concat(frames, ignore_index=True)
                 table = table[table.groupby("method")[field].transform("nunique") > 1]
                 if len(table):
                     made.append((bucket[0], field, size, table))
-    depths = [(one, "num_hidden_layers", None, one.frame()) for one in found if len(one.sizes) > 1]
-    return made + [entry for entry in depths if entry[0] is main_comparisons(found)[entry[0].task]]
+    deep = [one for one in main_comparisons(found).values() if len(one.sizes) > 1]
+    return made + [(one, "num_hidden_layers", None, one.frame()) for one in deep]
 
 
 def _concerned(comparison: Comparison, field: str, size: int) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from pkdlib.statistics import mean_interval, paired_difference
 
 NONE = "–"
 OURS, PAPER, AUTHORS = "ours", "paper, test", "authors, dev"
-MODEL = ["model"]
+MILLIONS = "parameters, millions"
 
 
 def score_text(values: Sequence[float]) -> str:
@@ -240,10 +240,8 @@ def speed_table(record: dict[str, Any]) -> pd.DataFrame:
     largest = max(part["total"] for part in parts.values())
     paper = paper_table("table_4")
     for model, part in sorted(parts.items(), key=lambda entry: entry[1]["total"]):
-        row = {
-            ("parameters, millions", name): f"{part[name] / 1e6:.2f}" for name in ("embedding", "transformer", "total")
-        }
-        row["parameters, millions", "times smaller"] = f"{largest / part['total']:.2f}"
+        row = {(MILLIONS, name): f"{part[name] / 1e6:.2f}" for name in ("embedding", "transformer", "total")}
+        row[MILLIONS, "times smaller"] = f"{largest / part['total']:.2f}"
         for clock, entries in record["speedups"].items():
             entry = next(entry for entry in entries if entry["model"] == model)
             unit = next(name for name in ("latency_ms", "processor_ms") if name in entry)

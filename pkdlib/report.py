@@ -92,8 +92,9 @@ def _states(sweep: Path) -> list[dict[str, Any]]:
             state |= {"state": "finished", "seconds": _read(run / RUN_FILE)["seconds"]}
         elif (run / FAILURE_FILE).is_file():
             failure = _read(run / FAILURE_FILE)
-            notebook = (run / failure["notebook"]).relative_to(sweep.parent) if failure.get("notebook") else ""
-            state |= {"state": "failed", **failure, "notebook": str(notebook), "id": run.name}
+            notebook = run / (failure.get("notebook") or "")
+            named = notebook.relative_to(sweep.parent) if notebook.is_file() else failure.get("notebook")
+            state |= {**failure, "state": "failed", "notebook": str(named or ""), "id": run.name}
         else:
             state |= {"state": "not finished"}
         states.append(state)
@@ -119,8 +120,8 @@ def tidy_runs(records: Iterable[RunRecord]) -> pd.DataFrame:
 def counts_table(found: Found, records: list[RunRecord]) -> pd.DataFrame:
     """Of every grid how many runs and teachers are finished, failed or not finished, and the hours of the finished."""
     if not found.runs:
-        rows = results_frame(records).groupby(["task", "method"], sort=False).size().rename("runs").reset_index()
-        return rows.pivot_table(index="task", columns="method", values="runs", fill_value=0, sort=False, observed=True)
+        frame = results_frame(records)
+        return pd.crosstab(frame["task"], frame["method"]).rename_axis(columns=None)
     frame = pd.DataFrame(found.runs)
     frame["seconds"] = frame.get("seconds", pd.Series(0.0, index=frame.index)).fillna(0.0)
     table = frame.pivot_table(index=["grid", "what"], columns="state", values="id", aggfunc="count", fill_value=0)
@@ -136,16 +137,12 @@ def provenance(records: Iterable[RunRecord]) -> pd.DataFrame:
     for record in records:
         values = {f"version of {name}": version for name, version in record.versions.items()}
         values |= {"device": record.device, "threads": record.threads, "day": record.created_at[:10]}
-        values |= {
-            f"{record.task}: rows of {split}": record.fingerprints.get(split) for split in ("train", "dev", "test")
-        }
-        values |= {f"{record.task}: teacher's weights": record.fingerprints.get("teacher_weights")}
+        for kind, what in {"train": "training rows", "dev": "dev rows", "teacher_weights": "teacher's weights"}.items():
+            values[f"{record.task}: {what}"] = record.fingerprints.get(kind)
         for name, value in values.items():
             if value is not None:
                 counted.setdefault(name, Counter())[value] += 1
-    rows = {
-        name: ", ".join(f"{value} ({runs})" for value, runs in sorted(found.items())) for name, found in counted.items()
-    }
+    rows = {name: ", ".join(f"{value} ({found[value]})" for value in sorted(found)) for name, found in counted.items()}
     return pd.DataFrame({"value (runs)": rows})
 
 
@@ -210,7 +207,7 @@ def render(found: Found, title: str) -> tuple[str, pd.DataFrame, pd.DataFrame]:
         "last_skip": _if_any(layouts.last_skip_table(mains)),
         "teachers": _if_any(layouts.teacher_table(compared)),
         "settings": as_html(layouts.settings_table(compared, mains), index=False) if len(compared) > len(mains) else "",
-        "differences": _if_any(shown[main], index=False) if len(shown) else "",
+        "differences": _if_any(shown[main].drop(columns="setting"), index=False) if len(shown) else "",
         "other_differences": _if_any(shown[~main], index=False) if len(shown) else "",
         "speed": {name: as_html(layouts.speed_table(record)) for name, record in found.speed.items()},
         "provenance": as_html(provenance(records)) if records else "",

@@ -148,7 +148,7 @@ def size_warning(difference: float, rows: int) -> str:
         return f"less than one row: a row is {100 / rows:.2g} points"
     least = smallest_difference(rows)
     if changed < round(least * rows, 6):
-        return f"too few rows: on {rows}, McNemar's test tells no two runs less than {100 * least:.2g} points apart"
+        return f"too few rows: {rows} cannot tell two runs less than {100 * least:.2g} points apart"
     return ""
 
 

@@ -257,7 +257,7 @@ def test_nothing_smaller_than_the_smallest_difference_is_found_and_it_is(rows: i
 
 def test_the_warning_says_what_a_row_is_worth() -> None:
     assert size_warning(0.003, 277) == "less than one row: a row is 0.36 points"
-    told = "too few rows: on 277, McNemar's test tells no two runs less than 2.2 points apart"
+    told = "too few rows: 277 cannot tell two runs less than 2.2 points apart"
     assert size_warning(-0.01, 277) == told
     assert size_warning(5 / 277, 277) == told
     assert size_warning(1 / 277, 277) == told  # one row is one row, whatever the rounding
