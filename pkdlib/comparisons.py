@@ -15,7 +15,7 @@ import pandas as pd
 from pkdlib.config import DistillConfig, FineTuneConfig
 from pkdlib.results import RunRecord, results_frame
 from pkdlib.statistics import holm, paired_difference, size_warning
-from pkdlib.tasks import get_task
+from pkdlib.tasks import TASKS, get_task
 
 SOFT = ("temperature", "alpha", "t_squared", "form")  # matter to a student with a teacher
 PATIENT = ("beta", "normalize", "projection")  # matter to a patient one
@@ -87,7 +87,7 @@ def unique_runs(records: Iterable[RunRecord]) -> list[RunRecord]:
 
 
 def comparisons(records: Iterable[RunRecord]) -> list[Comparison]:
-    """Every comparison that unique runs allow, those of most runs first; a run may be part of several.
+    """Every comparison that unique runs allow, those of a task's most runs first; a run may be part of several.
 
     Plain fine-tuning has no temperature, so it stands beside the students of every temperature. Data and teacher may
     change with the seed, as long as all methods of a seed share them; otherwise they are part of the setting.
@@ -103,7 +103,7 @@ def comparisons(records: Iterable[RunRecord]) -> list[Comparison]:
         weights = dict.fromkeys(record.fingerprints.get("teacher_weights") for record in _taught(found))
         known = [teachers[name] for name in weights if name in teachers]
         made.append(Comparison(setting["task"], setting, found, known))
-    return sorted(made, key=lambda comparison: -len(comparison.records))
+    return sorted(made, key=lambda comparison: (list(TASKS).index(comparison.task), -len(comparison.records)))
 
 
 def _exact(record: RunRecord) -> Setting:

@@ -7,6 +7,7 @@ import argparse
 import base64
 import io
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -31,6 +32,7 @@ from pkdlib.results import RESULT_FILE, RunRecord, history_frame, load_records, 
 
 SWEEP_FILE, RUN_FILE, FAILURE_FILE, PARAMETERS_FILE = "sweep.json", "run.json", "failure.json", "parameters.json"
 TEMPLATE = "report.html"
+ANSI = re.compile(r"\x1b\[[0-9;]*m")  # a kernel colours its tracebacks
 
 
 @dataclass
@@ -94,7 +96,8 @@ def _states(sweep: Path) -> list[dict[str, Any]]:
             failure = _read(run / FAILURE_FILE)
             notebook = run / (failure.get("notebook") or "")
             named = notebook.relative_to(sweep.parent) if notebook.is_file() else failure.get("notebook")
-            state |= {**failure, "state": "failed", "notebook": str(named or ""), "id": run.name}
+            error = ANSI.sub("", failure.get("error", ""))
+            state |= {**failure, "state": "failed", "notebook": str(named or ""), "error": error, "id": run.name}
         else:
             state |= {"state": "not finished"}
         states.append(state)
@@ -224,7 +227,7 @@ def render(found: Found, title: str) -> tuple[str, pd.DataFrame, pd.DataFrame]:
         hours=sum(sum(record.durations_s.values()) for record in records) / 3600,
         failures=found.failures,
         unfinished=[run for run in found.runs if run["state"] == "not finished"],
-        main_settings={task: _setting_text(comparison) for task, comparison in mains.items()},
+        main_settings=_settings_of(mains),
         comparison_figures=comparison_figures(mains),
         sensitivity_figures=sensitivity_figures(compared, mains),
         many=len(differences),
@@ -236,9 +239,13 @@ def _if_any(table: pd.DataFrame, index: bool = True) -> str:
     return as_html(table, index) if len(table) else ""
 
 
-def _setting_text(comparison: Comparison) -> str:
-    kept = {name: value for name, value in comparison.setting.items() if name != "task" and not name.endswith(" rows")}
-    return told_apart(kept, dict.fromkeys(kept, object()))
+def _settings_of(mains: dict[str, Comparison]) -> dict[str, str]:
+    """Every main setting in full, and the tasks that have it."""
+    tasks: dict[str, list[str]] = {}
+    for task, comparison in mains.items():
+        kept = {name: value for name, value in comparison.setting.items() if name != "task" and " rows" not in name}
+        tasks.setdefault(told_apart(kept, dict.fromkeys(kept, object())), []).append(task)
+    return {", ".join(names): text for text, names in tasks.items()}
 
 
 def write_report(folder: str | Path, out: str | Path | None = None) -> Path:

@@ -1,7 +1,6 @@
 """What scores allow one to say: intervals, paired differences, corrections for many of them, and the worth of a row."""
 
 import math
-import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -24,15 +23,19 @@ def mean_interval(values: Iterable[float], confidence: float = 0.95) -> tuple[fl
 
 
 def paired_p(differences: ArrayLike) -> float:
-    """Two-sided p of the t test that paired differences have mean zero: NaN for fewer than two, 1 if all are 0."""
+    """Two-sided p of the t test that paired differences have mean zero; 1 where all are zero.
+
+    NaN for fewer than two, and for equal ones: scores are whole numbers of rows, so a few may agree by chance, and
+    without a variance there is no test.
+    """
     differences = np.asarray(differences, dtype=float)
     if len(differences) < 2:
         return float("nan")
     if not differences.any():
         return 1.0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of equal differences, whose variance is zero: p is 0
-        return float(stats.ttest_1samp(differences, 0.0).pvalue)
+    if np.ptp(differences) < 1e-12:  # the same number of rows, whatever the rounding
+        return float("nan")
+    return float(stats.ttest_1samp(differences, 0.0).pvalue)
 
 
 def summary(frame: pd.DataFrame, metric: str, by: list[str]) -> pd.DataFrame:

@@ -180,8 +180,8 @@ def test_holm_keeps_the_order_raises_no_p_above_bonferroni_s_and_lowers_none(p_v
 
 def test_paired_p_of_equal_differences() -> None:
     assert paired_p([0.0, 0.0, 0.0]) == 1.0
-    assert paired_p([0.5, 0.5]) == 0.0
-    assert math.isnan(paired_p([0.5]))
+    for without_variance in ([0.5, 0.5], [0.8 - 0.7, 0.4 - 0.3, 0.9 - 0.8], [0.5]):
+        assert math.isnan(paired_p(without_variance))
 
 
 # --------------------------------------------------------------------------------------------- rows of one run
