@@ -26,6 +26,7 @@ from pkdlib import layouts
 from pkdlib.charts import plot_ablation, plot_comparison, plot_history
 from pkdlib.comparisons import Comparison, all_differences, comparisons, main_comparisons, sensitivities, told_apart
 from pkdlib.comparisons import unique_runs as unique
+from pkdlib.paper import COLUMNS, paper_table
 from pkdlib.plots import STYLE
 from pkdlib.progress import say
 from pkdlib.results import RESULT_FILE, RunRecord, history_frame, load_records, results_frame, timestamp, write_text
@@ -88,8 +89,12 @@ def _states(sweep: Path) -> list[dict[str, Any]]:
     """What became of every run that a sweep lists, and of every teacher that it made."""
     content, states = _read(sweep), []
     listed = [sweep.parent / "runs" / entry["id"] for entry in content["runs"]]
-    for run in [*listed, *sorted(path for path in sweep.parent.glob("teachers/*") if path.is_dir())]:
-        state = {"grid": content["grid"], "id": run.name, "what": "run" if run in listed else "teacher"}
+    whats = dict.fromkeys(listed, "run")
+    whats |= {file.parent: "teacher" for file in sorted(sweep.parent.glob(f"teachers/*/{PARAMETERS_FILE}"))}
+    for file in sorted(sweep.parent.glob(f"runs/*/{RUN_FILE}")):
+        whats.setdefault(file.parent, "run of an earlier grid")
+    for run, what in whats.items():
+        state = {"grid": content["grid"], "id": run.name, "what": what}
         if (run / RUN_FILE).is_file():
             state |= {"state": "finished", "seconds": _read(run / RUN_FILE)["seconds"]}
         elif (run / FAILURE_FILE).is_file():
@@ -231,12 +236,19 @@ def render(found: Found, title: str) -> tuple[str, pd.DataFrame, pd.DataFrame]:
         comparison_figures=comparison_figures(mains),
         sensitivity_figures=sensitivity_figures(compared, mains),
         many=len(differences),
+        references=_references(mains, found),
     )
     return page, tidy_runs(records), differences
 
 
 def _if_any(table: pd.DataFrame, index: bool = True) -> str:
     return as_html(table, index) if len(table) else ""
+
+
+def _references(mains: dict[str, Comparison], found: Found) -> list[dict[str, str]]:
+    """Title, source and note of every table of the paper's and the authors' that may stand beside ours."""
+    names = ("table_1", "table_2", "table_5", "dev") if set(mains) & set(COLUMNS) else ()
+    return [paper_table(name).attrs for name in (*names, *(("table_4",) if found.speed else ()))]
 
 
 def _settings_of(mains: dict[str, Comparison]) -> dict[str, str]:

@@ -140,6 +140,8 @@ def test_size_and_speed_equal_the_recorded_file(recorded: Path) -> None:
 def test_the_page_fetches_nothing_and_shows_every_varied_setting(recorded: Path) -> None:
     page = Page(recorded / "index.html")
     assert all(address.startswith(("data:image/png", "#")) for address in page.fetched)
+    source = paper_table("dev").attrs["source"]
+    assert source in page.text.partition("Where the paper's and the authors' figures are from")[2]
     assert not re.search(r"@import|url\(|<script|<link", (recorded / "index.html").read_text())
     for field in ("temperature", "alpha", "beta", "learning rate", "init", "train rows", "num hidden layers"):
         assert re.search(rf"mini-sentiment(, 3 layers)?: {field}\n?", page.text), field
@@ -189,6 +191,13 @@ def test_a_sweep_s_counts_failures_and_unfinished_runs_are_shown(sweep: Path) ->
     assert "broken (smoke; cause: notebook; attempts: 1)" in failures
     assert ERROR in failures and "runs/broken/notebook.ipynb" in failures
     assert "<train>" not in (sweep / "report" / "index.html").read_text()  # escaped
+
+
+def test_a_run_that_the_grid_no_longer_lists_is_named_so(sweep: Path) -> None:
+    write_text(sweep / "sweep.json", json.dumps({"grid": "smoke", "runs": [{"id": "ft"}]}))
+    rows = Page(write_report(sweep)).tables["What was run"][0]
+    assert ["smoke", "run", "1", "0", "0", "1", "0.50"] in rows
+    assert ["run of an earlier grid", "1", "0", "0", "1", "0.50"] in rows
 
 
 def test_a_killed_run_s_result_does_not_count(sweep: Path) -> None:
