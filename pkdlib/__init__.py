@@ -34,16 +34,12 @@ from pkdlib.paper import (
 )
 from pkdlib.results import (
     RunRecord,
-    differences_by,
     history_frame,
     load_records,
     load_results,
     matching,
-    mean_interval,
-    paired_difference,
     save_records,
     students_of,
-    summary,
     varied,
 )
 from pkdlib.similarity import (
@@ -70,6 +66,18 @@ from pkdlib.speed import (
     speedups,
     time_call,
     timing_setup,
+)
+from pkdlib.statistics import (
+    bootstrap_interval,
+    differences_by,
+    holm,
+    mcnemar,
+    mean_interval,
+    paired_difference,
+    paired_p,
+    size_warning,
+    smallest_difference,
+    summary,
 )
 from pkdlib.tasks import TASKS, Task, get_task
 from pkdlib.training import Run, distill, fine_tune, reload_data
@@ -102,6 +110,7 @@ __all__ = [
     "TaskData",
     "TeacherOutputs",
     "amdahl_speedup",
+    "bootstrap_interval",
     "build_student",
     "ce_loss",
     "centered_cosine",
@@ -119,6 +128,7 @@ __all__ = [
     "get_similarity",
     "get_task",
     "history_frame",
+    "holm",
     "kd_loss",
     "layer_map",
     "linear_cka",
@@ -134,6 +144,7 @@ __all__ = [
     "map_agreement",
     "matched_similarity",
     "matching",
+    "mcnemar",
     "mean_interval",
     "measure_latency",
     "method_config",
@@ -141,6 +152,7 @@ __all__ = [
     "most_similar_layers",
     "nearest_rows",
     "paired_difference",
+    "paired_p",
     "paper_preset",
     "paper_presets",
     "paper_table",
@@ -158,6 +170,8 @@ __all__ = [
     "rsa",
     "save_records",
     "shuffled_baseline",
+    "size_warning",
+    "smallest_difference",
     "soft_targets",
     "speedups",
     "split_cls_states",

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from pkdlib.plots import COLORS, OTHER
-from pkdlib.results import summary
+from pkdlib.statistics import summary
 
 
 def plot_history(history: pd.DataFrame, metric: str, ax: Axes) -> Axes:

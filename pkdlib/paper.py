@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from pkdlib.config import ROOT
-from pkdlib.results import paired_difference
+from pkdlib.statistics import paired_difference
 
 PAPER_FILE = ROOT / "data" / "paper.json"
 WIDTH = 768  # of BERT-base's states: what the authors' beta is meant for

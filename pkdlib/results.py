@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from scipy import stats
 
 from pkdlib.config import VERSION, DistillConfig
 
@@ -47,6 +46,7 @@ class RunRecord(BaseModel):
     source: str  # where the rows were read
     max_length: int
     train_rows: int
+    eval_rows: dict[str, int] = Field(default_factory=dict)  # of the scored splits; older records lack it
     subset_seed: int = 0  # of the training rows, where they are fewer than the split's
     bad_rows: str = "error"  # what was done with unreadable rows
     seed: int
@@ -177,47 +177,4 @@ def history_frame(records: Iterable[RunRecord]) -> pd.DataFrame:
             "seed": r.seed,
         }
         rows += [key | epoch for epoch in r.history]
-    return pd.DataFrame(rows)
-
-
-def mean_interval(values: Iterable[float], confidence: float = 0.95) -> tuple[float, float, float]:
-    """(mean, low, high) of the t interval; low and high are NaN for fewer than two values."""
-    values = pd.Series(list(values), dtype=float)
-    mean = float(values.mean())
-    if len(values) < 2:
-        return mean, float("nan"), float("nan")
-    half = float(stats.sem(values) * stats.t.ppf(0.5 + confidence / 2, len(values) - 1))
-    return mean, mean - half, mean + half
-
-
-def summary(frame: pd.DataFrame, metric: str, by: list[str]) -> pd.DataFrame:
-    """Mean, 95 % interval and number of runs of `metric` for every group, in the groups' order of appearance."""
-    rows = []
-    for key, group in frame.groupby(by, sort=False):
-        mean, low, high = mean_interval(group[metric])
-        rows.append(dict(zip(by, key, strict=True)) | {"mean": mean, "low": low, "high": high, "runs": len(group)})
-    return pd.DataFrame(rows)
-
-
-def paired_difference(frame: pd.DataFrame, metric: str, method: str, baseline: str) -> dict[str, Any]:
-    """`method` minus `baseline` on equal seeds: mean, 95 % t interval of the paired differences, pairs.
-
-    frame: one task, size and setting. Raises ValueError when a method has a seed twice or no seed is shared.
-    """
-    table = frame[frame["method"].isin([method, baseline])].set_index(["seed", "method"])[metric]
-    if table.index.has_duplicates:
-        raise ValueError(f"{method} or {baseline} has a seed twice: select one setting first")
-    pairs = table.unstack("method").reindex(columns=[method, baseline]).dropna()
-    if pairs.empty:
-        raise ValueError(f"{method} and {baseline} share no seed")
-    mean, low, high = mean_interval(pairs[method] - pairs[baseline])
-    return {"method": method, "baseline": baseline, "difference": mean, "low": low, "high": high, "pairs": len(pairs)}
-
-
-def differences_by(frame: pd.DataFrame, metric: str, by: str, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
-    """`paired_difference` of every (method, baseline) at every value of the column `by` that has runs of both."""
-    rows = []
-    for value, group in frame.groupby(by, sort=True):
-        present = [pair for pair in pairs if set(pair) <= set(group["method"])]
-        rows += [{by: value, **paired_difference(group, metric, *pair)} for pair in present]
     return pd.DataFrame(rows)

@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification, BertConfig, PreTrai
 
 from pkdlib.config import HEAD_WIDTH, ConfigError
 from pkdlib.evaluation import make_accelerator
-from pkdlib.results import mean_interval
+from pkdlib.statistics import mean_interval
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

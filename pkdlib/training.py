@@ -221,6 +221,7 @@ def _run(
         **data.reading,
         max_length=data.max_length,
         train_rows=len(data.splits["train"]),
+        eval_rows={name: len(data.splits[name]) for name in metrics},
         seed=config.seed,
         config=config.model_dump() | {"num_hidden_layers": model.config.num_hidden_layers},
         layer_map=layers or [],

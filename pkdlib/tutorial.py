@@ -18,7 +18,8 @@ from PIL import Image
 from pkdlib.config import ROOT, RUNS
 from pkdlib.notebooks import code_fingerprint, run_notebook
 from pkdlib.progress import say
-from pkdlib.results import load_results, summary, write_text
+from pkdlib.results import load_results, write_text
+from pkdlib.statistics import summary
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 NOTEBOOKS = ("00_start_here", "01_finetune_teacher", "02_distill_last_vs_skip", "06_cls_similarity")

@@ -19,7 +19,7 @@ from matplotlib.text import Annotation
 from pkdlib import charts, plots
 from pkdlib.layer_maps import layer_map
 from pkdlib.losses import PKDTerms
-from pkdlib.results import mean_interval
+from pkdlib.statistics import mean_interval
 
 pytestmark = pytest.mark.filterwarnings("error")
 METHODS = ["FT", "KD", "PKD-Skip", "PKD-Last", "PKD-1,4"]

@@ -1,45 +1,27 @@
-"""Records on disk and as tables, and the intervals against hand computation and scipy's own paired test."""
+"""Records on disk and as tables."""
 
 import json
 import math
-from math import sqrt
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 from helpers import make_record
 from pydantic import ValidationError
-from scipy import stats
 
 from pkdlib import (
     ROOT,
     DistillConfig,
-    differences_by,
     history_frame,
     load_records,
     load_results,
     matching,
-    mean_interval,
     method_config,
     method_name,
-    paired_difference,
     students_of,
-    summary,
     validate,
     varied,
 )
 from pkdlib.results import RESULT_FILE, save_records, save_result, write_text
-
-
-def scores(**by_method: dict[int, float]) -> pd.DataFrame:
-    """A tidy frame of seed -> score for each method."""
-    found = [
-        {"method": method, "seed": seed, "dev_accuracy": value}
-        for method, values in by_method.items()
-        for seed, value in values.items()
-    ]
-    return pd.DataFrame(found)
 
 
 # ------------------------------------------------------------------------------------------------- files
@@ -164,102 +146,6 @@ def test_a_history_table_has_a_row_per_epoch_of_every_run() -> None:
     }
 
 
-# ---------------------------------------------------------------------------------------------- intervals
-def test_mean_interval_by_hand() -> None:
-    # Mean 3, variance 2.5, so a standard error of sqrt(1/2); t at 97.5 % with 4 degrees of freedom is 2.776445.
-    half = 2.776445 * sqrt(0.5)
-    assert mean_interval([1, 2, 3, 4, 5]) == pytest.approx((3, 3 - half, 3 + half), rel=1e-6)
-
-
-@pytest.mark.parametrize("confidence", [0.5, 0.9, 0.99])
-def test_mean_interval_is_scipy_s(confidence: float) -> None:
-    values = np.random.default_rng(0).normal(0.8, 0.02, 7)
-    interval = stats.ttest_1samp(values, 0).confidence_interval(confidence)
-    assert mean_interval(values, confidence) == pytest.approx((values.mean(), interval.low, interval.high))
-
-
-def test_one_value_has_a_mean_and_no_interval() -> None:
-    mean, low, high = mean_interval([0.7])
-    assert mean == 0.7
-    assert math.isnan(low)
-    assert math.isnan(high)
-
-
-def test_summary_has_mean_interval_and_runs_of_each_group_in_order_of_appearance() -> None:
-    frame = scores(PKD={0: 0.8, 1: 0.9}, KD={0: 0.7})
-    table = summary(frame, "dev_accuracy", ["method"])
-    assert table["method"].tolist() == ["PKD", "KD"]
-    assert table["runs"].tolist() == [2, 1]
-    half = 12.7062 * 0.05  # t with one degree of freedom; the standard error of 0.8 and 0.9 is 0.05
-    assert table.loc[0, ["mean", "low", "high"]].tolist() == pytest.approx([0.85, 0.85 - half, 0.85 + half], rel=1e-5)
-    assert table.loc[1, "mean"] == 0.7
-    assert table.loc[1, ["low", "high"]].isna().all()
-
-
-def test_summary_groups_by_several_columns() -> None:
-    frame = scores(KD={0: 0.7, 1: 0.8}).assign(num_hidden_layers=[3, 6])
-    table = summary(frame, "dev_accuracy", ["num_hidden_layers", "method"])
-    assert table[["num_hidden_layers", "method", "mean"]].values.tolist() == [[3, "KD", 0.7], [6, "KD", 0.8]]
-
-
-def test_paired_difference_by_hand() -> None:
-    # Differences 0.1, 0.2 and 0.3: mean 0.2, standard error 0.1 / sqrt 3; t with 2 degrees of freedom is 4.302653.
-    frame = scores(PKD={0: 0.6, 1: 0.8, 2: 1.0}, KD={2: 0.7, 1: 0.6, 0: 0.5})
-    half = 4.302653 * 0.1 / sqrt(3)
-    found = paired_difference(frame, "dev_accuracy", "PKD", "KD")
-    assert found == {
-        "method": "PKD",
-        "baseline": "KD",
-        "difference": pytest.approx(0.2),
-        "low": pytest.approx(0.2 - half, rel=1e-6),
-        "high": pytest.approx(0.2 + half, rel=1e-6),
-        "pairs": 3,
-    }
-
-
-def test_paired_difference_is_scipy_s_paired_t_interval_whatever_the_rows_order() -> None:
-    rng = np.random.default_rng(0)
-    ours, theirs = rng.normal(0.82, 0.02, 8), rng.normal(0.8, 0.02, 8)
-    frame = scores(PKD=dict(enumerate(ours)), KD=dict(enumerate(theirs))).sample(frac=1, random_state=0)
-    found = paired_difference(frame, "dev_accuracy", "PKD", "KD")
-    interval = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
-    expected = ((ours - theirs).mean(), interval.low, interval.high)
-    assert (found["difference"], found["low"], found["high"]) == pytest.approx(expected)
-
-
-def test_paired_difference_takes_shared_seeds_only() -> None:
-    frame = scores(PKD={0: 0.6, 1: 0.8, 5: 0.0}, KD={0: 0.5, 1: 0.5, 7: 1.0}, FT={0: 0.1})
-    found = paired_difference(frame, "dev_accuracy", "PKD", "KD")
-    assert (found["pairs"], found["difference"]) == (2, pytest.approx(0.2))
-
-
-def test_paired_difference_turns_its_sign_with_its_sides() -> None:
-    frame = scores(PKD={0: 0.6, 1: 0.8}, KD={0: 0.5, 1: 0.6})
-    there, back = (
-        paired_difference(frame, "dev_accuracy", "PKD", "KD"),
-        paired_difference(frame, "dev_accuracy", "KD", "PKD"),
-    )
-    assert (back["difference"], back["low"]) == pytest.approx((-there["difference"], -there["high"]))
-
-
-def test_one_pair_has_a_difference_and_no_interval() -> None:
-    found = paired_difference(scores(PKD={0: 0.6}, KD={0: 0.5}), "dev_accuracy", "PKD", "KD")
-    assert found["difference"] == pytest.approx(0.1)
-    assert math.isnan(found["low"])
-
-
-def test_a_seed_twice_in_a_method_is_refused() -> None:
-    frame = pd.concat([scores(PKD={0: 0.6}, KD={0: 0.5}), scores(PKD={0: 0.7})])
-    with pytest.raises(ValueError, match="PKD or KD has a seed twice"):
-        paired_difference(frame, "dev_accuracy", "PKD", "KD")
-
-
-@pytest.mark.parametrize("frame", [scores(PKD={0: 0.6}, KD={1: 0.5}), scores(PKD={0: 0.6}), scores(FT={0: 0.6})])
-def test_methods_without_a_shared_seed_are_refused(frame: pd.DataFrame) -> None:
-    with pytest.raises(ValueError, match="PKD and KD share no seed"):
-        paired_difference(frame, "dev_accuracy", "PKD", "KD")
-
-
 def test_a_saved_record_is_plain_json(tmp_path: Path) -> None:
     path = save_result(make_record(), tmp_path)
     assert json.loads(path.read_text())["layer_map"] == [4, 8]
@@ -315,23 +201,6 @@ def test_varied_runs_differ_from_the_setting_in_one_field_alone() -> None:
     assert names("seed") == names("train_rows") == ["base", "other seed"]
     with pytest.raises(ValueError, match=r"^field = 'betas': must be one of backbone, "):
         varied(runs, base, "betas")
-
-
-def test_differences_by_value_pair_equal_seeds_at_each() -> None:
-    frame = pd.DataFrame(
-        [
-            {"rows": rows, "method": method, "seed": seed, "score": score}
-            for rows, method, scores in (
-                (500, "KD", (0.50, 0.60)), (500, "FT", (0.40, 0.52)), (100, "FT", (0.3, 0.3)),
-                (9000, "KD", (0.9, 0.9)), (9000, "FT", (0.9, 0.8)),
-            )
-            for seed, score in enumerate(scores)
-        ]
-    )  # fmt: skip
-    found = differences_by(frame, "score", "rows", [("KD", "FT")])
-    assert found["rows"].tolist() == [500, 9000]  # at 100 there is no KD
-    assert found["difference"].tolist() == pytest.approx([0.09, 0.05])
-    assert found["low"].tolist()[0] == pytest.approx(0.09 - 12.7062 * 0.01, abs=1e-4)
 
 
 def test_a_folder_s_collected_files_are_read_where_it_has_no_single_ones(tmp_path: Path) -> None:

@@ -1,0 +1,163 @@
+"""What scores allow one to say: intervals, paired differences, corrections for many of them, and the worth of a row."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from pkdlib.tasks import METRICS
+
+
+def mean_interval(values: Iterable[float], confidence: float = 0.95) -> tuple[float, float, float]:
+    """(mean, low, high) of the t interval; low and high are NaN for fewer than two values."""
+    values = pd.Series(list(values), dtype=float)
+    mean = float(values.mean())
+    if len(values) < 2:
+        return mean, float("nan"), float("nan")
+    half = float(stats.sem(values) * stats.t.ppf(0.5 + confidence / 2, len(values) - 1))
+    return mean, mean - half, mean + half
+
+
+def paired_p(differences: ArrayLike) -> float:
+    """Two-sided p of the t test that paired differences have mean zero; 1 where all are zero.
+
+    NaN for fewer than two, and for equal ones: scores are whole numbers of rows, so a few may agree by chance, and
+    without a variance there is no test.
+    """
+    differences = np.asarray(differences, dtype=float)
+    if len(differences) < 2:
+        return float("nan")
+    if not differences.any():
+        return 1.0
+    if np.ptp(differences) < 1e-12:  # the same number of rows, whatever the rounding
+        return float("nan")
+    return float(stats.ttest_1samp(differences, 0.0).pvalue)
+
+
+def summary(frame: pd.DataFrame, metric: str, by: list[str]) -> pd.DataFrame:
+    """Mean, 95 % interval and number of runs of `metric` for every group, in the groups' order of appearance."""
+    rows = []
+    for key, group in frame.groupby(by, sort=False):
+        mean, low, high = mean_interval(group[metric])
+        rows.append(dict(zip(by, key, strict=True)) | {"mean": mean, "low": low, "high": high, "runs": len(group)})
+    return pd.DataFrame(rows)
+
+
+def paired_difference(frame: pd.DataFrame, metric: str, method: str, baseline: str) -> dict[str, Any]:
+    """`method` minus `baseline` on equal seeds: mean, 95 % t interval and p of the paired differences, pairs.
+
+    frame: one task, size and setting. Raises ValueError when a method has a seed twice or no seed is shared.
+    """
+    table = frame[frame["method"].isin([method, baseline])].set_index(["seed", "method"])[metric]
+    if table.index.has_duplicates:
+        raise ValueError(f"{method} or {baseline} has a seed twice: select one setting first")
+    pairs = table.unstack("method").reindex(columns=[method, baseline]).dropna()
+    if pairs.empty:
+        raise ValueError(f"{method} and {baseline} share no seed")
+    found = pairs[method] - pairs[baseline]
+    mean, low, high = mean_interval(found)
+    row = {"method": method, "baseline": baseline, "difference": mean, "low": low, "high": high}
+    return row | {"p": paired_p(found), "pairs": len(pairs)}
+
+
+def differences_by(frame: pd.DataFrame, metric: str, by: str, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
+    """`paired_difference` of every (method, baseline) at every value of the column `by` that has runs of both."""
+    rows = []
+    for value, group in frame.groupby(by, sort=True):
+        present = [pair for pair in pairs if set(pair) <= set(group["method"])]
+        rows += [{by: value, **paired_difference(group, metric, *pair)} for pair in present]
+    return pd.DataFrame(rows)
+
+
+def holm(p_values: ArrayLike) -> np.ndarray:
+    """Holm's adjusted p values: those below 0.05 hold together, the chance of any false one being at most 5 %.
+
+    The i-th smallest of m is multiplied by m - i + 1, and none is smaller than the one before it. NaN, of a
+    comparison that has no test, stays NaN and is not counted.
+    """
+    p_values = np.array(p_values, dtype=float)
+    tested = np.flatnonzero(~np.isnan(p_values))
+    order = tested[np.argsort(p_values[tested], kind="stable")]
+    scaled = p_values[order] * np.arange(len(order), 0, -1)
+    p_values[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
+    return p_values
+
+
+def bootstrap_interval(
+    labels: ArrayLike,
+    predictions: ArrayLike,
+    metric: str = "accuracy",
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """(score, low, high) of one run's predictions: the percentile interval over rows drawn anew, with replacement.
+
+    labels, predictions: class indices, (rows,). It says what other rows would have given, where `mean_interval` says
+    what other seeds would. Raises ValueError for an unknown metric or unequal rows.
+    """
+    labels, predictions = _same_rows(labels, predictions)
+    if metric not in METRICS:
+        raise ValueError(f"metric = {metric!r}: must be one of {', '.join(METRICS)}")
+    score = METRICS[metric]
+    found = stats.bootstrap(
+        (labels, predictions),
+        lambda *rows: float(score(*rows, zero_division=0.0) if metric == "f1" else score(*rows)),
+        paired=True,
+        vectorized=False,
+        n_resamples=resamples,
+        confidence_level=confidence,
+        method="percentile",
+        random_state=np.random.default_rng(seed),
+    )
+    interval = found.confidence_interval
+    return float(score(labels, predictions)), float(interval.low), float(interval.high)
+
+
+def mcnemar(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> dict[str, float]:
+    """McNemar's exact test of two predictions on the same rows, (rows,) each.
+
+    Only the rows that one of them alone has right say which is better: under equal quality they fall to either side
+    like a fair coin. Gives their numbers, the difference in accuracy (first minus second) and the two-sided p.
+    """
+    labels, first, second = _same_rows(labels, first, second)
+    right, other = first == labels, second == labels
+    only_first, only_second = int((right & ~other).sum()), int((other & ~right).sum())
+    apart = only_first + only_second
+    p = stats.binomtest(only_first, apart).pvalue if apart else 1.0
+    difference = (only_first - only_second) / len(labels)
+    return {"only_first": only_first, "only_second": only_second, "difference": difference, "p": float(p)}
+
+
+def smallest_difference(rows: int, level: float = 0.05) -> float:
+    """The least difference in accuracy that `mcnemar` can find between two predictions of so many rows: 6 rows at 5 %.
+
+    k rows that all fall to one side have p = 2 / 2^k; where some fall to the other, it takes more than k.
+    """
+    return math.ceil(math.log2(2 / level)) / rows
+
+
+def size_warning(difference: float, rows: int) -> str:
+    """Why a split of so many rows is too small for a difference in accuracy (in 0..1), or "" where it is not.
+
+    The intervals over seeds do not hold this: every seed is scored on the same rows. Of F1 it is about true.
+    """
+    changed = round(abs(difference) * rows, 6)  # in rows
+    if changed < 1:
+        return f"less than one row: a row is {100 / rows:.2g} points"
+    least = smallest_difference(rows)
+    if changed < round(least * rows, 6):
+        return f"too few rows: {rows} cannot tell two runs less than {100 * least:.2g} points apart"
+    return ""
+
+
+def _same_rows(*columns: ArrayLike) -> list[np.ndarray]:
+    found = [np.asarray(column) for column in columns]
+    if len({array.shape for array in found}) > 1 or found[0].ndim != 1 or not len(found[0]):
+        raise ValueError(f"labels and predictions: shapes {', '.join(str(array.shape) for array in found)}: must be "
+                         "(rows,), equal and not empty")  # fmt: skip
+    return found
