@@ -167,12 +167,12 @@ START = ("teacher", "backbone", "projection")  # what Table 5 varies
 
 def teacher_table(found: Iterable[Comparison]) -> pd.DataFrame:
     """Table 5: teacher → student [start], objective, wherever one task has several teachers or starts."""
-    buckets: dict[str, list[Comparison]] = {}
-    for comparison in found:
-        rest = {name: value for name, value in comparison.setting.items() if name not in START}
-        buckets.setdefault(json.dumps(rest, sort_keys=True), []).append(comparison)
+    rests = [(one, {name: value for name, value in one.setting.items() if name not in START}) for one in found]
+    distinct = {json.dumps(rest, sort_keys=True): rest for _, rest in rests}.values()
+    detailed = [rest for rest in distinct if not any(rest.items() < other.items() for other in distinct)]
     columns: dict[tuple[str, str], dict[str, str]] = {}
-    for bucket in buckets.values():
+    for setting in detailed:  # a start that has KD alone has no beta, and stands beside those that have patience too
+        bucket = [one for one, rest in rests if rest.items() <= setting.items()]
         rows: dict[tuple, dict[str, RunRecord]] = {}
         for comparison in bucket:
             depths = {t.fingerprints["weights"]: t.config["num_hidden_layers"] for t in comparison.teachers}

@@ -13,6 +13,8 @@ from scipy import stats
 from test_comparisons import run
 
 from pkdlib import ROOT, load_records, paper_table
+from pkdlib.comparisons import comparisons
+from pkdlib.layouts import teacher_table
 from pkdlib.report import main, read_folder, tidy_runs, write_report
 from pkdlib.results import RESULT_FILE, RunRecord, save_records, save_result, write_text
 
@@ -246,3 +248,29 @@ def test_single_result_files_and_lists_make_tidy_rows(tmp_path: Path) -> None:
     assert page.rows("Table 1")["BERT3-PKD-1,2"][0] == "70.0 (1)"
     assert sorted(pd.read_parquet(tmp_path / "out" / "runs.parquet")["strategy"]) == ["[1, 2]", "skip", "skip"]
     assert tidy_runs([]).empty
+
+
+def test_a_better_teacher_stands_beside_the_paper_s_by_depth_start_and_objective() -> None:
+    records = [
+        run("teacher", 0, 0.9, task="sst2"),
+        run("teacher", 0, 0.9, task="sst2", weights="t24", num_hidden_layers=24),
+    ]
+    for method, teacher, size in (("KD", "teacher-a", "base"), ("KD", "t24", "base"), ("PKD-Skip", "t24", "large")):
+        taught = {"teacher": teacher, "num_hidden_layers": 6, "backbone": f"hub/bert-{size}-uncased"}
+        records += [run(method, seed, 0.8 + seed / 10, task="sst2", **taught) for seed in (0, 1)]
+    records += [run("FT", 0, 0.7, task="sst2", num_hidden_layers=6, backbone="hub/bert-base-uncased")]
+    table = teacher_table(comparisons(records))
+    top = "sst2, dev accuracy"
+    paper, dev = paper_table("table_5")["SST-2"], paper_table("dev")["SST-2"]
+    rows = {
+        "12 → 6 [bert-base-uncased], KD": (f"{paper['#1: 12 to 6 [Base], KD']}", "–"),
+        "24 → 6 [bert-base-uncased], KD": (f"{paper['#2: 24 to 6 [Base], KD']}", f"{dev['24 to 6 [Base], KD']}"),
+        "24 → 6 [bert-large-uncased], PKD-Skip": (
+            f"{paper['#4: 24 to 6 [Large], PKD']}",
+            f"{dev['24 to 6 [Large], PKD']}",
+        ),
+    }
+    for name, theirs in rows.items():
+        assert tuple(table.loc[name, [(top, "paper, test"), (top, "authors, dev")]]) == theirs
+    assert table.loc["no teacher → 6 [bert-base-uncased], FT", (top, "ours")] == "70.0 (1)"
+    assert table.loc["24 → 6 [bert-base-uncased], KD", (top, "ours")] == percent([0.8, 0.9])
