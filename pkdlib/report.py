@@ -7,7 +7,6 @@ import argparse
 import base64
 import io
 import json
-import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -30,10 +29,9 @@ from pkdlib.paper import COLUMNS, paper_table
 from pkdlib.plots import STYLE
 from pkdlib.progress import say
 from pkdlib.results import RESULT_FILE, RunRecord, history_frame, load_records, results_frame, timestamp, write_text
+from pkdlib.runfiles import RUN_FILE, SPEC_FILE, SWEEP_FILE, failed, finished, read_json
 
-SWEEP_FILE, RUN_FILE, FAILURE_FILE, PARAMETERS_FILE = "sweep.json", "run.json", "failure.json", "parameters.json"
 TEMPLATE = "report.html"
-ANSI = re.compile(r"\x1b\[[0-9;]*m")  # a kernel colours its tracebacks
 
 
 @dataclass
@@ -49,13 +47,6 @@ class Found:
         return [run for run in self.runs if run["state"] == "failed"]
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # of decoding too
-        raise ValueError(f"{path}: {error}") from None
-
-
 def read_folder(folder: Path) -> Found:
     """Every finished run, the state of those that a sweep lists, and the speed records.
 
@@ -67,7 +58,9 @@ def read_folder(folder: Path) -> Found:
     runs = [run for sweep in sorted(folder.rglob(SWEEP_FILE)) for run in _states(sweep)]
     files = results or ([] if runs else sorted(folder.glob("*.jsonl")))
     speed = {
-        str(file.relative_to(folder)): _read(file) for file in sorted(folder.rglob("*.json")) if "speed" in file.name
+        str(file.relative_to(folder)): read_json(file)
+        for file in sorted(folder.rglob("*.json"))
+        if "speed" in file.name
     }
     speed = {name: found for name, found in speed.items() if {"parameters", "speedups"} <= set(found)}
     if not (files or runs or speed):
@@ -78,7 +71,7 @@ def read_folder(folder: Path) -> Found:
 def _finished(run: Path, folder: Path) -> bool:
     """Whether a result stands: a sweep's run that was killed may have left one, but no run.json."""
     for parent in (run, *run.parents):
-        if (parent / PARAMETERS_FILE).is_file():
+        if (parent / SPEC_FILE).is_file():
             return (parent / RUN_FILE).is_file()
         if parent == folder:
             break
@@ -87,22 +80,18 @@ def _finished(run: Path, folder: Path) -> bool:
 
 def _states(sweep: Path) -> list[dict[str, Any]]:
     """What became of every run that a sweep lists, and of every teacher that it made."""
-    content, states = _read(sweep), []
-    listed = [sweep.parent / "runs" / entry["id"] for entry in content["runs"]]
-    whats = dict.fromkeys(listed, "run")
-    whats |= {file.parent: "teacher" for file in sorted(sweep.parent.glob(f"teachers/*/{PARAMETERS_FILE}"))}
+    content, states = read_json(sweep), []
+    whats = {sweep.parent / entry["folder"]: "run" for entry in content["runs"]}
+    whats |= {sweep.parent / entry["folder"]: "teacher" for entry in content["teachers"]}
     for file in sorted(sweep.parent.glob(f"runs/*/{RUN_FILE}")):
         whats.setdefault(file.parent, "run of an earlier grid")
     for run, what in whats.items():
         state = {"grid": content["grid"], "id": run.name, "what": what}
-        if (run / RUN_FILE).is_file():
-            state |= {"state": "finished", "seconds": _read(run / RUN_FILE)["seconds"]}
-        elif (run / FAILURE_FILE).is_file():
-            failure = _read(run / FAILURE_FILE)
-            notebook = run / (failure.get("notebook") or "")
-            named = notebook.relative_to(sweep.parent) if notebook.is_file() else failure.get("notebook")
-            error = ANSI.sub("", failure.get("error", ""))
-            state |= {**failure, "state": "failed", "notebook": str(named or ""), "error": error, "id": run.name}
+        if ended := finished(run):
+            state |= {"state": "finished", "seconds": ended["seconds"]}
+        elif failure := failed(run):
+            named = (run / failure["notebook"]).relative_to(sweep.parent)
+            state |= {**failure, "state": "failed", "notebook": str(named)}
         else:
             state |= {"state": "not finished"}
         states.append(state)

@@ -21,9 +21,9 @@ from pkdlib.gridfile import SEED, Grid, GridError, Then, grid_path, read_grid
 from pkdlib.plans import PlannedRun, plan, teachers_of
 from pkdlib.progress import is_interactive, say
 from pkdlib.results import load_records, results_frame, write_text
-from pkdlib.worker import LOG_FILE, NOTEBOOK_FILE, end_with, execute, failed, finished
+from pkdlib.runfiles import LOG_FILE, NOTEBOOK_FILE, SWEEP_FILE, failed, finished
+from pkdlib.worker import end_with, execute
 
-SWEEP_FILE = "sweep.json"
 ATTEMPTS = 2  # of a run that the machine ended
 
 

@@ -22,24 +22,21 @@ from papermill.exceptions import PapermillExecutionError
 
 from pkdlib.notebooks import run_notebook
 from pkdlib.results import RESULT_FILE, load_records, timestamp, write_text
+from pkdlib.runfiles import (
+    FAILURE_FILE,
+    LOCK_FILE,
+    LOG_FILE,
+    NOTEBOOK_FILE,
+    RUN_FILE,
+    SPEC_FILE,
+    failed,
+    finished,
+    read_json,
+)
 
-SPEC_FILE, RUN_FILE, FAILURE_FILE = "parameters.json", "run.json", "failure.json"
-NOTEBOOK_FILE, LOG_FILE, LOCK_FILE = "notebook.ipynb", "log.txt", ".lock"
 # Of exceptions in a cell, those that another attempt may not meet.
 MACHINES = ("MemoryError", "OutOfMemoryError", "OSError", "ConnectionError", "TimeoutError")
 DEVICES = "CUDA_VISIBLE_DEVICES"
-
-
-def finished(folder: Path) -> dict[str, Any] | None:
-    """What run.json says of a run that came to its end; None of any other."""
-    path = folder / RUN_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def failed(folder: Path) -> dict[str, Any] | None:
-    """Cause ("machine" or "notebook"), error (its last lines), notebook and attempts of a run that failed."""
-    path = folder / FAILURE_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def execute(folder: str, spec: dict[str, Any]) -> bool:
@@ -67,7 +64,7 @@ def execute(folder: str, spec: dict[str, Any]) -> bool:
 def main(folder: Path, parent: int) -> int:
     """The run's own process: 0 when the notebook ran to its end and left complete results."""
     end_with(parent)
-    spec = json.loads((folder / SPEC_FILE).read_text(encoding="utf-8"))
+    spec = read_json(folder / SPEC_FILE)
     with FileLock(folder / LOCK_FILE), _gpu(spec["runs_per_gpu"]):
         if finished(folder):  # by another sweep, while this one waited
             return 0

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections.abc import Iterable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -164,12 +165,17 @@ def test_the_tidy_files_hold_every_run_once(recorded: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------ sweeps
+def write_plan(folder: Path, runs: Iterable[str]) -> None:
+    plan = {"runs": [{"folder": f"runs/{name}"} for name in runs], "teachers": [{"folder": "teachers/t0"}]}
+    write_text(folder / "sweep.json", json.dumps({"grid": "smoke", **plan}))
+
+
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
     """A teacher and four runs: two finished, one failed, one killed after its notebook had written a result."""
     folder = tmp_path / "sweep"
     listed = {"ft": "FT", "kd": "KD", "broken": "PKD-Skip", "killed": "PKD-Last"}
-    write_text(folder / "sweep.json", json.dumps({"grid": "smoke", "runs": [{"id": name} for name in listed]}))
+    write_plan(folder, listed)
     places = {folder / "runs" / name: run(method, 0, 0.5 + 0.1 * len(name)) for name, method in listed.items()}
     places[folder / "teachers" / "t0"] = run("teacher", 0, 0.9)
     for place, record in places.items():
@@ -178,7 +184,7 @@ def sweep(tmp_path: Path) -> Path:
             save_result(record, place / "students" if place.name == "kd" else place)
         if place.name in ("ft", "kd", "t0"):
             write_text(place / "run.json", json.dumps({"id": place.name, "seconds": 1800.0}))
-    failure = {"cause": "notebook", "error": f"\x1b[31m{ERROR}\x1b[0m", "notebook": "notebook.ipynb", "attempts": 1}
+    failure = {"cause": "notebook", "error": ERROR, "notebook": "notebook.ipynb"}
     write_text(folder / "runs" / "broken" / "failure.json", json.dumps(failure))
     write_text(folder / "runs" / "broken" / "notebook.ipynb", "{}")
     return folder
@@ -190,13 +196,13 @@ def test_a_sweep_s_counts_failures_and_unfinished_runs_are_shown(sweep: Path) ->
     assert ["smoke", "run", "2", "1", "1", "4", "1.00"] in rows and ["teacher", "1", "0", "0", "1", "0.50"] in rows
     assert "1 not finished: killed." in page.text
     failures = page.text.partition("Failures")[2]
-    assert "broken (smoke; cause: notebook; attempts: 1)" in failures
+    assert "broken (smoke; cause: notebook)" in failures
     assert ERROR in failures and "runs/broken/notebook.ipynb" in failures
     assert "<train>" not in (sweep / "report" / "index.html").read_text()  # escaped
 
 
 def test_a_run_that_the_grid_no_longer_lists_is_named_so(sweep: Path) -> None:
-    write_text(sweep / "sweep.json", json.dumps({"grid": "smoke", "runs": [{"id": "ft"}]}))
+    write_plan(sweep, ["ft"])
     rows = Page(write_report(sweep)).tables["What was run"][0]
     assert ["smoke", "run", "1", "0", "0", "1", "0.50"] in rows
     assert ["run of an earlier grid", "1", "0", "0", "1", "0.50"] in rows
@@ -215,7 +221,7 @@ def test_a_sweep_of_failures_alone_is_reported(sweep: Path) -> None:
     for name in ("runs/ft", "runs/kd", "runs/killed", "teachers/t0"):
         shutil.rmtree(sweep / name)
     page = Page(write_report(sweep))
-    assert ERROR in page.text and "3 not finished: ft, kd, killed." in page.text
+    assert ERROR in page.text and "4 not finished: ft, kd, killed, t0." in page.text
 
 
 def test_a_report_is_no_run_of_the_next_one(sweep: Path) -> None:
