@@ -1,186 +1,48 @@
 """Patient Knowledge Distillation (Sun et al., EMNLP 2019): the objective, the loops, the cache and the analysis."""
 
-from pkdlib.cache import TeacherOutputs, teacher_outputs
-from pkdlib.config import (
-    METHODS,
-    MINI_BERT,
-    QUIRKS,
-    ROOT,
-    RUNS,
-    VERSION,
-    ComparisonConfig,
-    ConfigError,
-    DistillConfig,
-    FineTuneConfig,
-    ReproductionConfig,
-    SimilarityConfig,
-    SpeedConfig,
-    method_config,
-    method_name,
-    validate,
-)
-from pkdlib.data import EncodedSplit, EncodedTask, encode_split, encode_task
-from pkdlib.evaluation import checkpoint_cls_states, evaluate, predict, split_cls_states
-from pkdlib.layer_maps import layer_map, parse_layers
-from pkdlib.losses import PKDTerms, ce_loss, convert_beta, kd_loss, patience_loss, pkd_loss, soft_targets
-from pkdlib.models import build_student, cls_states, load_backbone, load_classifier, load_encoder, load_tokenizer
-from pkdlib.paper import (
-    differences_beside_paper,
-    paper_preset,
-    paper_presets,
-    paper_table,
-    paper_teacher,
-    reference_rows,
-)
-from pkdlib.results import (
-    RunRecord,
-    history_frame,
-    load_records,
-    load_results,
-    matching,
-    save_records,
-    students_of,
-    varied,
-)
-from pkdlib.similarity import (
-    SIMILARITIES,
-    centered_cosine,
-    get_similarity,
-    linear_cka,
-    map_agreement,
-    matched_similarity,
-    most_similar_layers,
-    nearest_rows,
-    principal_components,
-    raw_cosine,
-    rsa,
-    shuffled_baseline,
-    usable_similarities,
-)
-from pkdlib.sources import Split, TaskData, draw_rows, load_split, load_task, load_texts
-from pkdlib.speed import (
-    amdahl_speedup,
-    measure_latency,
-    parameters_by_part,
-    random_classifier,
-    speedups,
-    time_call,
-    timing_setup,
-)
-from pkdlib.statistics import (
-    bootstrap_interval,
-    differences_by,
-    holm,
-    mcnemar,
-    mean_interval,
-    paired_difference,
-    paired_p,
-    size_warning,
-    smallest_difference,
-    summary,
-)
-from pkdlib.tasks import TASKS, Task, get_task
-from pkdlib.training import Run, distill, fine_tune, reload_data
+import importlib
+from typing import Any
 
-__version__ = VERSION
+# A name is imported when it is first used: torch and transformers take seconds, which a sweep's own processes save.
+_NAMES = {
+    "cache": "TeacherOutputs teacher_outputs",
+    "config": (
+        "METHODS MINI_BERT QUIRKS ROOT RUNS VERSION ComparisonConfig ConfigError DistillConfig FineTuneConfig "
+        "ReproductionConfig SimilarityConfig SpeedConfig method_config method_name validate"
+    ),
+    "data": "EncodedSplit EncodedTask encode_split encode_task",
+    "evaluation": "checkpoint_cls_states evaluate predict split_cls_states",
+    "layer_maps": "layer_map parse_layers",
+    "losses": "PKDTerms ce_loss convert_beta kd_loss patience_loss pkd_loss soft_targets",
+    "models": "build_student cls_states load_backbone load_classifier load_encoder load_tokenizer",
+    "paper": "differences_beside_paper paper_preset paper_presets paper_table paper_teacher reference_rows",
+    "results": "RunRecord history_frame load_records load_results matching save_records students_of varied",
+    "similarity": (
+        "SIMILARITIES centered_cosine get_similarity linear_cka map_agreement matched_similarity "
+        "most_similar_layers nearest_rows principal_components raw_cosine rsa shuffled_baseline "
+        "usable_similarities"
+    ),
+    "sources": "Split TaskData draw_rows load_split load_task load_texts",
+    "speed": "amdahl_speedup measure_latency parameters_by_part random_classifier speedups time_call timing_setup",
+    "statistics": (
+        "bootstrap_interval differences_by holm mcnemar mean_interval paired_difference paired_p size_warning "
+        "smallest_difference summary"
+    ),
+    "tasks": "TASKS Task get_task",
+    "training": "Run distill fine_tune reload_data",
+}
+_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
-__all__ = [
-    "METHODS",
-    "MINI_BERT",
-    "QUIRKS",
-    "ROOT",
-    "RUNS",
-    "SIMILARITIES",
-    "TASKS",
-    "VERSION",
-    "ComparisonConfig",
-    "ConfigError",
-    "DistillConfig",
-    "EncodedSplit",
-    "EncodedTask",
-    "FineTuneConfig",
-    "PKDTerms",
-    "ReproductionConfig",
-    "Run",
-    "RunRecord",
-    "SimilarityConfig",
-    "SpeedConfig",
-    "Split",
-    "Task",
-    "TaskData",
-    "TeacherOutputs",
-    "amdahl_speedup",
-    "bootstrap_interval",
-    "build_student",
-    "ce_loss",
-    "centered_cosine",
-    "checkpoint_cls_states",
-    "cls_states",
-    "convert_beta",
-    "differences_beside_paper",
-    "differences_by",
-    "distill",
-    "draw_rows",
-    "encode_split",
-    "encode_task",
-    "evaluate",
-    "fine_tune",
-    "get_similarity",
-    "get_task",
-    "history_frame",
-    "holm",
-    "kd_loss",
-    "layer_map",
-    "linear_cka",
-    "load_backbone",
-    "load_classifier",
-    "load_encoder",
-    "load_records",
-    "load_results",
-    "load_split",
-    "load_task",
-    "load_texts",
-    "load_tokenizer",
-    "map_agreement",
-    "matched_similarity",
-    "matching",
-    "mcnemar",
-    "mean_interval",
-    "measure_latency",
-    "method_config",
-    "method_name",
-    "most_similar_layers",
-    "nearest_rows",
-    "paired_difference",
-    "paired_p",
-    "paper_preset",
-    "paper_presets",
-    "paper_table",
-    "paper_teacher",
-    "parameters_by_part",
-    "parse_layers",
-    "patience_loss",
-    "pkd_loss",
-    "predict",
-    "principal_components",
-    "random_classifier",
-    "raw_cosine",
-    "reference_rows",
-    "reload_data",
-    "rsa",
-    "save_records",
-    "shuffled_baseline",
-    "size_warning",
-    "smallest_difference",
-    "soft_targets",
-    "speedups",
-    "split_cls_states",
-    "students_of",
-    "summary",
-    "teacher_outputs",
-    "time_call",
-    "timing_setup",
-    "usable_similarities",
-    "validate",
-    "varied",
-]
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        name = "VERSION"
+    if name not in _MODULES:
+        raise AttributeError(f"module 'pkdlib' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"pkdlib.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
