@@ -22,7 +22,7 @@ PARAMETERS = """
 teacher_dir = ""  # a teacher's folder
 methods = ["FT"]  # one
 seeds = [0]  # one
-num_train_epochs = 3  # of the student
+num_train_epochs = 6  # of the student
 fate = "fine"  # what becomes of the run
 output_dir = ""  # of the run
 """
@@ -117,6 +117,11 @@ def wait_until_finished(out, number):
     wait_for(lambda: len(runs_finished(out)) >= number)
 
 
+def on_its_way(out, since):
+    """Whether an epoch has ended since then in a run that has not."""
+    return [file for file in (out / "runs").glob("*/checkpoint.safetensors") if file.stat().st_mtime > since]
+
+
 def end_with_all_it_started(runner):
     """SIGKILL the runner alone; what it had started must end by itself."""
     family = runner.children(recursive=True)
@@ -131,7 +136,7 @@ def test_killed_at_three_moments_it_ends_as_if_it_had_not_been(workshop, undistu
         process = start(workshop, "killed", "--workers", "2")
         runner = psutil.Process(process.pid)
         wait_until_finished(out, after)
-        wait_for(lambda: any((out / "runs").glob("*/checkpoint.safetensors")))  # one is on its way
+        wait_for(lambda since=time.time(): on_its_way(out, since))
         if victim:
             processes(runner, victim)[0].kill()
             wait_until_finished(out, len(runs_finished(out)) + 1)  # it goes on by itself
