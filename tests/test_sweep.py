@@ -46,6 +46,17 @@ seeds: [0, 1]
 """
 
 
+STARTED: list[subprocess.Popen] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left():
+    """Of a test that fails, no sweep goes on; what a sweep has started ends with it."""
+    yield
+    for process in STARTED:
+        process.kill()
+
+
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory):
     """A folder with a small notebook and its grid."""
@@ -71,16 +82,15 @@ def command(folder, out, *options):
 def start(folder, out, *options):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     log = open(folder / f"{out}.log", "a")  # noqa: SIM115  (the process writes on)
-    return subprocess.Popen(command(folder, out, *options), stdout=log, stderr=log, env=environment, cwd=folder)
+    STARTED.append(
+        subprocess.Popen(command(folder, out, *options), stdout=log, stderr=log, env=environment, cwd=folder)
+    )
+    return STARTED[-1]
 
 
 def run_to_its_end(folder, out, *options):
     process = start(folder, out, *options)
-    try:
-        process.wait(timeout=400)
-    finally:
-        for left in [*psutil.Process(process.pid).children(recursive=True)] if process.poll() is None else []:
-            left.kill()
+    process.wait(timeout=400)
     return process
 
 
