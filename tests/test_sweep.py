@@ -127,9 +127,10 @@ def wait_until_finished(out, number):
     wait_for(lambda: len(runs_finished(out)) >= number)
 
 
-def on_its_way(out, since):
-    """Whether an epoch has ended since then in a run that has not."""
-    return [file for file in (out / "runs").glob("*/checkpoint.safetensors") if file.stat().st_mtime > since]
+def wait_until_on_its_way(out):
+    """Until an epoch has ended, from now on, in a run that has not."""
+    now = time.time()
+    wait_for(lambda: any(file.stat().st_mtime > now for file in (out / "runs").glob("*/checkpoint.safetensors")))
 
 
 def end_with_all_it_started(runner):
@@ -146,7 +147,7 @@ def test_killed_at_three_moments_it_ends_as_if_it_had_not_been(workshop, undistu
         process = start(workshop, "killed", "--workers", "2")
         runner = psutil.Process(process.pid)
         wait_until_finished(out, after)
-        wait_for(lambda since=time.time(): on_its_way(out, since))
+        wait_until_on_its_way(out)
         if victim:
             processes(runner, victim)[0].kill()
             wait_until_finished(out, len(runs_finished(out)) + 1)  # it goes on by itself
