@@ -101,7 +101,7 @@ def results(out):
 
 def runs_finished(out):
     """run.json of every finished run and its date: both stay as they are when nothing is repeated."""
-    return {path.parent.name: (path.read_text(), path.stat().st_mtime_ns) for path in out.rglob("run.json")}
+    return {path.parent.name: (path.read_text(), path.stat().st_mtime_ns) for path in out.glob("*/*/run.json")}
 
 
 def processes(parent, words):
