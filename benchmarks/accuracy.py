@@ -1,4 +1,4 @@
-"""Does speed cost accuracy? Every contender distils the pre-trained miniature BERT on the same task, seeds and terms."""
+"""Does speed cost accuracy? All contenders distil the miniature BERT on the same task, seeds and terms."""
 
 import numpy as np
 

@@ -43,8 +43,9 @@ def arguments(name: str, description: str, *options: str) -> argparse.Namespace:
 def take_turns(contenders: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 0) -> pd.DataFrame:
     """Run every contender once a round, each round beginning with the next one, so that a slow spell meets them all.
 
-    A row per run: contender, round, seconds (by the clock) and processor_s (of this process and its children, all threads): where
-    other programs use the machine, ratios of the second are the steadier ones. `warmup` rounds are not kept.
+    A row per run: contender, round, seconds (by the clock) and processor_s (of all threads of this process and its
+    children): where other programs use the machine, ratios of the second are the steadier ones. `warmup` rounds are
+    not kept.
     """
     names, rows = list(contenders), []
     for turn in range(-warmup, rounds):
