@@ -39,7 +39,7 @@ class Case:
         return build_student(self.config.backbone, self.config.num_hidden_layers, names, seed=self.config.seed)
 
     def layers(self) -> list[int]:
-        return layer_map(TEACHER_LAYERS, self.config.num_hidden_layers, self.config.strategy)
+        return layer_map(self.teacher.config.num_hidden_layers, self.config.num_hidden_layers, self.config.strategy)
 
 
 def read_rows(task: str, source: str | None, tokenizer_of: str, rows: int | None) -> EncodedTask:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.common import Figure, arguments, figure, ratio_figures, take_turns, write
-from benchmarks.contenders import HAS_TEXTBREWER, TEACHER_LAYERS, Case, authors, kit, random_case, read_rows, textbrewer
+from benchmarks.contenders import HAS_TEXTBREWER, Case, authors, kit, random_case, read_rows, textbrewer
 from pkdlib.data import LengthGroupedBatches, make_loader
 from pkdlib.progress import say
 
@@ -49,14 +49,14 @@ def compare(task: str, found: argparse.Namespace) -> list[Figure]:
 def token_limits(case: Case) -> dict[str, float]:
     """The ratios if time were layers times tokens: forward 1, forward and backward 3, this kit without padding."""
     split, config = case.data.splits["train"], case.config
-    epochs, student = config.num_train_epochs, 3 * config.num_hidden_layers
-    ours = student + TEACHER_LAYERS / epochs  # layer passes per token and epoch
+    teacher, student = case.teacher.config.num_hidden_layers, 3 * config.num_hidden_layers
+    ours = student + teacher / config.num_train_epochs  # layer passes per token and epoch
     mixed = LengthGroupedBatches(split.lengths, config.train_batch_size, 0, shuffle=False)  # any order of lengths
     padded = sum(batch["input_ids"].numel() for batch in make_loader(split, mixed))
     return {
         "authors": case.data.max_length / split.lengths.mean(),
-        "shuffled": (student + TEACHER_LAYERS) / ours * padded / split.lengths.sum(),
-        "warm": (student + TEACHER_LAYERS) / student,
+        "shuffled": (student + teacher) / ours * padded / split.lengths.sum(),
+        "warm": (student + teacher) / student,
     }
 
 

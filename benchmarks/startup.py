@@ -23,7 +23,7 @@ def main() -> None:
         name: lambda program=program: subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
         for name, program in PROGRAMS.items()
     }
-    times = take_turns(calls, found.rounds, warmup=0 if found.quick else 1)
+    times = take_turns(calls, 1 if found.quick else found.rounds, warmup=0 if found.quick else 1)
     by_program = times.groupby("contender")
     figures = [figure(f"startup_{name}", values, "s") for name, values in by_program["seconds"]]
     figures += [figure(f"startup_{name}_processor", values, "s") for name, values in by_program["processor_s"]]
