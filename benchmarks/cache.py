@@ -61,7 +61,7 @@ def speed(found) -> list[Figure]:
     ]
 
 
-def memory(rows: int, folder: str, steps: int) -> dict[str, float]:
+def memory(rows: int, folder: str, steps: int, hidden: int) -> dict[str, float]:
     """Megabytes by which the process grows above its model in training, while it reads all of a cache once.
 
     Of two layers and the teacher's width, the student takes `steps` real steps, and the other batches are read only.
@@ -74,9 +74,9 @@ def memory(rows: int, folder: str, steps: int) -> dict[str, float]:
     config = validate(DistillConfig, t_squared=False)
     accelerator = make_accelerator()
     objective = Objective(config.model_dump(include={"alpha", "beta", "temperature"}), None, range(1, LAYERS + 1))
-    step = _Step(random_classifier(LAYERS + 1, HIDDEN), objective).train()
+    step = _Step(random_classifier(LAYERS + 1, hidden), objective).train()
     optimizer = torch.optim.AdamW(_parameter_groups(step, 0.01), lr=1e-5, fused=True)
-    objective.outputs = _outputs(256, Path(folder) / "few.safetensors")
+    objective.outputs = _outputs(256, hidden, Path(folder) / "few.safetensors")
 
     def train(split: EncodedSplit, real: int) -> dict[str, float]:
         batches = LengthGroupedBatches(split.lengths, config.train_batch_size, seed=0)
@@ -93,7 +93,7 @@ def memory(rows: int, folder: str, steps: int) -> dict[str, float]:
 
     before = train(split, 8)
     split = _rows(rows, tokenizer)
-    objective.outputs = _outputs(rows, Path(folder) / "many.safetensors")
+    objective.outputs = _outputs(rows, hidden, Path(folder) / "many.safetensors")
     after = train(split, steps)
     return {kind: after[kind] - before[kind] for kind in before}
 
@@ -104,12 +104,12 @@ def _rows(rows: int, tokenizer: PreTrainedTokenizerBase) -> EncodedSplit:
     return EncodedSplit(Split("train", (repeated,), np.zeros(rows, dtype=np.int64)), tokenizer, 64)
 
 
-def _outputs(rows: int, path: Path) -> TeacherOutputs:
+def _outputs(rows: int, hidden: int, path: Path) -> TeacherOutputs:
     """A cache full of numbers, not a sparse file, opened as the library opens one."""
     from safetensors import safe_open
 
-    arrays = _create(path, {"logits": (rows, 2), "cls": (rows, LAYERS, HIDDEN)})
-    block = np.random.default_rng(0).standard_normal((1000, LAYERS, HIDDEN)).astype(np.float16)
+    arrays = _create(path, {"logits": (rows, 2), "cls": (rows, LAYERS, hidden)})
+    block = np.random.default_rng(0).standard_normal((1000, LAYERS, hidden)).astype(np.float16)
     for start in range(0, rows, len(block)):
         part = arrays["cls"][start : start + len(block)]
         part[:] = block[: len(part)]
@@ -129,7 +129,7 @@ def _memory() -> dict[str, float]:
 
 def main() -> None:
     found = arguments("cache", __doc__, "glue", "backbone", "rounds", "rows")
-    figures = speed(found)
+    figures, hidden = speed(found), 64 if found.quick else HIDDEN
     for rows in (200,) if found.quick else SIZES:
         grown = []
         for _ in range(1 if found.quick else 5):
@@ -137,11 +137,11 @@ def main() -> None:
                 tempfile.TemporaryDirectory() as folder,
                 ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool,  # a fresh process's memory
             ):
-                grown.append(pool.submit(memory, rows, folder, 4 if found.quick else 40).result())
+                grown.append(pool.submit(memory, rows, folder, 4 if found.quick else 10, hidden).result())
         size = f"{rows // 1000}k" if rows >= 1000 else f"{rows}"
         figures.append(figure(f"cache_memory_mb_{size}", [one["anonymous"] for one in grown], "MB"))
         figures.append(figure(f"cache_memory_mb_{size}_with_file_pages", [one["resident"] for one in grown], "MB"))
-    write("cache", figures, found, layers=LAYERS, hidden=HIDDEN)
+    write("cache", figures, found, layers=LAYERS, hidden=hidden)
 
 
 if __name__ == "__main__":
