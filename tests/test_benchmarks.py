@@ -68,7 +68,7 @@ def test_the_loop_has_the_losses_of_a_plain_one(case: Case, tmp_path: Path) -> N
     assert kit_epochs(case, None, student) != pytest.approx(plain, rel=1e-2)
 
 
-def test_every_contender_learns(case: Case) -> None:
+def test_every_contender_scores_every_epoch(case: Case) -> None:
     config = case.config.model_copy(update={"num_train_epochs": 12})
     case = replace(case, config=config)
     assert len(authors(case)) == len(kit(case)) == 12
