@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from pkdlib.sources import Split, TaskData
 from pkdlib.tasks import Task
 
+ENCODED_AT_ONCE = 1000  # rows: a tokenizer's lists take over twenty times the memory of the arrays made of them
 GROUP_BATCHES = 50  # batches sorted together by length: more pads less, fewer shuffles better
 
 
@@ -24,11 +26,18 @@ class EncodedSplit(Dataset):
     """
 
     def __init__(self, split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int):
-        encoded = tokenizer(*split.texts, truncation=True, max_length=max_length, return_attention_mask=False)
+        lengths: list[int] = []
+        parts: dict[str, list[np.ndarray]] = {}
+        for start in range(0, len(split), ENCODED_AT_ONCE):
+            texts = [column[start : start + ENCODED_AT_ONCE] for column in split.texts]
+            encoded = tokenizer(*texts, truncation=True, max_length=max_length, return_attention_mask=False)
+            lengths += map(len, encoded["input_ids"])
+            for name, rows in encoded.items():
+                parts.setdefault(name, []).append(np.fromiter(chain.from_iterable(rows), np.int32))
         self.name, self.labels = split.name, split.labels
-        self.lengths = np.array([len(row) for row in encoded["input_ids"]], dtype=np.int32)
+        self.lengths = np.array(lengths, dtype=np.int32)
         self.offsets = np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
-        self.columns = {name: np.concatenate(rows).astype(np.int32) for name, rows in encoded.items()}
+        self.columns = {name: np.concatenate(arrays) for name, arrays in parts.items()}
         self.padding = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
         self.fingerprint = self._fingerprint()
 

@@ -193,3 +193,13 @@ def test_a_batch_is_cut_in_order_into_parts_of_at_most_size_rows(size: int | Non
     assert [len(part["rows"]) for part in parts] == sizes
     for name, tensor in batch.items():
         assert torch.equal(torch.cat([part[name] for part in parts]), tensor)
+
+
+def test_rows_beyond_the_first_thousand_are_their_own(tokenizer: PreTrainedTokenizerBase) -> None:
+    rows = load_task("mini-inference").splits["train"]
+    split = EncodedSplit(rows, tokenizer, 16)
+    assert len(split) == len(rows) == 2000
+    for row in (0, 999, 1000, 1999):
+        alone = tokenizer(rows.texts[0][row], rows.texts[1][row], truncation=True, max_length=16)
+        batch = split[[row]]
+        assert {name: batch[name][0].tolist() for name in alone} == dict(alone)

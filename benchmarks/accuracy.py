@@ -1,0 +1,39 @@
+"""Does speed cost accuracy? All contenders distil the miniature BERT on the same task, seeds and terms."""
+
+import numpy as np
+
+from benchmarks.common import arguments, figure, write
+from benchmarks.contenders import HAS_TEXTBREWER, Case, Scores, authors, kit, read_rows, settings, textbrewer
+from pkdlib.config import FineTuneConfig, validate
+from pkdlib.progress import say
+from pkdlib.results import mean_interval
+from pkdlib.training import fine_tune
+
+TASK = "mini-sentiment"
+SEEDS = 5
+
+
+def main() -> None:
+    found = arguments("accuracy", __doc__, "rows")
+    backbone = validate(FineTuneConfig).backbone
+    data = read_rows(TASK, None, backbone, 64 if found.quick else found.rows)
+    teacher = fine_tune(data, validate(FineTuneConfig, num_train_epochs=1 if found.quick else 5)).model
+    changes = {"num_train_epochs": 1 if found.quick else 4, "learning_rate": 1e-3}
+    contenders = {"kit": kit, "authors": authors} | ({"textbrewer": textbrewer} if HAS_TEXTBREWER else {})
+    best: dict[str, Scores] = {name: [] for name in contenders}
+    for seed in range(1 if found.quick else SEEDS):
+        case = Case(data, teacher, settings(backbone=backbone, seed=seed, **changes))
+        for name, contender in contenders.items():
+            best[name].append(100 * max(contender(case)))  # all of them report their best epoch on dev
+            say(f"seed {seed}: {name} {best[name][-1]:.1f}")
+    figures = [figure(f"dev_accuracy_{name}", scores, "%") for name, scores in best.items()]
+    for name in list(contenders)[1:] if len(best["kit"]) > 1 else []:
+        mean, low, high = mean_interval(np.subtract(best["kit"], best[name])).tolist()
+        one = {"name": f"dev_accuracy_kit_minus_{name}", "median": mean, "low": low, "high": high, "unit": "points"}
+        figures.append(one)
+    spread = "lowest and highest of seeds; of differences the mean and its 95 % interval, paired by seed"
+    write("accuracy", figures, found, task=TASK, rows=len(data.splits["train"]), seeds=len(best["kit"]), spread=spread)
+
+
+if __name__ == "__main__":
+    main()
