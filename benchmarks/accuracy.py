@@ -6,7 +6,7 @@ from benchmarks.common import arguments, figure, write
 from benchmarks.contenders import HAS_TEXTBREWER, Case, Scores, authors, kit, read_rows, settings, textbrewer
 from pkdlib.config import FineTuneConfig, validate
 from pkdlib.progress import say
-from pkdlib.results import mean_interval
+from pkdlib.statistics import mean_interval
 from pkdlib.training import fine_tune
 
 TASK = "mini-sentiment"

@@ -1,7 +1,7 @@
 """A whole distillation, the teacher's pass included: this kit beside the authors' recipe and TextBrewer.
 
 Figures are ratios of runs in one process, on the same rows, model, seed and threads. As all cost goes with the rows, a
-part of them is enough; the limits, beside, are what real tokens and layers alone would give.
+part of them is enough, and times are compared per row; the limits, beside, are what real tokens and layers would give.
 """
 
 import argparse
@@ -14,27 +14,40 @@ from benchmarks.contenders import HAS_TEXTBREWER, Case, authors, kit, random_cas
 from pkdlib.data import LengthGroupedBatches, make_loader
 from pkdlib.progress import say
 
-ROWS = {"sst2": 1600, "rte": 640, "mini-sentiment": 64, "mini-inference": 64}  # one group of length-sorted batches
+# Rows of each contender: this kit's are a group of length-sorted batches, or most of one; what pads every row alike, or
+# every batch by chance, costs as much per row on fewer.
+ROWS = {
+    "sst2": {"kit": 1600, "authors": 160, "TextBrewer shuffled": 480, "TextBrewer grouped": 800, "kit warm": 800},
+    "rte": {"kit": 640, "authors": 128},
+}
+QUICK = {"mini-sentiment": dict.fromkeys(ROWS["sst2"], 64), "mini-inference": dict.fromkeys(ROWS["rte"], 64)}
 
 
-def compare(task: str, found: argparse.Namespace) -> list[Figure]:
-    """Every contender in turn on one task."""
+def compare(task: str, rows: dict[str, int], found: argparse.Namespace) -> list[Figure]:
+    """Every contender in turn on one task; seconds are those of 1,000 rows."""
     name = task.replace("-", "_")
-    rows = 64 if found.quick else found.rows or ROWS[task]
-    data = read_rows(task, found.glue, found.backbone, rows)
+    epochs = 1 if found.quick else 4
     with tempfile.TemporaryDirectory() as folder:
-        case = random_case(data, found.backbone, Path(folder) / "backbone", num_train_epochs=1 if found.quick else 4)
+        cases = {
+            size: random_case(
+                read_rows(task, found.glue, found.backbone, size),
+                found.backbone, Path(folder) / f"backbone-{size}", num_train_epochs=epochs,
+            )
+            for size in set(rows.values())
+        }  # fmt: skip
         warm = Path(folder) / "cache"
-        kit(case, warm)
-        contenders = {"kit": partial(kit, case), "authors": partial(authors, case)}
-        if HAS_TEXTBREWER and task in ("sst2", "mini-sentiment"):
+        contenders = {"kit": partial(kit, cases[rows["kit"]]), "authors": partial(authors, cases[rows["authors"]])}
+        if HAS_TEXTBREWER and "kit warm" in rows:
+            kit(cases[rows["kit warm"]], warm)
             contenders |= {
-                "TextBrewer shuffled": partial(textbrewer, case),
-                "TextBrewer grouped": partial(textbrewer, case, grouped=True),
-                "kit warm": partial(kit, case, warm),
+                "TextBrewer shuffled": partial(textbrewer, cases[rows["TextBrewer shuffled"]]),
+                "TextBrewer grouped": partial(textbrewer, cases[rows["TextBrewer grouped"]], grouped=True),
+                "kit warm": partial(kit, cases[rows["kit warm"]], warm),
             }
         times = take_turns(contenders, found.rounds)
-    limits = token_limits(case)
+        limits = token_limits(cases[rows["kit"]])
+    for column in ("seconds", "processor_s"):
+        times[column] *= 1000 / times["contender"].map(rows)
     figures = ratio_figures(f"{name}_vs_authors", times, "authors", "kit")
     figures.append(figure(f"{name}_vs_authors_limit", limits["authors"], "x"))
     if "kit warm" in contenders:
@@ -43,7 +56,7 @@ def compare(task: str, found: argparse.Namespace) -> list[Figure]:
         figures += ratio_figures(f"{name}_vs_textbrewer_same_batches_warm", times, "TextBrewer grouped", "kit warm")
         figures.append(figure(f"{name}_vs_textbrewer_same_batches_warm_limit", limits["warm"], "x"))
     seconds = times.groupby("contender")["seconds"]
-    return figures + [figure(f"{name}_seconds {contender}", values, "s") for contender, values in seconds]
+    return figures + [figure(f"{name}_seconds_per_1000_rows {contender}", values, "s") for contender, values in seconds]
 
 
 def token_limits(case: Case) -> dict[str, float]:
@@ -61,12 +74,13 @@ def token_limits(case: Case) -> dict[str, float]:
 
 
 def main() -> None:
-    found = arguments("peers", __doc__, "glue", "backbone", "rounds", "rows")
+    found = arguments("peers", __doc__, "glue", "backbone", "rounds")
     if not HAS_TEXTBREWER:
         say("textbrewer is not installed: left out (see benchmarks/README.md)")
-    tasks = ("sst2", "rte") if found.glue else ("mini-sentiment", "mini-inference")
-    figures = [one for task in tasks for one in compare(task, found)]
-    rows = {task: 64 if found.quick else found.rows or ROWS[task] for task in tasks}
+    rows = ROWS if found.glue and not found.quick else QUICK
+    if found.glue and found.quick:
+        rows = dict(zip(ROWS, QUICK.values(), strict=True))
+    figures = [one for task in rows for one in compare(task, rows[task], found)]
     write("peers", figures, found, rows=rows, epochs=1 if found.quick else 4, layers="12 to 6, random weights")
 
 
