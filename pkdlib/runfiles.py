@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pkdlib.results import write_text
+
 SWEEP_FILE = "sweep.json"  # the runs and teachers of the grid, in the sweep's folder
 SPEC_FILE, RUN_FILE, FAILURE_FILE = (
     "parameters.json",
@@ -31,3 +33,7 @@ def failed(folder: Path) -> dict[str, Any] | None:
     """cause ("machine" or "notebook"), error (its last lines) and notebook of a run that failed; None of any other."""
     path = folder / FAILURE_FILE
     return read_json(path) if path.is_file() else None
+
+
+def write_failure(folder: Path, cause: str, error: str) -> None:
+    write_text(folder / FAILURE_FILE, json.dumps({"cause": cause, "error": error, "notebook": NOTEBOOK_FILE}, indent=1))

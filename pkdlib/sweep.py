@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from tqdm.auto import tqdm
 
 from pkdlib.gridfile import SEED, Grid, GridError, Then, grid_path, read_grid
 from pkdlib.plans import PlannedRun, plan, teachers_of
 from pkdlib.progress import is_interactive, say
 from pkdlib.results import load_records, results_frame, write_text
-from pkdlib.runfiles import LOG_FILE, NOTEBOOK_FILE, SWEEP_FILE, failed, finished
+from pkdlib.runfiles import LOG_FILE, NOTEBOOK_FILE, SWEEP_FILE, failed, finished, write_failure
 from pkdlib.worker import end_with, execute
 
 ATTEMPTS = 2  # of a run that the machine ended
@@ -166,8 +167,11 @@ class _Pool:
 
     def _again(self, run: PlannedRun, future: Future) -> bool:
         """Whether a run that did not finish gets another attempt: once, where the machine ended it."""
-        failure = failed(self.out / run.folder)
-        started = failure or (self.out / run.folder / LOG_FILE).exists()
+        folder, error = self.out / run.folder, future.exception()
+        if error and not isinstance(error, BrokenExecutor) and folder.exists():
+            write_failure(folder, "machine", f"{type(error).__name__}: {error}")
+        failure = failed(folder)
+        started = failure or (folder / LOG_FILE).exists()
         self.attempts[run.id] = self.attempts.get(run.id, 0) + bool(started)
         machine = not failure or failure["cause"] == "machine"
         return machine and self.attempts[run.id] < ATTEMPTS
@@ -183,8 +187,6 @@ class _Pool:
 
 
 def _setting(workers: int | None, threads: int | None, runs_per_gpu: int) -> Setting:
-    import torch
-
     for name, value in {"workers": workers, "threads": threads, "runs_per_gpu": runs_per_gpu}.items():
         if value is not None and value < 1:
             raise GridError(f"{name} = {value}: must be at least 1")
@@ -267,7 +269,11 @@ def _on_dask(address: str, grid: str, out: Path, options: dict[str, Any]) -> lis
     from dask.distributed import Client  # the extra `cluster`
 
     read_stages(grid)  # mistakes are told before a cluster is asked
-    with Client(address, timeout=30) as client:
+    try:
+        client = Client(address, timeout=30)
+    except (OSError, ValueError) as error:
+        raise GridError(f"scheduler = {address!r}: no Dask scheduler answers there: {error}") from None
+    with client:
         slots = sum(client.nthreads().values())
         options |= {"workers": options["workers"] or max(1, slots), "threads": options["threads"] or 1}
         return run_sweep(grid, out, executor=client.get_executor(pure=False), **options)

@@ -32,6 +32,7 @@ from pkdlib.runfiles import (
     failed,
     finished,
     read_json,
+    write_failure,
 )
 
 # Of exceptions in a cell, those that another attempt may not meet.
@@ -57,7 +58,7 @@ def execute(folder: str, spec: dict[str, Any]) -> bool:
     if status < 0 or not failed(home):  # killed before it could say why
         why = signal.Signals(-status).name if status < 0 else f"exit status {status}"
         text = (home / LOG_FILE).read_text(encoding="utf-8", errors="replace")
-        _write_failure(home, "machine", f"{_last_lines(text, 5)}\nthe run's process ended by {why}")
+        write_failure(home, "machine", f"{_last_lines(text, 5)}\nthe run's process ended by {why}")
     return False
 
 
@@ -77,11 +78,14 @@ def main(folder: Path, parent: int) -> int:
             load_records(folder)
         except PapermillExecutionError as error:
             cause = "machine" if error.ename in MACHINES else "notebook"
-            return _write_failure(folder, cause, _last_lines("\n".join(error.traceback)))
+            write_failure(folder, cause, _last_lines("\n".join(error.traceback)))
+            return 1
         except (DeadKernelError, RuntimeError) as error:  # RuntimeError: the kernel did not start
-            return _write_failure(folder, "machine", f"the kernel died: {error}")
+            write_failure(folder, "machine", f"the kernel died: {error}")
+            return 1
         except (FileNotFoundError, ValueError) as error:
-            return _write_failure(folder, "notebook", f"the notebook ended without complete results: {error}")
+            write_failure(folder, "notebook", f"the notebook ended without complete results: {error}")
+            return 1
         done = {"id": spec["id"], "seconds": time.perf_counter() - started, "finished_at": timestamp()}
         write_text(folder / RUN_FILE, json.dumps(done | {"host": socket.gethostname()}, indent=1))
     return 0
@@ -119,11 +123,6 @@ def _gpu(runs_per_gpu: int) -> Iterator[None]:
             except Timeout:
                 continue
         time.sleep(1)
-
-
-def _write_failure(folder: Path, cause: str, error: str) -> int:
-    write_text(folder / FAILURE_FILE, json.dumps({"cause": cause, "error": error, "notebook": NOTEBOOK_FILE}, indent=1))
-    return 1
 
 
 def _last_lines(text: str, lines: int = 12) -> str:
