@@ -113,9 +113,16 @@ def _run(template: Template, values: dict[str, Any], axes: dict[str, Any], kind:
         {name: teacher.id for name, teacher in teachers.items()},
     ]  # fmt: skip
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    words = "-".join(f"{name}-{Path(str(value)).name}" for name, value in axes.items()) or template.name
-    name = re.sub(r"[^A-Za-z0-9.]+", "-", words)[:80].strip("-")
-    return PlannedRun(template.path, parameters, axes, digest, f"{kind}/{name}-{digest[:8]}", teachers)
+    folder = f"{kind}/{_words(parameters, template)}-{digest[:8]}"
+    return PlannedRun(template.path, parameters, axes, digest, folder, teachers)
+
+
+def _words(parameters: dict[str, Any], template: Template) -> str:
+    """What is not as in the notebook, for a person who looks for a run; of the content alone, as its id is."""
+    unlike = {name: value for name, value in parameters.items() if value != template.defaults[name]}
+    parts = [(name, *(value if isinstance(value, list) else [Path(str(value)).name])) for name, value in unlike.items()]
+    words = "-".join(str(word) for part in parts for word in part) or template.name
+    return re.sub(r"[^A-Za-z0-9.]+", "-", words)[:80].strip("-")
 
 
 def _teacher(prefix: str, shared: dict[str, Any], values: dict[str, Any]) -> PlannedRun:

@@ -173,6 +173,8 @@ def test_a_run_s_identity_is_its_content(tmp_path, monkeypatch):
     assert [run.id for run in planned(tmp_path, text, "other.yaml")] == [run.id for run in before]
     spelled_out = planned(tmp_path, text.replace("parameters: {", "parameters: {beta: 0.3, "))
     assert [run.id for run in spelled_out] == [run.id for run in before]  # the notebook's own default
+    another_axis = planned(tmp_path, text + "list: [{beta: 0.3}, {beta: 0.5}]\n")
+    assert [run.folder for run in another_axis if run.parameters["beta"] == 0.3] == [run.folder for run in before]
     for change in ("beta: 0.4", "teacher.train_rows: 65", "teacher.seed: 1"):
         other = planned(tmp_path, text.replace("teacher.train_rows: 64", change))
         assert not {run.id for run in other} & {run.id for run in before}

@@ -23,7 +23,7 @@ teacher_dir = ""  # a teacher's folder
 methods = ["FT"]  # one
 seeds = [0]  # one
 num_train_epochs = 6  # of the student
-fate = "fine"  # what becomes of the run
+fate = "open"  # what becomes of the run
 output_dir = ""  # of the run
 """
 CODE = """
