@@ -24,11 +24,10 @@ def _percent(mean: float, low: float, high: float, sign: str = "") -> str:
     return f"{100 * mean:{sign}.1f} [{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
 
 
-def comparison_table(files: dict[str, str], metric: str) -> str:
-    """Mean and 95 % interval of every method, the teacher, and the paired differences, a column per file."""
+def comparison_table(frames: dict[str, pd.DataFrame], metric: str) -> str:
+    """Mean and 95 % interval of every method, the teacher, and the paired differences, a column per frame."""
     columns = {}
-    for name, file in files.items():
-        frame = load_results(FOLDER / file)
+    for name, frame in frames.items():
         teacher = frame[frame["method"] == "teacher"][metric].item()
         students = frame[frame["method"] != "teacher"]
         found = summary(students, metric, ["method"]).set_index("method")
@@ -88,12 +87,15 @@ def _markdown(table: pd.DataFrame) -> str:
 
 
 def tables() -> dict[str, str]:
+    mini, real = ({name: load_results(FOLDER / file) for name, file in files.items()} for files in (MINI, REAL))
+    sizes = load_results(FOLDER / "mini-sentiment-3-sizes.jsonl").groupby("train_rows")
     return {
-        "mini": comparison_table(MINI, "test_accuracy"),
+        "mini": comparison_table(mini, "test_accuracy"),
+        "mini-sizes": comparison_table({f"{rows:,} rows": frame for rows, frame in sizes}, "test_accuracy"),
         "mini-learning-rate": learning_rate_table("mini-sentiment-3-learning-rate.jsonl", "dev_accuracy"),
         "mini-layers": layers_table("mini-sentiment-6"),
         "mini-teachers": teachers_table("mini-sentiment-better-teacher.jsonl", "test_accuracy"),
-        "real": comparison_table(REAL, "dev_accuracy"),
+        "real": comparison_table(real, "dev_accuracy"),
     }
 
 
