@@ -119,7 +119,6 @@ class ReproductionConfig(ComparisonConfig):
     train_rows: int = Field(0, ge=0)  # drawn from the training split; 0 takes all
     preset_of: str = Field("", validate_default=True)  # whose settings and figures; empty: the task's own
     learning_rate_scale: float = Field(1.0, gt=0)  # times the authors' rates, the teacher's and the students'
-    max_length: int = Field(128, ge=8)  # tokens
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"  # fp16 needs CUDA
 
     @field_validator("preset_of")

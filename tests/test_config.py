@@ -280,7 +280,6 @@ def test_a_reproduction_takes_the_task_s_own_preset_unless_told() -> None:
         ("learning_rate_scale", 0, "must be greater than 0"),
         ("learning_rate_scale", "fast", "must be a valid number"),
         ("train_rows", -1, "must be greater than or equal to 0"),
-        ("max_length", 4, "must be greater than or equal to 8"),
         ("mixed_precision", "fp8", "must be 'no', 'bf16' or 'fp16'"),
     ],
 )

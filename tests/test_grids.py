@@ -157,11 +157,11 @@ list: [{teacher.train_rows: 32}, {teacher.train_rows: 48}]
 
 
 def test_what_a_run_and_its_teacher_both_have_is_given_to_both(tmp_path):
-    text = "notebook: 08_reproduce_the_paper\nparameters: {train_rows: 32, teacher.max_length: 32}\n"
+    text = "notebook: 08_reproduce_the_paper\nparameters: {train_rows: 32, source: data, teacher.source: }\n"
     (run,) = planned(tmp_path, text)
     teacher = run.teachers["teacher_dir"]
     assert (run.parameters["train_rows"], teacher.parameters["train_rows"]) == (32, 32)
-    assert (run.parameters["max_length"], teacher.parameters["max_length"]) == (64, 32)
+    assert (run.parameters["source"], teacher.parameters["source"]) == ("data", "")
 
 
 def test_a_run_s_identity_is_its_content(tmp_path, monkeypatch):
@@ -202,7 +202,7 @@ def test_the_shipped_grids_are_read_and_planned(file):
 
 def stand_ins(grid):
     """The grid's values with what is in the project for what is not."""
-    here = {"backbone": "data/mini-bert-12", "teacher.source": "", "max_length": 64, "preset_of": "sst2"}
+    here = {"backbone": "data/mini-bert-12", "teacher.source": "", "teacher.max_length": 64, "preset_of": "sst2"}
     entries = [entry | {"teacher.train_rows": entry["teacher.train_rows"] // 16} for entry in grid.together]
     axes = grid.grid | ({"task": ["mini-sentiment", "mini-inference"]} if "task" in grid.grid else {})
     parameters = {name: here.get(name, value) for name, value in grid.parameters.items()}
