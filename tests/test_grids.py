@@ -157,11 +157,11 @@ list: [{teacher.train_rows: 32}, {teacher.train_rows: 48}]
 
 
 def test_what_a_run_and_its_teacher_both_have_is_given_to_both(tmp_path):
-    text = "notebook: 08_reproduce_the_paper\nparameters: {train_rows: 32, source: data, teacher.source: }\n"
+    text = "notebook: 08_reproduce_the_paper\nparameters: {train_rows: 32, source: data, teacher.seed: 1}\n"
     (run,) = planned(tmp_path, text)
     teacher = run.teachers["teacher_dir"]
     assert (run.parameters["train_rows"], teacher.parameters["train_rows"]) == (32, 32)
-    assert (run.parameters["source"], teacher.parameters["source"]) == ("data", "")
+    assert (run.parameters["source"], teacher.parameters["source"], teacher.parameters["seed"]) == ("data", "data", 1)
 
 
 def test_a_run_s_identity_is_its_content(tmp_path, monkeypatch):
