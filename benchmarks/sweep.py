@@ -40,7 +40,7 @@ def main() -> None:
             sweep(workers, folder / "out")
 
         sweep(2, folder / "out")
-        times = take_turns({"one": lambda: anew(1), "two": lambda: anew(2)}, given.rounds)
+        times = take_turns({"one": lambda: anew(1), "two": lambda: anew(2)}, 1 if given.quick else given.rounds)
     runs = len(size["methods"].split(",")) * len(size["seeds"].split(","))
     figures = [figure("sweep_2_workers", ratios(times, "two", "one"), "of one worker's time")]
     figures += [

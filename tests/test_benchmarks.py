@@ -28,6 +28,7 @@ FIGURES = {  # of the issue's names, those that a run on the embedded tasks writ
     "loader": {"padding_share_mini_sentiment", "loader_tokens"},
     "peers": {"mini_sentiment_vs_authors", "mini_inference_vs_authors", "mini_sentiment_vs_authors_limit"},
     "startup": {"startup_import", "startup_first_batch"},
+    "sweep": {"sweep_2_workers", "sweep_one_s", "sweep_two_s"},
     "step": {"pkd_step_vs_finetune_step", "pkd_step_vs_plain_loop"},
 }
 
