@@ -10,7 +10,6 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.common import arguments, figure, ratios, take_turns, write
-
 from pkdlib.results import write_text
 
 GRID = """
