@@ -1,11 +1,12 @@
 """A grid file is read strictly and planned whole: every mistake is one line, before any kernel starts."""
 
 import json
+import re
 
 import pytest
 from helpers import save_backbone
 
-from pkdlib import gridfile, plans, sweep
+from pkdlib import ROOT, gridfile, plans, sweep
 from pkdlib.gridfile import GRIDS, GridError, grid_path, read_grid
 from pkdlib.plans import plan, teachers_of
 
@@ -136,6 +137,12 @@ def test_the_runs_are_every_combination_in_the_file_s_order_less_the_excluded(tm
     assert runs[0].parameters["methods"] == ["FT"] and runs[0].parameters["student_layers"] == [3]
     assert runs[0].parameters["seeds"] == [0] and runs[1].parameters["seeds"] == [1]
     assert "output_dir" not in runs[0].parameters and "teacher_dir" not in runs[0].parameters
+
+
+def test_the_readme_s_grid_is_planned(tmp_path):
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    runs = planned(tmp_path, text)
+    assert len(runs) == (2 * 2 * 2 - 2) * 5 and len(teachers_of(runs)) == 1
 
 
 def test_values_that_change_together_make_no_product(tmp_path):
