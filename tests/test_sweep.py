@@ -245,6 +245,25 @@ def test_the_second_stage_keeps_the_highest_mean_over_seeds(tmp_path):
         sweep.best_values(runs, sweep.Then(keep=["temperature"], best="test_f1"), tmp_path)
 
 
+def test_the_second_stage_is_run_with_what_was_best_in_the_first(workshop):
+    folder = workshop / "stages"
+    folder.mkdir()
+    text = GRID.format(notebook=workshop / "student.ipynb").replace("[0, 1]", "[0]")
+    text = text.replace("methods: [FT, KD, PKD-Skip]", "num_train_epochs: [1, 8]")
+    (folder / "grid.yaml").write_text(text + "then: {keep: [num_train_epochs], grid: {methods: [KD]}}\n")
+    assert run_to_its_end(folder, "out").returncode == 0
+    records = [load_records(path)[0] for path in (folder / "out" / "runs").iterdir()]
+    first = {r.config["num_train_epochs"]: r.metrics["dev"]["accuracy"] for r in records if r.method == "FT"}
+    (second,) = [record for record in records if record.method == "KD"]
+    assert second.config["num_train_epochs"] == max(first, key=first.get)
+    assert (
+        f"the best dev_accuracy: num_train_epochs {second.config['num_train_epochs']}"
+        in (folder / "out.log").read_text()
+    )
+    planned = json.loads((folder / "out" / "sweep.json").read_text())
+    assert len(planned["runs"]) == 3 and len(planned["teachers"]) == 1
+
+
 def test_runs_take_turns_on_gpus(monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     taken, ends = [], threading.Event()
