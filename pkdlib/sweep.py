@@ -22,7 +22,7 @@ from pkdlib.gridfile import SEED, Grid, GridError, Then, grid_path, read_grid
 from pkdlib.plans import PlannedRun, plan, teachers_of
 from pkdlib.progress import is_interactive, say
 from pkdlib.results import load_records, results_frame, write_text
-from pkdlib.runfiles import LOG_FILE, NOTEBOOK_FILE, SWEEP_FILE, failed, finished, write_failure
+from pkdlib.runfiles import LOG_FILE, NOTEBOOK_FILE, SWEEP_FILE, failed, finished
 from pkdlib.worker import end_with, execute
 
 ATTEMPTS = 2  # of a run that the machine ended
@@ -56,6 +56,7 @@ def run_sweep(
     file, stages = read_stages(grid)
     planned: list[PlannedRun] = []
     lost: list[PlannedRun] = []
+    errors: dict[str, dict[str, str]] = {}
     for stage, runs in stages:
         if isinstance(stage, Then):
             kept = best_values(stages[0][1], stage, out)
@@ -63,11 +64,13 @@ def run_sweep(
             runs = plan(stages[0][0], stage, file.name, kept)
         planned += runs
         write_text(out / SWEEP_FILE, json.dumps(_contents(file, planned, out), indent=1))
-        lost += _Pool(out, setting, executor).finish([*teachers_of(runs), *runs])
+        pool = _Pool(out, setting, executor)
+        lost += pool.finish([*teachers_of(runs), *runs])
+        errors |= pool.errors
         if lost and stage is not stages[-1][0]:
             say("the next stage is not run: it needs every run of this one")
             break
-    report(planned, lost, out)
+    report(planned, lost, errors, out)
     return lost
 
 
@@ -102,6 +105,7 @@ class _Pool:
         self.out, self.setting, self.given = out, setting, executor
         self.executor = executor or self._processes()
         self.attempts: dict[str, int] = {}
+        self.errors: dict[str, dict[str, str]] = {}  # by run, of those that could not even start
         self.seconds: list[float] = []
 
     def _processes(self) -> Executor:
@@ -168,10 +172,11 @@ class _Pool:
     def _again(self, run: PlannedRun, future: Future) -> bool:
         """Whether a run that did not finish gets another attempt: once, where the machine ended it."""
         folder, error = self.out / run.folder, future.exception()
-        if error and not isinstance(error, BrokenExecutor) and folder.exists():
-            write_failure(folder, "machine", f"{type(error).__name__}: {error}")
+        raised = error and not isinstance(error, BrokenExecutor)  # by the executor, or where it cannot write
+        if raised:
+            self.errors[run.id] = {"cause": "machine", "error": f"{type(error).__name__}: {error}"}
         failure = failed(folder)
-        started = failure or (folder / LOG_FILE).exists()
+        started = raised or failure or (folder / LOG_FILE).exists()
         self.attempts[run.id] = self.attempts.get(run.id, 0) + bool(started)
         machine = not failure or failure["cause"] == "machine"
         return machine and self.attempts[run.id] < ATTEMPTS
@@ -204,12 +209,12 @@ def _contents(file: Path, runs: list[PlannedRun], out: Path) -> dict[str, Any]:
     return {"grid": file.stem, "runs": [entry(run) for run in runs], "teachers": [entry(t) for t in teachers_of(runs)]}
 
 
-def report(runs: list[PlannedRun], lost: list[PlannedRun], out: Path) -> None:
+def report(runs: list[PlannedRun], lost: list[PlannedRun], errors: dict[str, dict[str, str]], out: Path) -> None:
     """Print how it ended: failures with their last lines and the notebook to open."""
     everything = [*teachers_of(runs), *runs]
     say(f"\n{len(everything) - len(lost)} of {len(everything)} runs finished, {len(lost)} failed, in {out}")
     for run in lost:
-        failure = failed(out / run.folder)
+        failure = failed(out / run.folder) or errors.get(run.id)
         say(f"\nFAILED {run.label} ({failure['cause'] if failure else 'not run: its teacher failed'})")
         if failure:
             say(f"  {out / run.folder / NOTEBOOK_FILE}")

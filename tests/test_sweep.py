@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
 import psutil
@@ -219,6 +220,17 @@ def test_students_of_a_teacher_that_failed_are_not_tried(workshop):
     told = (folder / "out.log").read_text()
     assert told.count("not run: its teacher failed") == 6 and not (folder / "out" / "runs").exists()
     assert "fp16" in told
+
+
+def test_what_an_executor_cannot_do_is_a_failure_and_no_endless_loop(workshop, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "teachers").write_text("in the way of the teachers' folder")
+    with ThreadPoolExecutor(1) as executor:
+        lost = sweep.run_sweep(workshop / "grid.yaml", tmp_path / "out", executor=executor)
+    assert len(lost) == 6 + 1
+    told = capsys.readouterr().out
+    assert "FAILED train_rows 64, num_train_epochs 1 (machine)" in told and "Error: " in told
+    assert told.count("not run: its teacher failed") == 6
 
 
 def test_a_dry_run_lists_the_runs_and_the_time_left(workshop, undisturbed, capsys):
