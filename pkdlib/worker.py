@@ -75,7 +75,8 @@ def main(folder: Path, parent: int) -> int:
         try:
             parameters = spec["parameters"] | {"output_dir": str(folder)}
             run_notebook(Path(spec["notebook"]), folder / NOTEBOOK_FILE, parameters)
-            load_records(folder)
+            for path in [*folder.rglob(RESULT_FILE)] or [folder / RESULT_FILE]:  # where there is none, it is missed
+                load_records(path)
         except PapermillExecutionError as error:
             cause = "machine" if error.ename in MACHINES else "notebook"
             write_failure(folder, cause, _last_lines("\n".join(error.traceback)))
