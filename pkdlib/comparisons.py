@@ -60,7 +60,12 @@ def setting_of(record: RunRecord, teachers: dict[str, RunRecord]) -> Setting:
     config = {**DistillConfig().model_dump(), **record.config}  # what an older record lacks was its default
     fields = () if record.method == "FT" else SOFT if record.method == "KD" else SOFT + PATIENT
     kept = {name: value for name, value in config.items() if name not in FREE or name in fields}
-    kept |= {"task": record.task, "max_length": record.max_length, "train_rows": record.train_rows}
+    kept |= {
+        "task": record.task,
+        "source": record.source,
+        "max_length": record.max_length,
+        "train_rows": record.train_rows,
+    }
     kept |= {f"{split} rows": record.fingerprints.get(split) for split in record.metrics}
     weights = record.fingerprints.get("teacher_weights")
     if fields or config["init"] == "teacher":
