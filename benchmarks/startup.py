@@ -14,7 +14,12 @@ data = pkdlib.encode_task(pkdlib.load_task("mini-sentiment"), pkdlib.load_tokeni
 split = data.splits["train"]
 next(iter(make_loader(split, LengthGroupedBatches(split.lengths, 32, 0))))
 """
-PROGRAMS = {"python": "pass", "import_torch": "import torch", "import": "import pkdlib", "first_batch": FIRST_BATCH}
+PROGRAMS = {
+    "python": "pass",
+    "import_torch": "import torch",
+    "import": "from pkdlib import *",
+    "first_batch": FIRST_BATCH,
+}
 
 
 def main() -> None:
