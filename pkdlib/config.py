@@ -183,7 +183,7 @@ def validate(config_class: type[Config], /, **values: Any) -> Config:
     try:
         return config_class(**values)
     except ValidationError as error:
-        raise ConfigError("\n".join(_line(config_class, entry) for entry in _one_per_field(error))) from None
+        raise ConfigError("\n".join(complaint(config_class, entry) for entry in _one_per_field(error))) from None
 
 
 def method_config(method: str, config: DistillConfig, **changes: Any) -> DistillConfig:
@@ -207,7 +207,8 @@ def _one_per_field(error: ValidationError) -> list[dict]:
     return list({entry["loc"][:1]: entry for entry in error.errors()}.values())
 
 
-def _line(config_class: type[BaseModel], entry: dict) -> str:
+def complaint(config_class: type[BaseModel], entry: dict) -> str:
+    """One of pydantic's errors as the line that a person reads: field, value, what is allowed."""
     name, known = str(entry["loc"][0]), list(config_class.model_fields)
     if entry["type"] == "extra_forbidden":
         close = difflib.get_close_matches(name, known, n=1)

@@ -50,6 +50,8 @@ def plan(grid: Grid, stage: Stage, file: str, kept: dict[str, Any] | None = None
 
     kept: what an earlier stage has settled. file: the grid's, for the messages.
     """
+    for remembered in (_teacher_template, _layers_of, _rows, _model):
+        remembered.cache_clear()  # what lies in a folder is looked at once per plan, and anew in the next
     template, runs, mistakes = _template(grid.notebook, file), {}, []
     inherited = {**grid.parameters, **(kept or {})} if isinstance(stage, Then) else {}
     seeds = stage.seeds or grid.seeds
@@ -125,10 +127,15 @@ def _words(parameters: dict[str, Any], template: Template) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", words)[:80].strip("-")
 
 
+@cache
+def _teacher_template() -> Template:
+    return read_template(TEACHER_NOTEBOOK)
+
+
 def _teacher(prefix: str, shared: dict[str, Any], values: dict[str, Any]) -> PlannedRun:
     try:
         theirs = {**shared, **values}
-        return _run(read_template(TEACHER_NOTEBOOK), theirs, theirs, "teachers")
+        return _run(_teacher_template(), theirs, theirs, "teachers")
     except ValueError as error:
         lines = str(error).splitlines()
         named = [line if re.match(r"\w+", line)[0] in shared else f"{prefix}.{line}" for line in lines]
@@ -184,9 +191,7 @@ def _refused(config_class: type, parameters: dict[str, Any]) -> Iterator[str]:
     except ValidationError as error:
         for entry in error.errors():
             if entry["loc"] and entry["type"] not in ("missing", "list_type"):  # of other notebooks' forms
-                name = str(entry["loc"][0])
-                message = entry["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-                yield f"{name} = {entry['input']!r}: {message}"
+                yield configs.complaint(config_class, entry)
 
 
 def _check_models(parameters: dict[str, Any]) -> None:

@@ -172,7 +172,6 @@ def test_what_a_run_and_its_teacher_both_have_is_given_to_both(tmp_path):
 
 
 def test_a_run_s_identity_is_its_content(tmp_path, monkeypatch):
-    plans._model.cache_clear()
     backbone = save_backbone(tmp_path / "bert")
     text = GOOD.replace("{teacher", f"{{teacher.backbone: {backbone}, teacher").replace("[3, 2]", "[3]")
     before = planned(tmp_path, text)
@@ -187,7 +186,6 @@ def test_a_run_s_identity_is_its_content(tmp_path, monkeypatch):
         assert not {run.id for run in other} & {run.id for run in before}
     with open(backbone / "model.safetensors", "ab") as weights:
         weights.write(b"\0")
-    plans._model.cache_clear()
     assert not {run.id for run in planned(tmp_path, text)} & {run.id for run in before}
     monkeypatch.setattr(plans, "VERSION", "0.2.0")
     assert not {run.id for run in planned(tmp_path, GOOD)} & {run.id for run in before}
