@@ -9,7 +9,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-GRIDS = Path(__file__).resolve().parent.parent / "notebooks" / "grids"
+from pkdlib.config import ROOT
+
+GRIDS = ROOT / "notebooks" / "grids"
 SEED = "seed"  # the axis that `seeds` makes
 
 

@@ -63,7 +63,7 @@ def run_sweep(
             say(f"the best {stage.best}: {', '.join(f'{name} {value}' for name, value in kept.items())}")
             runs = plan(stages[0][0], stage, file.name, kept)
         planned += runs
-        write_text(out / SWEEP_FILE, json.dumps(_contents(file, planned, out), indent=1))
+        write_text(out / SWEEP_FILE, json.dumps(_contents(file, planned), indent=1))
         pool = _Pool(out, setting, executor)
         lost += pool.finish([*teachers_of(runs), *runs])
         errors |= pool.errors
@@ -136,9 +136,9 @@ class _Pool:
                     self._renew()
                 for future in ended:
                     run = pending.pop(future)
-                    if self._seconds(run) is not None:
+                    if (seconds := self._seconds(run)) is not None:
                         done.add(run.id)
-                        self.seconds.append(self._seconds(run))
+                        self.seconds.append(seconds)
                         bar.update()
                         self._tell(run, len(done) + len(lost), len(runs))
                     elif self._again(run, future):
@@ -200,7 +200,7 @@ def _setting(workers: int | None, threads: int | None, runs_per_gpu: int) -> Set
     return Setting(workers, threads or max(1, cores // workers), runs_per_gpu)
 
 
-def _contents(file: Path, runs: list[PlannedRun], out: Path) -> dict[str, Any]:
+def _contents(file: Path, runs: list[PlannedRun]) -> dict[str, Any]:
     def entry(run: PlannedRun) -> dict[str, Any]:
         teachers = {name: teacher.folder for name, teacher in run.teachers.items()}
         names = {"id": run.id, "folder": run.folder, "notebook": run.notebook.stem}
