@@ -50,7 +50,7 @@ def speed(found) -> list[Figure]:
 
         def read() -> None:
             for rows in batches:
-                outputs.of(torch.tensor(rows, device=device))
+                outputs.of(torch.tensor(rows))
 
         contenders = {"build": build, "bare": bare, "train": lambda: kit_epochs(case, outputs, student), "read": read}
         times = take_turns(contenders, found.rounds, warmup=1)
@@ -70,31 +70,25 @@ def memory(rows: int, folder: str, steps: int, hidden: int) -> dict[str, float]:
     """
     torch.set_num_threads(1)
     tokenizer = load_tokenizer(validate(DistillConfig).backbone)
-    split = _rows(256, tokenizer)
     config = validate(DistillConfig, t_squared=False)
     accelerator = make_accelerator()
-    objective = Objective(config.model_dump(include={"alpha", "beta", "temperature"}), None, range(1, LAYERS + 1))
+    objective = Objective(config.model_dump(include={"alpha", "beta", "temperature"}), range(1, LAYERS + 1))
     step = _Step(random_classifier(LAYERS + 1, hidden), objective).train()
     optimizer = torch.optim.AdamW(_parameter_groups(step, 0.01), lr=1e-5, fused=True)
-    objective.outputs = _outputs(256, hidden, Path(folder) / "few.safetensors")
 
-    def train(split: EncodedSplit, real: int) -> dict[str, float]:
+    def train(split: EncodedSplit, outputs: TeacherOutputs, real: int) -> dict[str, float]:
         batches = LengthGroupedBatches(split.lengths, config.train_batch_size, seed=0)
         batches.epoch, peak = 1, _memory()
-        for number, batch in enumerate(make_loader(split, batches)):
+        for number, batch in enumerate(make_loader(split, batches, outputs.of)):
             if number % max(1, len(batches) // real) == 0:
-                _update(step, batch, config, accelerator)
+                _update(step, optimizer, config, accelerator, True, batch)
                 optimizer.step()
                 optimizer.zero_grad()
                 peak = {kind: max(value, _memory()[kind]) for kind, value in peak.items()}
-            else:
-                objective.outputs.of(batch["rows"])
         return peak
 
-    before = train(split, 8)
-    split = _rows(rows, tokenizer)
-    objective.outputs = _outputs(rows, hidden, Path(folder) / "many.safetensors")
-    after = train(split, steps)
+    before = train(_rows(256, tokenizer), _outputs(256, hidden, Path(folder) / "few.safetensors"), 8)
+    after = train(_rows(rows, tokenizer), _outputs(rows, hidden, Path(folder) / "many.safetensors"), steps)
     return {kind: after[kind] - before[kind] for kind in before}
 
 

@@ -26,9 +26,9 @@ def kit_epochs(case: Case, outputs: TeacherOutputs | None, student: PreTrainedMo
     """Mean training loss of every epoch of this kit's loop, from the student's weights; fine-tuning without outputs."""
     config = case.config if outputs else method_config("FT", case.config)
     layers = range(1, len(case.layers()) + 1) if outputs else ()
-    objective = Objective(config.model_dump(include=TERMS), outputs, layers)
+    objective = Objective(config.model_dump(include=TERMS), layers)
     accelerator = make_accelerator(config.mixed_precision)
-    history, _ = train(copy.deepcopy(student), case.data, config, accelerator, objective, "epoch")
+    history, _ = train(copy.deepcopy(student), case.data, config, accelerator, objective, "epoch", outputs=outputs)
     return [row["train_loss"] for row in history]
 
 
@@ -62,8 +62,8 @@ def plain_epochs(case: Case, outputs: TeacherOutputs, student: PreTrainedModel) 
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
-            total += terms.loss.item() * len(rows)
-        losses.append(total / len(split))
+            total += terms.loss.detach() * len(rows)
+        losses.append(float(total) / len(split))
     return losses
 
 

@@ -32,10 +32,12 @@ class TeacherOutputs:
     path: Path
     teacher_weights: str  # their fingerprint
 
-    def of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The outputs of some rows (batch,), on the rows' device: (batch, classes) and (batch, layers, hidden)."""
-        index = rows.cpu()
-        return self.logits[index].to(rows.device), self.cls[index].to(rows.device)
+    def of(self, rows: Tensor) -> dict[str, Tensor]:
+        """Of some rows (batch,), by the names in a batch: teacher_logits (batch, classes) and, where layers are
+        matched, teacher_cls (batch, layers, hidden).
+        """
+        found = {"teacher_logits": self.logits[rows]}
+        return found | {"teacher_cls": self.cls[rows]} if self.cls.shape[1] else found
 
 
 def teacher_outputs(
@@ -83,7 +85,7 @@ def _build(
         passes = forward_split(teacher, split, batch_size, accelerator, hidden_states=True, label="teacher outputs")
         with closing(passes):  # a refused output, too, gives the teacher its mode back at once
             for rows, output in passes:
-                index = rows.cpu().numpy()
+                index = rows.numpy()
                 arrays["logits"][index] = _half(output.logits)
                 if layers:
                     arrays["cls"][index] = _half(cls_states(output.hidden_states, layers))
@@ -94,10 +96,10 @@ def _build(
 
 
 def _half(tensor: Tensor) -> np.ndarray:
-    half = tensor.half()
+    half = tensor.half().cpu()  # the one wait for the device
     if not torch.isfinite(half).all():
         raise ValueError("the teacher's outputs do not fit in half precision (not finite)")
-    return half.cpu().numpy()
+    return half.numpy()
 
 
 def _create(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:

@@ -66,7 +66,15 @@ class FineTuneConfig(_Config):
     shuffle: bool = True  # False: rows in the file's order, as in the authors' code
     dropout_epochs: int | None = Field(None, ge=0)  # first epochs with dropout; None: all; 1 in the authors' code
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"  # fp16 needs CUDA
+    static_shapes: bool | None = None  # pad to few lengths and, on CUDA, replay steps; None: where that is one device
     seed: int = Field(0, ge=0, lt=2**32)  # of the fresh head, the order of rows and dropout
+
+    @field_validator("static_shapes")
+    @classmethod
+    def _without_scaling(cls, static: bool | None, info: ValidationInfo) -> bool | None:
+        if static and info.data.get("mixed_precision") == "fp16":
+            raise ValueError("must not be True with fp16, whose loss scaling is decided anew at every step")
+        return static
 
 
 class DistillConfig(FineTuneConfig):

@@ -1,9 +1,11 @@
 """Rows tokenised once, and batches of them: padded to their longest row, grouped by length, reshuffled by epoch."""
 
+import copy
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
+from typing import Self
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from pkdlib.tasks import Task
 
 ENCODED_AT_ONCE = 1000  # rows: a tokenizer's lists take over twenty times the memory of the arrays made of them
 GROUP_BATCHES = 50  # batches sorted together by length: more pads less, fewer shuffles better
+Batch = dict[str, Tensor]
 
 
 class EncodedSplit(Dataset):
@@ -35,6 +38,7 @@ class EncodedSplit(Dataset):
             for name, rows in encoded.items():
                 parts.setdefault(name, []).append(np.fromiter(chain.from_iterable(rows), np.int32))
         self.name, self.labels = split.name, split.labels
+        self.max_length, self.pad_to_multiple_of = max_length, 1
         self.lengths = np.array(lengths, dtype=np.int32)
         self.offsets = np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
         self.columns = {name: np.concatenate(arrays) for name, arrays in parts.items()}
@@ -44,9 +48,10 @@ class EncodedSplit(Dataset):
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def __getitem__(self, rows: list[int] | np.ndarray) -> dict[str, Tensor]:
+    def __getitem__(self, rows: list[int] | np.ndarray) -> Batch:
         rows = np.asarray(rows)
-        positions = np.arange(self.lengths[rows].max())
+        multiples = -(-int(self.lengths[rows].max()) // self.pad_to_multiple_of)
+        positions = np.arange(min(multiples * self.pad_to_multiple_of, self.max_length))
         mask = positions < self.lengths[rows, None]  # (batch, length)
         flat = np.where(mask, self.offsets[rows, None] + positions, 0)
         batch = {name: np.where(mask, tokens[flat], self.padding[name]) for name, tokens in self.columns.items()}
@@ -58,6 +63,12 @@ class EncodedSplit(Dataset):
         return tensors
 
     __getitems__ = __getitem__  # a DataLoader fetches a whole batch at once
+
+    def padded_to(self, multiple: int) -> Self:
+        """The same rows, whose batches are of few lengths: multiples of so many tokens, or the limit."""
+        split = copy.copy(self)
+        split.pad_to_multiple_of = multiple
+        return split
 
     def _fingerprint(self) -> str:
         """A hash of the token ids, which follow from the texts, the tokenizer and the length."""
@@ -142,18 +153,24 @@ class SortedBatches(Sampler[list[int]]):
         return iter(np.split(self.order, range(self.batch_size, len(self.order), self.batch_size)))
 
 
-def make_loader(split: EncodedSplit, batches: Sampler[list[int]]) -> DataLoader:
-    """A loader of the split's padded batches, in the sampler's order."""
-    return DataLoader(split, batch_sampler=batches, collate_fn=_as_is)
+def make_loader(
+    split: EncodedSplit, batches: Sampler[list[int]], add: Callable[[Tensor], Batch] | None = None
+) -> DataLoader:
+    """A loader of the split's padded batches, in the sampler's order.
+
+    add: what else belongs to the rows (batch,), by name. With CUDA, batches lie in pinned memory, from where they are
+    copied while the device computes.
+    """
+
+    def complete(batch: Batch) -> Batch:
+        return batch | add(batch["rows"]) if add else batch
+
+    return DataLoader(split, batch_sampler=batches, collate_fn=complete, pin_memory=torch.cuda.is_available())
 
 
-def split_batch(batch: Mapping[str, Tensor], size: int | None) -> list[dict[str, Tensor]]:
+def split_batch(batch: Mapping[str, Tensor], size: int | None) -> list[Batch]:
     """The batch cut into micro-batches of at most `size` rows, in order; None leaves it whole."""
     if size is None:
         return [dict(batch)]
     parts = {name: tensor.split(size) for name, tensor in batch.items()}
     return [dict(zip(parts, part, strict=True)) for part in zip(*parts.values(), strict=True)]
-
-
-def _as_is(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    return batch

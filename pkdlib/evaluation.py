@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import DataLoaderConfiguration, send_to_device
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
@@ -24,7 +25,8 @@ def make_accelerator(mixed_precision: str = "no") -> Accelerator:
     if mixed_precision == "fp16" and not torch.cuda.is_available():
         raise ConfigError("mixed_precision = 'fp16': needs a CUDA device; allowed here: no, bf16")
     AcceleratorState._reset_state()  # a process may run several precisions, one after the other
-    return Accelerator(mixed_precision=mixed_precision)
+    copies = DataLoaderConfiguration(non_blocking=torch.cuda.is_available())  # then batches lie in pinned memory
+    return Accelerator(mixed_precision=mixed_precision, dataloader_config=copies)
 
 
 def forward_split(
@@ -37,7 +39,7 @@ def forward_split(
 ) -> Iterator[tuple[Tensor, ModelOutput]]:
     """(rows, output) of every batch, longest rows first, in evaluation mode; the model's mode is restored after.
 
-    rows: (batch,) positions in the split, on the model's device.
+    rows: (batch,) positions in the split, on the CPU; the output is on the model's device.
     """
     accelerator = accelerator or make_accelerator()
     model = model.to(accelerator.device)  # not in inference mode, in which what moves could not be trained again
@@ -45,9 +47,9 @@ def forward_split(
     model.eval()
     try:
         for batch in progress_bar(make_loader(split, SortedBatches(split.lengths, batch_size)), label):
-            batch.pop("labels", None)
-            batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
             rows = batch.pop("rows")
+            batch.pop("labels", None)
+            batch = send_to_device(batch, accelerator.device, non_blocking=accelerator.non_blocking)
             with torch.inference_mode(), accelerator.autocast():
                 output = model(**batch, output_hidden_states=hidden_states)
             yield rows, output
@@ -61,7 +63,7 @@ def predict(
     """Logits (rows, classes) of a split, labelled or not, in its order, float32 on the CPU."""
     logits = torch.empty(len(split), model.config.num_labels)
     for rows, output in forward_split(model, split, batch_size, accelerator):
-        logits[rows.cpu()] = output.logits.float().cpu()
+        logits[rows] = output.logits.float().cpu()
     return logits
 
 
@@ -92,7 +94,7 @@ def split_cls_states(
     config = model.config
     states = torch.empty(len(split), config.num_hidden_layers, config.hidden_size)
     for rows, output in forward_split(model, split, batch_size, accelerator, hidden_states=True):
-        states[rows.cpu()] = cls_states(output.hidden_states).float().cpu()
+        states[rows] = cls_states(output.hidden_states).float().cpu()
     return states
 
 

@@ -40,27 +40,20 @@ class Objective(nn.Module):
     def __init__(
         self,
         weights: dict[str, Any],  # alpha, beta and what else `pkd_loss` takes by name
-        outputs: TeacherOutputs | None = None,
         layers: Sequence[int] = (),  # the student's that are matched
         projection: nn.Module | None = None,  # of the student's [CLS] states to the teacher's width
     ):
         super().__init__()
-        self.weights, self.outputs, self.layers = weights, outputs, layers
+        self.weights, self.layers = weights, layers
         self.projection = projection or nn.Identity()
 
     def forward(self, output: SequenceClassifierOutput, batch: dict[str, Tensor]) -> PKDTerms:
-        teacher_logits, teacher_cls = self.outputs.of(batch["rows"]) if self.outputs else (None, None)
-        student_cls = None
+        student_cls, teacher_cls = None, None
         if self.layers:
             student_cls = self.projection(cls_states(output.hidden_states, self.layers))
-        return pkd_loss(
-            output.logits,
-            batch["labels"],
-            teacher_logits,
-            student_cls,
-            teacher_cls if self.layers else None,
-            **self.weights,
-        )
+            teacher_cls = batch["teacher_cls"]
+        labels, teacher_logits = batch["labels"], batch.get("teacher_logits")
+        return pkd_loss(output.logits, labels, teacher_logits, student_cls, teacher_cls, **self.weights)
 
 
 def fine_tune(
@@ -125,7 +118,6 @@ def distill(
     teacher_s = time.perf_counter() - started
     objective = Objective(
         config.model_dump(include={"alpha", "beta", "temperature", "normalize", "form", "t_squared"}),
-        outputs,
         range(1, len(layers) + 1),
         _projection(teacher, student, config) if layers and config.projection else None,
     )
@@ -134,7 +126,7 @@ def distill(
         fingerprints["teacher_weights"] = outputs.teacher_weights if outputs else weights_fingerprint(teacher)
     return _run(
         student, data, config, accelerator, objective, method_name(config), output_dir, on_epoch,
-        layers=layers, fingerprints=fingerprints, durations={"teacher_outputs": teacher_s},
+        outputs=outputs, layers=layers, fingerprints=fingerprints, durations={"teacher_outputs": teacher_s},
     )  # fmt: skip
 
 
@@ -185,6 +177,7 @@ def _run(
     output_dir: Path | None,
     on_epoch: OnEpoch | None,
     *,
+    outputs: TeacherOutputs | None = None,
     layers: list[int] | None = None,
     fingerprints: dict[str, str] | None = None,
     durations: dict[str, float] | None = None,
@@ -207,7 +200,7 @@ def _run(
             "initial weights": weights_fingerprint(model),
         }
         checkpoint = Checkpoint(output_dir, identity | start, name, accelerator)
-    history, best_epoch = train(model, data, config, accelerator, objective, name, on_epoch, checkpoint)
+    history, best_epoch = train(model, data, config, accelerator, objective, name, on_epoch, checkpoint, outputs)
     trained = time.perf_counter()
     metrics = {
         split.name: evaluate(model, split, data.task, config.eval_batch_size, accelerator)

@@ -58,8 +58,8 @@ def test_shuffled_batches_find_the_live_teachers_outputs(
     batches = LengthGroupedBatches(split.lengths, 8, seed=1)
     seen = []
     for batches.epoch in (1, 2):
-        for batch in make_loader(split, batches):
-            logits, cls = outputs.of(batch["rows"])
+        for batch in make_loader(split, batches, outputs.of):
+            logits, cls = batch["teacher_logits"], batch["teacher_cls"]
             inputs = {name: batch[name] for name in ("input_ids", "token_type_ids", "attention_mask")}
             with torch.no_grad():
                 live = teacher(**inputs, output_hidden_states=True)
@@ -83,9 +83,9 @@ def test_outputs_agree_with_whole_split_passes(teacher: PreTrainedModel, split: 
 def test_predictions_alone_need_no_layers(teacher: PreTrainedModel, split: EncodedSplit, tmp_path: Path) -> None:
     outputs = teacher_outputs(teacher, split, [], tmp_path, BATCH)
     assert outputs.cls.shape == (40, 0, 32)
-    logits, cls = outputs.of(torch.tensor([39, 0, 7]))
-    assert torch.equal(logits, outputs.logits[[39, 0, 7]])
-    assert cls.shape == (3, 0, 32)
+    found = outputs.of(torch.tensor([39, 0, 7]))
+    assert found.keys() == {"teacher_logits"}
+    assert torch.equal(found["teacher_logits"], outputs.logits[[39, 0, 7]])
     assert torch.equal(load_file(outputs.path)["logits"], outputs.logits)
 
 
@@ -263,7 +263,7 @@ def test_large_file_is_mapped_and_not_read(teacher: PreTrainedModel, split: Enco
     del arrays
     before = resident_bytes()
     outputs = teacher_outputs(teacher, split, LAYERS, tmp_path)
-    logits, cls = outputs.of(torch.tensor([123_456, 5]))
+    logits, cls = outputs.of(torch.tensor([123_456, 5])).values()
     grown = resident_bytes() - before
     assert path.stat().st_size > 200e6
     assert (len(outputs.logits), outputs.cls.shape[0]) == (rows, rows)

@@ -96,16 +96,13 @@ def test_the_projection_is_applied_to_the_students_states_alone() -> None:
     projection.weight.data = weight
     teacher_cls = torch.tensor([[[0.0, 1.0, 1.0]]])  # (batch, layers, hidden)
 
-    class Outputs:
-        def of(self, rows):
-            return torch.zeros(1, 2), teacher_cls
-
     class Student:
         logits = torch.zeros(1, 2)
         hidden_states = (torch.zeros(1, 1, 2), torch.tensor([[[1.0, 0.0]]]), torch.ones(1, 1, 2))
 
-    objective = Objective({"alpha": 0.5, "beta": 1.0}, Outputs(), [1], projection)
-    terms = objective(Student(), {"rows": torch.tensor([0]), "labels": torch.tensor([1])})
+    objective = Objective({"alpha": 0.5, "beta": 1.0}, [1], projection)
+    batch = {"labels": torch.tensor([1]), "teacher_logits": torch.zeros(1, 2), "teacher_cls": teacher_cls}
+    terms = objective(Student(), batch)
     # W h = (1, 0, 1); its angle with (0, 1, 1) has the cosine 1/2, and 2 - 2 cos is 1.
     assert terms.loss_pt.item() == pytest.approx(1.0)
     torch.testing.assert_close(terms.loss_pt, patience_loss(torch.tensor([[[1.0, 0.0, 1.0]]]), teacher_cls))
