@@ -23,6 +23,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "backbone": {"help": "folder of a BERT: its tokenizer and proportions", "metavar": "FOLDER", "default": MINI_BERT},
     "rounds": {"help": "times that every contender runs", "type": int, "default": 5},
     "rows": {"help": "training rows", "type": int},
+    "epochs": {"help": "passes over the training rows", "type": int, "default": 4},
+    "seeds": {"help": "students of every method", "type": int, "default": 5},
 }
 Figure = dict[str, str | float]
 

@@ -28,6 +28,7 @@ def main() -> None:
         for layers in LAYERS[1:]:
             name = f"inference_speedup_{layers}{ending}"
             figures += ratio_figures(name, times, "12", f"{layers}")
+            figures.append(figure(f"{name}_limit", LAYERS[0] / layers, "x"))
             shares = 100 * ratios(times, "12", f"{layers}") / (LAYERS[0] / layers)
             figures.append(figure(f"{name}_of_limit", shares, "%"))
         for layers in LAYERS:

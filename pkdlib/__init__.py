@@ -23,7 +23,10 @@ _NAMES = {
         "usable_similarities"
     ),
     "sources": "Split TaskData draw_rows load_split load_task load_texts",
-    "speed": "amdahl_speedup measure_latency parameters_by_part random_classifier speedups time_call timing_setup",
+    "speed": (
+        "amdahl_speedup benchmark_figures measure_latency parameters_by_part random_classifier speedups time_call "
+        "timing_setup"
+    ),
     "statistics": (
         "bootstrap_interval differences_by holm mcnemar mean_interval paired_difference paired_p size_warning "
         "smallest_difference summary"

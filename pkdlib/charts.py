@@ -153,3 +153,20 @@ def plot_speedup(speedups: Mapping[str, pd.DataFrame], ax: Axes) -> Axes:
     ax.set(xlabel="layers", ylabel="times as fast", xticks=sorted(layers))
     ax.legend()
     return ax
+
+
+def plot_ratios(figures: pd.DataFrame, labels: Mapping[str, str], ax: Axes) -> Axes:
+    """Recorded ratios of time, a bar each: the median, its range over rounds, and a tick where the limit is.
+
+    figures: rows of `pkdlib.benchmark_figures`, of one device; labels: name -> what is compared, in the plot's order.
+    """
+    found = figures.set_index("name").loc[list(labels)]
+    errors = [found["median"] - found["low"], found["high"] - found["median"]]
+    places = range(len(found))
+    ax.barh(places, found["median"], xerr=errors, height=0.6, color="#56B4E9", capsize=4)
+    ax.plot(found["limit"], places, "|", color="#D55E00", markersize=22, markeredgewidth=2, label="limit")
+    ax.axvline(1, color="#000000", linewidth=1)
+    ax.set(yticks=places, ylim=(len(found) - 0.5, -0.5), xlabel="times as long as this kit")
+    ax.set_yticklabels(list(labels.values()))
+    ax.legend()
+    return ax

@@ -1,15 +1,17 @@
-"""How large a classifier is, part by part, and how long one batch takes it: one path for CPU and accelerator."""
+"""How large a classifier is, part by part, and how long one batch takes it; what the recorded benchmarks found."""
 
 import copy
+import json
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from transformers import AutoModelForSequenceClassification, BertConfig, PreTrainedModel
 
-from pkdlib.config import HEAD_WIDTH, ConfigError
+from pkdlib.config import HEAD_WIDTH, ROOT, ConfigError
 from pkdlib.evaluation import make_accelerator
 from pkdlib.statistics import mean_interval
 
@@ -165,3 +167,24 @@ def amdahl_speedup(layer_ratio: float, fixed_share: float) -> float:
     1 / (fixed_share + (1 - fixed_share) / layer_ratio); fixed_share in 0..1 is the time outside the layers.
     """
     return 1 / (fixed_share + (1 - fixed_share) / layer_ratio)
+
+
+def benchmark_figures(folder: Path = ROOT / "benchmarks" / "results") -> pd.DataFrame:
+    """Every recorded figure of `python -m benchmarks.NAME`, a row each, of the files in `folder`.
+
+    Columns: benchmark, name (without its ending), device ("cpu" or "cuda"), median, low and high in `unit`, `limit`
+    (what the benchmark itself says was to be had at best, or NaN), and the cpu or GPU, threads and date of the run.
+    """
+    rows = []
+    for path in sorted(Path(folder).glob("*.json")):
+        recorded = json.loads(path.read_text(encoding="utf-8"))
+        device = "cuda" if path.stem.endswith("_cuda") else "cpu"
+        figures = {one["name"].removesuffix("_cuda"): one for one in recorded["figures"]}
+        provenance = recorded["provenance"]
+        machine = provenance["machine"]["cpu" if device == "cpu" else "device"]
+        source = {"machine": machine, "threads": provenance["threads"], "date": provenance["date"]}
+        for name, one in figures.items():
+            limit = figures.get(f"{name}_limit", {}).get("median", np.nan)
+            row = {"benchmark": path.stem.removesuffix("_cuda"), **one, "name": name, "device": device}
+            rows.append(row | {"limit": limit} | source)
+    return pd.DataFrame(rows)

@@ -13,7 +13,9 @@ import torch
 from helpers import bert_config, mini_tokenizer, noisy_copy, save_backbone, small_task
 from transformers import BertModel
 
-from benchmarks.common import figure, ratios, take_turns
+from benchmarks.__main__ import OPTIONS_OF
+from benchmarks.__main__ import main as run_all
+from benchmarks.common import QUICK_RESULTS, figure, ratios, take_turns
 from benchmarks.contenders import Case, _padded, authors, kit, settings
 from benchmarks.inference import flops
 from benchmarks.loader import padding_share
@@ -24,12 +26,13 @@ from pkdlib.cache import teacher_outputs
 FIGURES = {  # of the names, those that a run on the embedded tasks writes
     "accuracy": {"dev_accuracy_kit", "dev_accuracy_authors"},
     "cache": {"cache_build_vs_forward", "cache_read_share", "cache_memory_mb_200"},
+    "distillations": {"wall_teacher", "wall_PKD-Skip", "dev_accuracy_FT"},
     "inference": {"inference_speedup_6", "inference_speedup_3", "inference_speedup_6_of_limit"},
     "loader": {"padding_share_mini_sentiment", "loader_tokens"},
     "peers": {"mini_sentiment_vs_authors", "mini_inference_vs_authors", "mini_sentiment_vs_authors_limit"},
     "startup": {"startup_import", "startup_first_batch"},
     "sweep": {"sweep_2_workers", "sweep_one_s", "sweep_two_s"},
-    "step": {"pkd_step_vs_finetune_step", "pkd_step_vs_plain_loop"},
+    "step": {"pkd_step_vs_finetune_step", "pkd_step_vs_plain_loop", "pkd_step_float32_vs_bf16"},
 }
 
 
@@ -47,7 +50,7 @@ def case(tmp_path: Path) -> Case:
 def test_quick_run_writes_the_agreed_form(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [name, "--quick", "--out", str(tmp_path)])
     importlib.import_module(f"benchmarks.{name}").main()
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob("*.json")
     found = json.loads(path.read_text())
     assert found.keys() == {"figures", "provenance"}
     assert {"machine", "versions", "threads", "date", "settings"} <= found["provenance"].keys()
@@ -57,6 +60,21 @@ def test_quick_run_writes_the_agreed_form(name: str, tmp_path: Path, monkeypatch
     names = [one["name"].removesuffix("_cuda") for one in found["figures"]]
     assert len(set(names)) == len(names)
     assert FIGURES[name] <= set(names)
+
+
+def test_all_in_turn_knows_every_benchmark(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert OPTIONS_OF.keys() == FIGURES.keys()
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "stepp"])
+    with pytest.raises(SystemExit, match="2"):
+        run_all()
+    assert "NAME = 'stepp': must be one of step, peers" in capsys.readouterr().err
+
+
+def test_all_in_turn_runs_those_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--quick", "loader", "--backbone", "data/mini-bert-24"])
+    (QUICK_RESULTS / "loader.json").unlink(missing_ok=True)
+    assert run_all() == 0
+    assert json.loads((QUICK_RESULTS / "loader.json").read_text())["figures"]
 
 
 # --------------------------------------------------------------------------------------- equal arithmetic

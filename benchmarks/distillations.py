@@ -1,0 +1,52 @@
+"""Whole distillations with a real BERT: a teacher, then every method and seed, with wall times and dev accuracy.
+
+The records go beside the figures, as distillations.jsonl (distillations_cuda.jsonl). All of SST-2 wants a GPU.
+"""
+
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+from benchmarks.common import arguments, figure, write
+from benchmarks.contenders import read_rows
+from pkdlib.config import METHODS, DistillConfig, FineTuneConfig, method_config, validate
+from pkdlib.results import save_records
+from pkdlib.training import distill, fine_tune
+
+# As in data/README.md for a BERT of width 384 on SST-2.
+LEARNING_RATE = 1e-4
+TERMS = {"temperature": 10.0, "alpha": 0.5, "beta": 0.5}
+
+
+def main() -> None:
+    found = arguments("distillations", __doc__, "glue", "backbone", "rows", "epochs", "seeds")
+    task = "sst2" if found.glue else "mini-sentiment"
+    data = read_rows(task, found.glue, found.backbone, 64 if found.quick else found.rows)
+    epochs = 1 if found.quick else found.epochs
+    common = {"learning_rate": LEARNING_RATE, "num_train_epochs": epochs, "backbone": found.backbone}
+    started = time.perf_counter()
+    teacher = fine_tune(data, validate(FineTuneConfig, **common))
+    records, seconds, scores = [teacher.record], defaultdict(list), defaultdict(list)
+    seconds["teacher"].append(time.perf_counter() - started)
+    scores["teacher"].append(100 * teacher.record.metrics["dev"]["accuracy"])
+    layers = teacher.model.config.num_hidden_layers // 2
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in range(1 if found.quick else found.seeds):
+            for method in METHODS:
+                config = validate(DistillConfig, **common, **TERMS, num_hidden_layers=layers, seed=seed)
+                started = time.perf_counter()
+                run = distill(data, method_config(method, config), teacher.model, cache_dir=Path(folder))
+                seconds[method].append(time.perf_counter() - started)
+                scores[method].append(100 * run.record.metrics["dev"]["accuracy"])
+                records.append(run.record)
+    figures = [figure(f"wall_{name}", values, "s") for name, values in seconds.items()]
+    figures += [figure(f"dev_accuracy_{name}", values, "%") for name, values in scores.items()]
+    path = write(
+        "distillations", figures, found, task=task, rows=len(data.splits["train"]), epochs=epochs, student_layers=layers
+    )
+    save_records(records, path.with_suffix(".jsonl"))
+
+
+if __name__ == "__main__":
+    main()
