@@ -4,6 +4,8 @@ import argparse
 import subprocess
 import sys
 
+import torch
+
 from benchmarks.common import OPTIONS
 from pkdlib.config import ROOT
 
@@ -18,6 +20,7 @@ OPTIONS_OF = {  # of those given here, what each one takes
     "sweep": (),
     "distillations": ("glue", "backbone"),
 }
+FOR_CUDA = {"distillations"}  # hours on a CPU: there only by name
 
 
 def main() -> int:
@@ -31,7 +34,8 @@ def main() -> int:
     if unknown:
         parser.error(f"NAME = {unknown.pop()!r}: must be one of {', '.join(OPTIONS_OF)}")
     failed = []
-    for name in given.names or OPTIONS_OF:
+    everything = [name for name in OPTIONS_OF if name not in FOR_CUDA or torch.cuda.is_available()]
+    for name in given.names or everything:
         chosen = [f"--{option}={value}" for option in OPTIONS_OF[name] if (value := getattr(given, option))]
         command = [sys.executable, "-m", f"benchmarks.{name}", *(["--quick"] if given.quick else []), *chosen]
         if subprocess.run(command, cwd=ROOT).returncode:

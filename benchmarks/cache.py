@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from benchmarks.common import Figure, arguments, figure, ratios, take_turns, write
+from benchmarks.common import Figure, arguments, enough_rows, figure, ratios, take_turns, write
 from benchmarks.contenders import random_case, read_rows
 from benchmarks.step import kit_epochs
 from pkdlib.cache import TeacherOutputs, _create, teacher_outputs
@@ -29,7 +29,7 @@ SIZES = (10_000, 100_000, 400_000)
 def speed(found) -> list[Figure]:
     """Building against the bare teacher's forward passes, reading against training."""
     task = "sst2" if found.glue else "mini-sentiment"
-    data = read_rows(task, found.glue, found.backbone, 64 if found.quick else found.rows or 1280)
+    data = read_rows(task, found.glue, found.backbone, enough_rows(found, 1280))
     with tempfile.TemporaryDirectory() as folder:
         case = random_case(data, found.backbone, Path(folder) / "backbone", num_train_epochs=1)
         split, device = data.splits["train"], make_accelerator().device

@@ -42,6 +42,11 @@ def arguments(name: str, description: str, *options: str) -> argparse.Namespace:
     return found
 
 
+def enough_rows(found: argparse.Namespace, on_cpu: int) -> int | None:
+    """As many as asked for; else so many, or on CUDA all: the first steps there are recorded, and must not weigh."""
+    return 64 if found.quick else found.rows or (None if torch.cuda.is_available() else on_cpu)
+
+
 def take_turns(contenders: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 0) -> pd.DataFrame:
     """Run every contender once a round, each round beginning with the next one, so that a slow spell meets them all.
 

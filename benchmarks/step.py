@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
-from benchmarks.common import arguments, ratio_figures, take_turns, write
+from benchmarks.common import arguments, enough_rows, ratio_figures, take_turns, write
 from benchmarks.contenders import Case, random_case, read_rows
 from pkdlib.cache import TeacherOutputs, teacher_outputs
 from pkdlib.config import method_config
@@ -84,8 +84,7 @@ def contenders(case: Case, folder: Path) -> dict[str, Callable[[], object]]:
 def main() -> None:
     found = arguments("step", __doc__, "glue", "backbone", "rounds", "rows")
     task = "sst2" if found.glue else "mini-sentiment"
-    few = None if torch.cuda.is_available() else 640  # there the first steps, which are recorded, must not weigh
-    data = read_rows(task, found.glue, found.backbone, 64 if found.quick else found.rows or few)
+    data = read_rows(task, found.glue, found.backbone, enough_rows(found, 640))
     with tempfile.TemporaryDirectory() as folder:
         case = random_case(data, found.backbone, Path(folder) / "backbone", num_train_epochs=1)
         times = take_turns(contenders(case, Path(folder)), found.rounds, warmup=1)

@@ -10,7 +10,16 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from pkdlib import load_records, load_results, mean_interval, most_similar_layers, paired_difference, summary
+from pkdlib import (
+    benchmark_figures,
+    load_records,
+    load_results,
+    mean_interval,
+    most_similar_layers,
+    paired_difference,
+    summary,
+)
+from pkdlib.speed import FIGURES
 
 FOLDER = Path(__file__).parent / "results"
 README = Path(__file__).parent.parent / "README.md"
@@ -80,6 +89,24 @@ def teachers_table(file: str, metric: str) -> str:
     return _markdown(pd.DataFrame(table))
 
 
+def speed_table() -> str:
+    """The recorded benchmarks' figures: median and range over rounds, and the limit, a pair of columns per device."""
+    columns = {}
+    for device, frame in benchmark_figures().groupby("device"):
+        found = frame.set_index("name")
+        columns[device] = {name: _measured(found.loc[name]) for name in FIGURES if name in found.index}
+        limits = found["limit"].dropna()
+        columns[f"{device}: limit"] = {name: f"{limits[name]:.2f}" for name in columns[device] if name in limits}
+    table = pd.DataFrame(columns).reindex([name for name in FIGURES if name in columns["cpu"]]).fillna("")
+    return _markdown(table.rename(FIGURES))
+
+
+def _measured(row: pd.Series) -> str:
+    digits = 2 if row["unit"] == "x" else 1
+    unit = "" if row["unit"] == "x" else f" {row['unit']}"
+    return f"{row['median']:.{digits}f}{unit} [{row['low']:.{digits}f}, {row['high']:.{digits}f}]"
+
+
 def _markdown(table: pd.DataFrame) -> str:
     lines = ["| | " + " | ".join(table.columns) + " |", "|---" * (len(table.columns) + 1) + "|"]
     lines += [f"| {name} | " + " | ".join(row) + " |" for name, row in zip(table.index, table.to_numpy(), strict=True)]
@@ -96,6 +123,7 @@ def tables() -> dict[str, str]:
         "mini-layers": layers_table("mini-sentiment-6"),
         "mini-teachers": teachers_table("mini-sentiment-better-teacher.jsonl", "test_accuracy"),
         "real": comparison_table(real, "dev_accuracy"),
+        "speed": speed_table(),
     }
 
 

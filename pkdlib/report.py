@@ -172,8 +172,9 @@ def comparison_figures(mains: dict[str, Comparison]) -> list[dict[str, str]]:
     return figures
 
 
-def sensitivity_figures(found: list[Comparison], mains: dict[str, Comparison]) -> list[dict[str, str]]:
-    figures = []
+def sensitivity_figures(found: list[Comparison], mains: dict[str, Comparison]) -> dict[str, list[dict[str, str]]]:
+    """Under "main" where all but one field is as in the task's main setting; a full grid has many "other" ones."""
+    figures: dict[str, list[dict[str, str]]] = {"main": [], "other": []}
     for comparison, name, size, table in sensitivities(found):
         if not pd.api.types.is_numeric_dtype(table[name]) or pd.api.types.is_bool_dtype(table[name]):
             table = table.assign(**{name: table[name].astype(str)})  # so that values can be ordered
@@ -181,7 +182,8 @@ def sensitivity_figures(found: list[Comparison], mains: dict[str, Comparison]) -
         rest = f"; {changed}" if changed else ""
         layers = "" if size is None else f", {size} layers"
         caption = f"{comparison.task}{layers}: {name.replace('_', ' ')}{rest}"
-        figures.append(figure(lambda ax: plot_ablation(table, name, comparison.metrics[0], ax), caption))  # noqa: B023
+        drawn = figure(lambda ax: plot_ablation(table, name, comparison.metrics[0], ax), caption)  # noqa: B023
+        figures["other" if changed else "main"].append(drawn)
     return figures
 
 

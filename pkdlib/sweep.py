@@ -64,8 +64,8 @@ def run_sweep(
             runs = plan(stages[0][0], stage, file.name, kept)
         planned += runs
         write_text(out / SWEEP_FILE, json.dumps(_contents(file, planned), indent=1))
-        pool = _Pool(out, setting, executor)
-        lost += pool.finish([*teachers_of(runs), *runs])
+        pool = _Pool([*teachers_of(runs), *runs], out, setting, executor)
+        lost += pool.finish()
         errors |= pool.errors
         if lost and stage is not stages[-1][0]:
             say("the next stage is not run: it needs every run of this one")
@@ -101,53 +101,33 @@ def best_values(runs: list[PlannedRun], then: Then, out: Path) -> dict[str, Any]
 class _Pool:
     """Runs on an executor: teachers before their students, what the machine ended once more."""
 
-    def __init__(self, out: Path, setting: Setting, executor: Executor | None):
-        self.out, self.setting, self.given = out, setting, executor
-        self.executor = executor or self._processes()
+    def __init__(self, runs: list[PlannedRun], out: Path, setting: Setting, executor: Executor | None):
+        self.runs, self.out, self.setting, self.given = runs, out, setting, executor
+        self.done = {run.id for run in runs if self._seconds(run) is not None}
+        self.waiting = [run for run in runs if run.id not in self.done]
+        self.pending: dict[Future, PlannedRun] = {}
+        self.lost: list[PlannedRun] = []
         self.attempts: dict[str, int] = {}
         self.errors: dict[str, dict[str, str]] = {}  # by run, of those that could not even start
         self.seconds: list[float] = []
+        self.executor = executor or self._processes()
 
     def _processes(self) -> Executor:
         context = multiprocessing.get_context("spawn")
         return ProcessPoolExecutor(self.setting.workers, context, end_with, (os.getpid(),))
 
-    def finish(self, runs: list[PlannedRun]) -> list[PlannedRun]:
+    def finish(self) -> list[PlannedRun]:
         """Bring the runs to their end; those that failed, and those whose teacher did, are returned."""
-        done = {run.id for run in runs if self._seconds(run) is not None}
-        waiting, lost = [run for run in runs if run.id not in done], []
-        say(f"{len(runs)} runs, {len(done)} of them finished before; {self.setting.workers} at once")
-        bar = tqdm(total=len(runs), initial=len(done), unit="run", disable=not is_interactive())
-        pending: dict[Future, PlannedRun] = {}
+        say(f"{len(self.runs)} runs, {len(self.done)} of them finished before; {self.setting.workers} at once")
+        bar = tqdm(total=len(self.runs), initial=len(self.done), unit="run", disable=not is_interactive())
         try:
-            while waiting or pending:
-                for run in list(waiting):
-                    needed = {teacher.id for teacher in run.teachers.values()}
-                    if needed & {other.id for other in lost}:
-                        waiting.remove(run)
-                        lost.append(run)
-                    elif needed <= done:
-                        waiting.remove(run)
-                        pending[self._submit(run)] = run
-                ended = wait(pending, return_when=FIRST_COMPLETED).done
-                broken = any(isinstance(future.exception(), BrokenExecutor) for future in ended)
-                if broken:  # a worker was killed, and all that was handed in is lost with it
-                    ended = set(pending)
-                    self._renew()
-                for future in ended:
-                    run = pending.pop(future)
-                    if (seconds := self._seconds(run)) is not None:
-                        done.add(run.id)
-                        self.seconds.append(seconds)
-                        bar.update()
-                        self._tell(run, len(done) + len(lost), len(runs))
-                    elif self._again(run, future):
-                        waiting.append(run)
-                    else:
-                        lost.append(run)
-                        say(f"[{len(done) + len(lost)}/{len(runs)}] {run.label}: FAILED")
+            while self.waiting or self.pending:
+                self._start()
+                for run, future in self._ended():
+                    self._settle(run, future)
+                bar.update(len(self.done) - bar.n)
         except KeyboardInterrupt:
-            say(f"interrupted with {len(done)} of {len(runs)} runs finished: the same command goes on from there")
+            say(f"interrupted, {len(self.done)} of {len(self.runs)} runs finished: the same command goes on from there")
             for child in multiprocessing.active_children():
                 child.kill()
             os._exit(130)  # the runs' processes see that and end
@@ -155,7 +135,43 @@ class _Pool:
             bar.close()
             if not self.given:
                 self.executor.shutdown()
-        return lost
+        return self.lost
+
+    def _start(self) -> None:
+        """Hand in every run whose teachers are there; give up those whose teacher is lost."""
+        for run in list(self.waiting):
+            needed = {teacher.id for teacher in run.teachers.values()}
+            if needed & {other.id for other in self.lost}:
+                self.waiting.remove(run)
+                self.lost.append(run)
+            elif needed <= self.done:
+                self.waiting.remove(run)
+                self.pending[self._submit(run)] = run
+
+    def _ended(self) -> list[tuple[PlannedRun, Future]]:
+        """The runs that have come to some end, at least one where any is pending."""
+        ended = wait(self.pending, return_when=FIRST_COMPLETED).done
+        if any(isinstance(future.exception(), BrokenExecutor) for future in ended):
+            ended = set(self.pending)  # a worker was killed, and all that was handed in is lost with it
+            self._renew()
+        return [(self.pending.pop(future), future) for future in ended]
+
+    def _settle(self, run: PlannedRun, future: Future) -> None:
+        """A run that ended is done, waits for another attempt, or is lost."""
+        if (seconds := self._seconds(run)) is not None:
+            self.done.add(run.id)
+            self.seconds.append(seconds)
+            left = sum(self.seconds) / len(self.seconds) * (len(self.runs) - self._count()) / self.setting.workers
+            if not is_interactive():  # else the bar tells
+                say(f"[{self._count()}/{len(self.runs)}] {run.label}: {seconds:.0f} s, about {duration(left)} left")
+        elif self._again(run, future):
+            self.waiting.append(run)
+        else:
+            self.lost.append(run)
+            say(f"[{self._count()}/{len(self.runs)}] {run.label}: FAILED")
+
+    def _count(self) -> int:
+        return len(self.done) + len(self.lost)
 
     def _submit(self, run: PlannedRun) -> Future:
         folders = {name: str(self.out / teacher.folder) for name, teacher in run.teachers.items()}
@@ -184,11 +200,6 @@ class _Pool:
     def _seconds(self, run: PlannedRun) -> float | None:
         ended = finished(self.out / run.folder)
         return ended["seconds"] if ended else None
-
-    def _tell(self, run: PlannedRun, number: int, runs: int) -> None:
-        left = sum(self.seconds) / len(self.seconds) * (runs - number) / self.setting.workers
-        if not is_interactive():
-            say(f"[{number}/{runs}] {run.label}: {self.seconds[-1]:.0f} s, about {duration(left)} left")
 
 
 def _setting(workers: int | None, threads: int | None, runs_per_gpu: int) -> Setting:

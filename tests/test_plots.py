@@ -347,6 +347,23 @@ def test_speedups_stand_beside_the_ratio_of_layers(ax: Axes) -> None:
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("layers", "times as fast")
 
 
+def test_ratios_are_bars_with_their_range_and_their_limit(ax: Axes) -> None:
+    figures = pd.DataFrame(
+        {
+            "name": ["b", "other", "a"], "median": [2.0, 7.0, 8.0], "low": [1.9, 7.0, 7.0], "high": [2.2, 7.0, 8.5],
+            "limit": [np.nan, 9.0, 9.5],
+        }
+    )  # fmt: skip
+    assert charts.plot_ratios(figures, {"a": "the first", "b": "the second"}, ax) is ax
+    assert [bar.get_width() for bar in ax.patches] == [8.0, 2.0]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["the first", "the second"]
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first one stands on top
+    segments = ax.collections[0].get_segments()
+    np.testing.assert_allclose([segment[:, 0] for segment in segments], [[7.0, 8.5], [1.9, 2.2]])
+    (limit,) = [line for line in ax.lines if line.get_label() == "limit"]
+    np.testing.assert_allclose(limit.get_xdata(), [9.5, np.nan])
+
+
 @pytest.mark.parametrize("low", [0.0, np.nan])  # of one seed there is no interval
 def test_differences_beside_the_paper_draw_what_there_is(low: float, ax: Axes) -> None:
     frame = pd.DataFrame(

@@ -280,3 +280,15 @@ def test_a_better_teacher_stands_beside_the_paper_s_by_depth_start_and_objective
         assert tuple(table.loc[name, [(top, "paper, test"), (top, "authors, dev")]]) == theirs
     assert table.loc["no teacher → 6 [bert-base-uncased], FT", (top, "ours")] == "70.0 (1)"
     assert table.loc["24 → 6 [bert-base-uncased], KD", (top, "ours")] == percent([0.8, 0.9])
+
+
+def test_a_full_grid_shows_the_main_setting_s_plots_and_folds_the_others(tmp_path: Path) -> None:
+    grid = [(temperature, alpha) for temperature in (5, 10, 20) for alpha in (0.2, 0.5)]
+    records = [run("KD", seed, 0.5, temperature=t, alpha=a) for t, a in grid for seed in (0, 1)]
+    records += [run("KD", 2, 0.5, temperature=10, alpha=0.5)]  # of most runs: the main setting
+    save_records(records, tmp_path / "runs.jsonl")
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    shown, _, folded = text.partition("<h2>What the outcome hangs on</h2>")[2].partition("<details open>")
+    captions = [re.findall("<figcaption>(.*?)</figcaption>", part) for part in (shown, folded)]
+    assert [len(part) for part in captions] == [2, 3]  # either field through the main setting; 1 + 2 elsewhere
+    assert all("; " not in caption for caption in captions[0]) and all("; " in caption for caption in captions[1])

@@ -14,6 +14,7 @@ from pkdlib import (
     ROOT,
     ConfigError,
     amdahl_speedup,
+    benchmark_figures,
     measure_latency,
     parameters_by_part,
     random_classifier,
@@ -205,6 +206,25 @@ def test_amdahl_s_law_by_hand():
 
 
 # ------------------------------------------------------------------------------------------- recorded runs
+def write_benchmark(path, names, cpu="a processor", device="cpu"):
+    figures = [{"name": name, "median": 2.0, "low": 1.5, "high": 2.5, "unit": "x"} for name in names]
+    provenance = {"machine": {"cpu": cpu, "device": device}, "threads": 1, "date": "2026-01-01T00:00:00+00:00"}
+    path.write_text(json.dumps({"figures": figures, "provenance": provenance}))
+
+
+def test_figures_of_both_devices_stand_in_one_table(tmp_path):
+    write_benchmark(tmp_path / "peers.json", ["one_vs_two", "one_vs_two_limit", "three"])
+    write_benchmark(tmp_path / "peers_cuda.json", ["one_vs_two_cuda", "three_cuda"], device="a GPU")
+    found = benchmark_figures(tmp_path).set_index(["device", "name"])
+    assert found.index.tolist() == [
+        ("cpu", "one_vs_two"), ("cpu", "one_vs_two_limit"), ("cpu", "three"), ("cuda", "one_vs_two"), ("cuda", "three"),
+    ]  # fmt: skip
+    assert set(found["benchmark"]) == {"peers"}
+    assert found["machine"].unique().tolist() == ["a processor", "a GPU"]
+    assert found["limit"].dropna().to_dict() == {("cpu", "one_vs_two"): 2.0}
+    assert found.loc[("cuda", "three"), ["median", "low", "high", "unit"]].tolist() == [2.0, 1.5, 2.5, "x"]
+
+
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
 def test_recorded_speedups_are_those_of_the_recorded_timings(path):
     recorded = json.loads(path.read_text(encoding="utf-8"))
