@@ -203,37 +203,46 @@ def all_differences(found: Iterable[Comparison]) -> pd.DataFrame:
 
 
 def _of_method(setting: Setting, method: str) -> Setting:
-    unused = PATIENT if method == "KD" else ()
+    """What of a setting matters to the method."""
+    alone = (*SOFT, *PATIENT, *(() if setting.get("init") == "teacher" else ("teacher",)))
+    unused = {"FT": alone, "KD": PATIENT}.get(method, ())
     return {name: value for name, value in setting.items() if name not in unused}
 
 
 def sensitivities(found: Iterable[Comparison]) -> list[tuple[Comparison, str, int | None, pd.DataFrame]]:
-    """(a comparison, field, size, tidy table) wherever one field varies while all others are equal.
+    """(a comparison, field, size, tidy table) wherever one field varies while all others that matter are equal.
 
     The field is a column of the table; methods that it does not concern are left out. A size of None: it varies.
     """
     found, made = list(found), []
     for field in dict.fromkeys(name for comparison in found for name in comparison.setting):
-        buckets: dict[str, list[Comparison]] = {}
-        for comparison in found:
-            if field in comparison.setting and field != "task" and not field.endswith(" rows"):
-                rest = {name: value for name, value in comparison.setting.items() if name != field}
-                buckets.setdefault(json.dumps(rest, sort_keys=True), []).append(comparison)
-        for bucket in (bucket for bucket in buckets.values() if len(bucket) > 1):
-            for size in sorted({size for comparison in bucket for size in comparison.sizes}, reverse=True):
-                frames = [_concerned(comparison, field, size) for comparison in bucket]
-                table = pd.concat(frames, ignore_index=True)
+        having = [one for one in found if field in one.setting and field != "task" and not field.endswith(" rows")]
+        seen: list[set[str]] = []
+        for first in having:
+            rest = _without(first.setting, field)
+            for size in sorted({size for comparison in having for size in comparison.sizes}, reverse=True):
+                frames = [_concerned(comparison, field, size, rest) for comparison in having]
+                table = pd.concat(frames, ignore_index=True).drop_duplicates("run_id")
                 table = table[table.groupby("method")[field].transform("nunique") > 1]
-                if len(table):
-                    made.append((bucket[0], field, size, table))
+                if len(table) and not any(set(table["run_id"]) <= known for known in seen):
+                    seen.append(set(table["run_id"]))
+                    made.append((first, field, size, table))
     deep = [one for one in main_comparisons(found).values() if len(one.sizes) > 1]
     return made + [(one, "num_hidden_layers", None, one.frame()) for one in deep]
 
 
-def _concerned(comparison: Comparison, field: str, size: int) -> pd.DataFrame:
+def _without(setting: Setting, field: str) -> Setting:
+    return {name: value for name, value in setting.items() if name != field}
+
+
+def _concerned(comparison: Comparison, field: str, size: int, rest: Setting) -> pd.DataFrame:
+    """The comparison's runs of one size whose method the field concerns, and for which all else is as in `rest`."""
     frame, value = comparison.frame(size), comparison.setting[field]
-    if field in SOFT or field == "teacher":
-        frame = frame[frame["method"] != "FT"]
-    if field in PATIENT:
-        frame = frame[frame["method"].str.startswith("PKD")]
-    return frame.assign(**{field: ["none" if value is None else value] * len(frame)})
+    own = _without(comparison.setting, field)
+    methods = [
+        method
+        for method in frame["method"].unique()
+        if field in _of_method(comparison.setting, method) and _of_method(own, method) == _of_method(rest, method)
+    ]
+    found = frame[frame["method"].isin(methods)]
+    return found.assign(**{field: ["none" if value is None else value] * len(found)})

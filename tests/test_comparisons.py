@@ -179,6 +179,17 @@ def test_sensitivities_are_of_one_field_and_the_methods_it_concerns() -> None:
     assert beta[["method", "beta", "temperature"]].values.tolist() == [["PKD-Skip", 0.3, 20], ["PKD-Skip", 9, 20]]
 
 
+def test_a_slice_has_the_runs_that_stand_beside_patient_ones_too() -> None:
+    """As in the paper's search: KD at every temperature, patience at the best one alone."""
+    records = [run("KD", 0, 0.5, temperature=temperature) for temperature in (5, 10, 20)]
+    records += [run("PKD-Skip", 0, 0.6, temperature=20, beta=beta) for beta in (1, 9)]
+    found = [(name, table) for _, name, _, table in sensitivities(comparisons(records))]
+    assert sorted(name for name, _ in found) == ["beta", "temperature"]  # each once
+    table = dict(found)["temperature"]
+    assert table[["method", "temperature"]].values.tolist() == [["KD", 20], ["KD", 5], ["KD", 10]]
+    assert set(dict(found)["beta"]["method"]) == {"PKD-Skip"}
+
+
 def test_the_recorded_runs_make_like_comparisons_only() -> None:
     records = unique_runs(load_records(ROOT / "data" / "results"))
     for one in comparisons(records):
