@@ -2,6 +2,7 @@
 
 Figures are ratios of runs in one process, on the same rows, model, seed and threads. As all cost goes with the rows, a
 part of them is enough, and times are compared per row; the limits, beside, are what real tokens and layers would give.
+The authors' dropout ends with the first epoch, which saves them time; with `--same-dropout`, so does this kit's.
 """
 
 import argparse
@@ -29,12 +30,12 @@ QUICK = {"mini-sentiment": dict.fromkeys(ROWS["sst2"], 64), "mini-inference": di
 def compare(task: str, rows: dict[str, int], found: argparse.Namespace) -> list[Figure]:
     """Every contender in turn on one task; seconds are those of 1,000 rows."""
     name = task.replace("-", "_")
-    epochs = 1 if found.quick else 4
+    settings = {"num_train_epochs": 1 if found.quick else 4, "dropout_epochs": 1 if found.same_dropout else None}
     with tempfile.TemporaryDirectory() as folder:
         cases = {
             size: random_case(
                 read_rows(task, found.glue, found.backbone, size),
-                found.backbone, Path(folder) / f"backbone-{size}", num_train_epochs=epochs,
+                found.backbone, Path(folder) / f"backbone-{size}", **settings,
             )
             for size in set(rows.values())
         }  # fmt: skip
@@ -78,7 +79,7 @@ def token_limits(case: Case) -> dict[str, float]:
 
 
 def main() -> None:
-    found = arguments("peers", __doc__, "glue", "backbone", "rounds")
+    found = arguments("peers", __doc__, "glue", "backbone", "rounds", "same-dropout")
     if not HAS_TEXTBREWER:
         say("textbrewer is not installed: left out (see benchmarks/README.md)")
     rows = ROWS if found.glue and not found.quick else QUICK
@@ -86,8 +87,14 @@ def main() -> None:
         rows = {task: dict.fromkeys(contenders, ON_CUDA) for task, contenders in rows.items()}
     if found.glue and found.quick:
         rows = dict(zip(ROWS, QUICK.values(), strict=True))
+    name = "peers"
+    if found.same_dropout:
+        name = "peers_same_dropout"
+        rows = {task: {contender: sizes[contender] for contender in ("kit", "authors")} for task, sizes in rows.items()}
     figures = [one for task in rows for one in compare(task, rows[task], found)]
-    write("peers", figures, found, rows=rows, epochs=1 if found.quick else 4, layers="12 to 6, random weights")
+    if found.same_dropout:
+        figures = [{**one, "name": one["name"].replace("_vs_authors", "_vs_authors_same_dropout")} for one in figures]
+    write(name, figures, found, rows=rows, epochs=1 if found.quick else 4, layers="12 to 6, random weights")
 
 
 if __name__ == "__main__":
