@@ -25,6 +25,7 @@ FOLDER = Path(__file__).parent / "results"
 README = Path(__file__).parent.parent / "README.md"
 METHODS = ("FT", "KD", "PKD-Last", "PKD-Skip")
 PAIRS = (("KD", "FT"), ("PKD-Skip", "FT"), ("PKD-Skip", "KD"), ("PKD-Skip", "PKD-Last"))
+SPREAD = ("median", "low", "high")
 MINI = {"tuned": "mini-sentiment-3-tuned.jsonl", "short of steps": "mini-sentiment-3-short.jsonl"}
 REAL = {"SST-2": "sst2-3.jsonl", "RTE": "rte-3.jsonl"}
 
@@ -102,9 +103,8 @@ def speed_table() -> str:
 
 
 def _measured(row: pd.Series) -> str:
-    digits = 2 if row["unit"] == "x" else 1
-    unit = "" if row["unit"] == "x" else f" {row['unit']}"
-    return f"{row['median']:.{digits}f}{unit} [{row['low']:.{digits}f}, {row['high']:.{digits}f}]"
+    median, low, high = (f"{row[name]:.2f}" if row["unit"] == "x" else f"{row[name]:.3g}" for name in SPREAD)
+    return f"{median}{'' if row['unit'] == 'x' else ' ' + row['unit']} [{low}, {high}]"
 
 
 def _markdown(table: pd.DataFrame) -> str:

@@ -18,11 +18,15 @@ from pkdlib.statistics import mean_interval
 # What the recorded benchmarks' figures say, by name; first a whole distillation's time, times this kit's.
 RATIOS = {
     "sst2_vs_authors": "the authors' recipe, SST-2",
+    "sst2_vs_authors_same_dropout": "the same, with their dropout here, SST-2",
     "rte_vs_authors": "the authors' recipe, RTE",
+    "rte_vs_authors_same_dropout": "the same, with their dropout here, RTE",
     "sst2_vs_textbrewer_shuffled": "TextBrewer, a shuffled loader, SST-2",
     "sst2_vs_textbrewer_same_batches_warm": "TextBrewer, the same batches; here the teacher is cached",
 }
 FIGURES = RATIOS | {
+    "dev_accuracy_kit_minus_textbrewer": "dev accuracy, this kit minus TextBrewer",
+    "dev_accuracy_kit_dropout_1_minus_authors": "the same, with their dropout, minus the authors' recipe",
     "pkd_step_vs_finetune_step": "a step of PKD, times a step of fine-tuning",
     "pkd_step_vs_plain_loop": "a plain loop of the same arithmetic, times this kit's",
     "pkd_step_float32_vs_bf16": "a step in float32, times one in bf16",
