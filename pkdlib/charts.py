@@ -168,5 +168,5 @@ def plot_ratios(figures: pd.DataFrame, labels: Mapping[str, str], ax: Axes) -> A
     ax.axvline(1, color="#000000", linewidth=1)
     ax.set(yticks=places, ylim=(len(found) - 0.5, -0.5), xlabel="times as long as this kit")
     ax.set_yticklabels(list(labels.values()))
-    ax.legend()
+    ax.legend(loc="lower right", markerscale=0.4, frameon=True)
     return ax
