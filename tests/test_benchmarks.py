@@ -62,6 +62,15 @@ def test_quick_run_writes_the_agreed_form(name: str, tmp_path: Path, monkeypatch
     assert FIGURES[name] <= set(names)
 
 
+def test_the_authors_dropout_is_a_record_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["peers", "--quick", "--same-dropout", "--out", str(tmp_path)])
+    importlib.import_module("benchmarks.peers").main()
+    (path,) = tmp_path.glob("peers_same_dropout*.json")
+    names = {one["name"].removesuffix("_cuda") for one in json.loads(path.read_text())["figures"]}
+    assert {f"mini_sentiment_vs_authors_same_dropout{ending}" for ending in ("", "_limit")} <= names
+    assert not any("textbrewer" in name or name.endswith("vs_authors") for name in names)
+
+
 def test_all_in_turn_knows_every_benchmark(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     assert OPTIONS_OF.keys() == FIGURES.keys()
     monkeypatch.setattr(sys, "argv", ["benchmarks", "stepp"])
