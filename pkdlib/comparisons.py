@@ -39,6 +39,10 @@ class Comparison:
         split = "test" if all("test" in record.metrics for record in self.records) else "dev"
         return [f"{split}_{name}" for name in get_task(self.task).metrics]
 
+    @cached_property
+    def methods(self) -> list[str]:
+        return list(self._frame["method"].unique())
+
     @property
     def sizes(self) -> list[int]:
         return sorted({record.config["num_hidden_layers"] for record in self.records}, reverse=True)
@@ -217,13 +221,15 @@ def sensitivities(found: Iterable[Comparison]) -> list[tuple[Comparison, str, in
     found, made = list(found), []
     for field in dict.fromkeys(name for comparison in found for name in comparison.setting):
         having = [one for one in found if field in one.setting and field != "task" and not field.endswith(" rows")]
+        alike: dict[str, list[Comparison]] = {}
+        for one in having:
+            for method in one.methods:
+                if field in _of_method(one.setting, method):
+                    alike.setdefault(_rest(one.setting, field, method), []).append(one)
         seen: list[set[str]] = []
         for first in having:
-            rest = _without(first.setting, field)
             for size in sorted({size for comparison in having for size in comparison.sizes}, reverse=True):
-                frames = [_concerned(comparison, field, size, rest) for comparison in having]
-                table = pd.concat(frames, ignore_index=True).drop_duplicates("run_id")
-                table = table[table.groupby("method")[field].transform("nunique") > 1]
+                table = _slice(first, field, size, alike)
                 if len(table) and not any(set(table["run_id"]) <= known for known in seen):
                     seen.append(set(table["run_id"]))
                     made.append((first, field, size, table))
@@ -231,18 +237,24 @@ def sensitivities(found: Iterable[Comparison]) -> list[tuple[Comparison, str, in
     return made + [(one, "num_hidden_layers", None, one.frame()) for one in deep]
 
 
-def _without(setting: Setting, field: str) -> Setting:
-    return {name: value for name, value in setting.items() if name != field}
+def _rest(setting: Setting, field: str, method: str) -> str:
+    """The method, and all that matters to it but the field."""
+    own = {name: value for name, value in _of_method(setting, method).items() if name != field}
+    return json.dumps([method, own], sort_keys=True)
 
 
-def _concerned(comparison: Comparison, field: str, size: int, rest: Setting) -> pd.DataFrame:
-    """The comparison's runs of one size whose method the field concerns, and for which all else is as in `rest`."""
-    frame, value = comparison.frame(size), comparison.setting[field]
-    own = _without(comparison.setting, field)
-    methods = [
-        method
-        for method in frame["method"].unique()
-        if field in _of_method(comparison.setting, method) and _of_method(own, method) == _of_method(rest, method)
-    ]
-    found = frame[frame["method"].isin(methods)]
-    return found.assign(**{field: ["none" if value is None else value] * len(found)})
+def _slice(first: Comparison, field: str, size: int, alike: dict[str, list[Comparison]]) -> pd.DataFrame:
+    """The runs of one size in which the field alone differs from `first`, of methods with two values or more."""
+    frames = []
+    for method in dict.fromkeys(method for others in alike.values() for one in others for method in one.methods):
+        others = alike.get(_rest(first.setting, field, method), [])
+        if len({json.dumps(one.setting[field]) for one in others}) < 2:
+            continue
+        for one in others:
+            frame, value = one.frame(size), one.setting[field]
+            frame = frame[frame["method"] == method]
+            frames.append(frame.assign(**{field: ["none" if value is None else value] * len(frame)}))
+    if not frames:
+        return pd.DataFrame()
+    table = pd.concat(frames, ignore_index=True).drop_duplicates("run_id")
+    return table[table.groupby("method")[field].transform("nunique") > 1]
