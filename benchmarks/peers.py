@@ -29,7 +29,7 @@ QUICK = {"mini-sentiment": dict.fromkeys(ROWS["sst2"], 64), "mini-inference": di
 
 def compare(task: str, rows: dict[str, int], found: argparse.Namespace) -> list[Figure]:
     """Every contender in turn on one task; seconds are those of 1,000 rows."""
-    name = task.replace("-", "_")
+    name, theirs = task.replace("-", "_"), "authors_same_dropout" if found.same_dropout else "authors"
     settings = {"num_train_epochs": 1 if found.quick else 4, "dropout_epochs": 1 if found.same_dropout else None}
     with tempfile.TemporaryDirectory() as folder:
         cases = {
@@ -53,8 +53,8 @@ def compare(task: str, rows: dict[str, int], found: argparse.Namespace) -> list[
         sizes = {contender: len(cases[size].data.splits["train"]) for contender, size in rows.items()}
     for column in ("seconds", "processor_s"):
         times[column] *= 1000 / times["contender"].map(sizes)
-    figures = ratio_figures(f"{name}_vs_authors", times, "authors", "kit")
-    figures.append(figure(f"{name}_vs_authors_limit", limits["authors"], "x"))
+    figures = ratio_figures(f"{name}_vs_{theirs}", times, "authors", "kit")
+    figures.append(figure(f"{name}_vs_{theirs}_limit", limits["authors"], "x"))
     if "kit warm" in contenders:
         figures += ratio_figures(f"{name}_vs_textbrewer_shuffled", times, "TextBrewer shuffled", "kit")
         figures.append(figure(f"{name}_vs_textbrewer_shuffled_limit", limits["shuffled"], "x"))
@@ -92,8 +92,6 @@ def main() -> None:
         name = "peers_same_dropout"
         rows = {task: {contender: sizes[contender] for contender in ("kit", "authors")} for task, sizes in rows.items()}
     figures = [one for task in rows for one in compare(task, rows[task], found)]
-    if found.same_dropout:
-        figures = [{**one, "name": one["name"].replace("_vs_authors", "_vs_authors_same_dropout")} for one in figures]
     write(name, figures, found, rows=rows, epochs=1 if found.quick else 4, layers="12 to 6, random weights")
 
 
