@@ -5,13 +5,12 @@ The records go beside the figures, as distillations.jsonl (distillations_cuda.js
 
 import tempfile
 import time
-from collections import defaultdict
 from pathlib import Path
 
 from benchmarks.common import arguments, figure, write
 from benchmarks.contenders import read_rows
 from pkdlib.config import METHODS, DistillConfig, FineTuneConfig, method_config, validate
-from pkdlib.results import save_records
+from pkdlib.results import results_frame, save_records
 from pkdlib.training import distill, fine_tune
 
 # As in data/README.md for a BERT of width 384 on SST-2.
@@ -27,9 +26,7 @@ def main() -> None:
     common = {"learning_rate": LEARNING_RATE, "num_train_epochs": epochs, "backbone": found.backbone}
     started = time.perf_counter()
     teacher = fine_tune(data, validate(FineTuneConfig, **common))
-    records, seconds, scores = [teacher.record], defaultdict(list), defaultdict(list)
-    seconds["teacher"].append(time.perf_counter() - started)
-    scores["teacher"].append(100 * teacher.record.metrics["dev"]["accuracy"])
+    records, seconds = [teacher.record], [time.perf_counter() - started]
     layers = teacher.model.config.num_hidden_layers // 2
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(1 if found.quick else found.seeds):
@@ -37,11 +34,11 @@ def main() -> None:
                 config = validate(DistillConfig, **common, **TERMS, num_hidden_layers=layers, seed=seed)
                 started = time.perf_counter()
                 run = distill(data, method_config(method, config), teacher.model, cache_dir=Path(folder))
-                seconds[method].append(time.perf_counter() - started)
-                scores[method].append(100 * run.record.metrics["dev"]["accuracy"])
+                seconds.append(time.perf_counter() - started)
                 records.append(run.record)
-    figures = [figure(f"wall_{name}", values, "s") for name, values in seconds.items()]
-    figures += [figure(f"dev_accuracy_{name}", values, "%") for name, values in scores.items()]
+    runs = results_frame(records).assign(seconds=seconds).groupby("method", sort=False)
+    figures = [figure(f"wall_{name}", values, "s") for name, values in runs["seconds"]]
+    figures += [figure(f"dev_accuracy_{name}", 100 * values, "%") for name, values in runs["dev_accuracy"]]
     path = write(
         "distillations", figures, found, task=task, rows=len(data.splits["train"]), epochs=epochs, student_layers=layers
     )
