@@ -119,7 +119,7 @@ def authors(case: Case) -> Scores:
             optimizer.zero_grad()
         student.eval()
         with torch.no_grad():
-            batches = _in_order(dev, config.eval_batch_size, device)
+            batches = _in_order(dev, config.train_batch_size, device)
             found = torch.cat([student(**_inputs(batch)).logits.argmax(dim=-1).cpu() for batch in batches])
         scores.append(task.compute_metrics(dev["labels"].numpy(), found.numpy())["accuracy"])
     return scores

@@ -58,7 +58,7 @@ class FineTuneConfig(_Config):
     num_train_epochs: int = Field(5, ge=1)
     train_batch_size: int = Field(32, ge=1)  # rows per update (and per process)
     micro_batch_size: int | None = Field(None, ge=1)  # rows per forward pass; None: the whole batch
-    eval_batch_size: int = Field(128, ge=1)  # rows per forward pass without gradients
+    eval_batch_size: int = Field(128, ge=1)  # rows per forward pass without gradients, at most
     learning_rate: float = Field(5e-4, gt=0, le=1)  # peak, after warm-up
     warmup_ratio: float = Field(0.1, ge=0, le=1)  # share of all updates; linear decay to zero after it
     weight_decay: float = Field(0.01, ge=0)  # not for biases and LayerNorm weights

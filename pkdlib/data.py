@@ -17,6 +17,7 @@ from pkdlib.sources import Split, TaskData
 from pkdlib.tasks import Task
 
 ENCODED_AT_ONCE = 1000  # rows: a tokenizer's lists take over twenty times the memory of the arrays made of them
+TOKENS_AT_ONCE = 4096  # in a pass without gradients: a layer's states of more fall out of a processor's caches
 GROUP_BATCHES = 50  # batches sorted together by length: more pads less, fewer shuffles better
 Batch = dict[str, Tensor]
 
@@ -141,16 +142,24 @@ class LengthGroupedBatches(Sampler[list[int]]):
 
 
 class SortedBatches(Sampler[list[int]]):
-    """Every row once, longest first: the least padding where order does not matter."""
+    """Every row once, longest first: the least padding where order does not matter.
+
+    Batches have at most batch_size rows, and fewer where these would be more than TOKENS_AT_ONCE tokens.
+    """
 
     def __init__(self, lengths: np.ndarray, batch_size: int):
-        self.order, self.batch_size, self.drop_last = np.argsort(-lengths, kind="stable"), batch_size, False
+        order = np.argsort(-lengths, kind="stable")
+        self.batches, start = [], 0
+        while start < len(order):
+            rows = min(batch_size, max(1, TOKENS_AT_ONCE // int(lengths[order[start]])))
+            self.batches.append(order[start : start + rows])
+            start += rows
 
     def __len__(self) -> int:
-        return -(-len(self.order) // self.batch_size)
+        return len(self.batches)
 
     def __iter__(self) -> Iterator[list[int]]:
-        return iter(np.split(self.order, range(self.batch_size, len(self.order), self.batch_size)))
+        return iter(self.batches)
 
 
 def make_loader(

@@ -165,8 +165,21 @@ def test_sorted_batches_hold_every_row_once_longest_first(lengths: np.ndarray, s
     order = [row for rows in found for row in rows]
     assert sorted(order) == list(range(len(lengths)))
     assert (np.diff(lengths[order]) <= 0).all()
+    assert len(found) == len(batches)
     assert [len(rows) for rows in found[:-1]] == [size] * (len(batches) - 1)
     assert 1 <= len(found[-1]) <= size
+
+
+@given(row_lengths, st.integers(1, 40), st.integers(1, 300))
+def test_sorted_batches_are_as_large_as_rows_and_tokens_allow(lengths: np.ndarray, size: int, tokens: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pkdlib.data.TOKENS_AT_ONCE", tokens)
+        found = [rows.tolist() for rows in SortedBatches(lengths, size)]
+    assert sorted(row for rows in found for row in rows) == list(range(len(lengths)))
+    for rows in found[:-1]:
+        longest = lengths[rows].max()
+        assert len(rows) == 1 or len(rows) * longest <= tokens
+        assert len(rows) == size or (len(rows) + 1) * longest > tokens
 
 
 def test_sorting_pads_less_than_grouping(encoded: EncodedTask) -> None:
