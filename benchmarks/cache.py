@@ -83,7 +83,6 @@ def memory(rows: int, folder: str, steps: int, hidden: int) -> dict[str, float]:
             if number % max(1, len(batches) // real) == 0:
                 _update(step, optimizer, config, accelerator, True, batch)
                 optimizer.step()
-                optimizer.zero_grad()
                 peak = {kind: max(value, _memory()[kind]) for kind, value in peak.items()}
         return peak
 

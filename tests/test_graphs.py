@@ -5,15 +5,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import bert_config, noisy_copy, run_together, same_weights, save_backbone, small_task, two_ranks
-from transformers import PreTrainedModel
+from helpers import (
+    OTHER_BACKBONES,
+    bert_config,
+    noisy_copy,
+    run_together,
+    same_weights,
+    save_backbone,
+    small_task,
+    two_ranks,
+)
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from transformers.utils import ModelOutput
 
 from pkdlib.config import ConfigError, DistillConfig, FineTuneConfig, validate
 from pkdlib.data import Batch, EncodedTask
 from pkdlib.evaluation import make_accelerator
 from pkdlib.graphs import StaticUpdate, use_static_shapes
+from pkdlib.loop import _parameter_groups, _Step, _update
+from pkdlib.losses import PKDTerms
 from pkdlib.models import load_backbone
-from pkdlib.training import Run, distill, fine_tune
+from pkdlib.training import Objective, Run, distill, fine_tune
 
 VALUES = {"num_train_epochs": 3, "train_batch_size": 8, "learning_rate": 2e-3}
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -107,6 +120,51 @@ def test_a_shape_is_recorded_once_and_small_batches_never() -> None:
     static({"input_ids": batches[0], "rows": torch.arange(2)})
     assert len(static.recorded) == 3
     assert torch.equal(batches[0], torch.arange(16).view(2, 8) + 1)  # what it was given is not its buffer
+
+
+class _Reads(torch.nn.Module):
+    """An objective that looks at a value, for which a device would be waited for."""
+
+    def __init__(self, objective: Objective):
+        super().__init__()
+        self.objective = objective
+
+    def forward(self, output: ModelOutput, batch: Batch) -> PKDTerms:
+        terms = self.objective(output, batch)
+        assert terms.loss > 0
+        return terms
+
+
+def fake_update(config: PreTrainedConfig, objective: torch.nn.Module, **changes) -> torch.Tensor:
+    """A step's update on tensors without values, all of them on a device of their own, as a recorded step is."""
+    values, on = validate(DistillConfig, **changes), torch.device("meta")
+    with FakeTensorMode():
+        batch = dict.fromkeys(("input_ids", "attention_mask"), torch.ones(8, 16, dtype=torch.long, device=on))
+        batch |= dict.fromkeys(("rows", "labels"), torch.zeros(8, dtype=torch.long, device=on))
+        batch["teacher_logits"] = torch.zeros(8, 2, dtype=torch.half, device=on)
+        batch["teacher_cls"] = torch.zeros(8, 2, config.hidden_size, dtype=torch.half, device=on)
+        with on:
+            model = AutoModelForSequenceClassification.from_config(config)
+        step = _Step(model, objective).train()
+        optimizer = torch.optim.AdamW(_parameter_groups(step, 0.01), lr=1e-3)
+        sums = _update(step, optimizer, values, make_accelerator(), False, batch)
+        assert all(parameter.grad is not None for parameter in model.classifier.parameters())
+    return sums
+
+
+@pytest.mark.parametrize(
+    "config", [bert_config(), *(config for config, _ in OTHER_BACKBONES.values())], ids=lambda config: config.model_type
+)
+@pytest.mark.parametrize("changes", [{}, {"micro_batch_size": 3}])
+@pytest.mark.parametrize("weights", [{"alpha": 0.5, "beta": 10.0}, {"alpha": 0.0, "beta": 0.0}])
+def test_an_update_waits_for_no_value_and_mixes_no_devices(
+    config: PreTrainedConfig, changes: dict, weights: dict
+) -> None:
+    objective = Objective({**weights, "temperature": 5.0}, range(1, 3))
+    sums = fake_update(config, objective, **changes)
+    assert (sums.shape, sums.device.type) == ((6,), "meta")
+    with pytest.raises(DataDependentOutputException):
+        fake_update(config, _Reads(objective), **changes)
 
 
 # ------------------------------------------------------------------------------------------------ who has them
