@@ -26,7 +26,8 @@ RATIOS = {
 }
 FIGURES = RATIOS | {
     "dev_accuracy_kit_minus_textbrewer": "dev accuracy, this kit minus TextBrewer",
-    "dev_accuracy_kit_dropout_1_minus_authors": "the same, with their dropout, minus the authors' recipe",
+    "dev_accuracy_kit_minus_authors": "the same, minus the authors' recipe",
+    "dev_accuracy_kit_dropout_1_minus_authors": "the same, with their dropout here",
     "pkd_step_vs_finetune_step": "a step of PKD, times a step of fine-tuning",
     "pkd_step_vs_plain_loop": "a plain loop of the same arithmetic, times this kit's",
     "pkd_step_float32_vs_bf16": "a step in float32, times one in bf16",
