@@ -196,7 +196,7 @@ def benchmark_figures(folder: Path = ROOT / "benchmarks" / "results") -> pd.Data
     """Every recorded figure of `python -m benchmarks.NAME`, a row each, of the files in `folder`.
 
     Columns: benchmark, name (without its ending), device ("cpu" or "cuda"), median, low and high in `unit`, `limit`
-    (what the benchmark itself says was to be had at best, or NaN), and the cpu or GPU, threads and date of the run.
+    (what the benchmark itself expects of real tokens and layers alone, or NaN), and the cpu or GPU, threads and date.
     """
     rows = []
     for path in sorted(Path(folder).glob("*.json")):
