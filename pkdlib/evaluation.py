@@ -39,7 +39,8 @@ def forward_split(
 ) -> Iterator[tuple[Tensor, ModelOutput]]:
     """(rows, output) of every batch, longest rows first, in evaluation mode; the model's mode is restored after.
 
-    rows: (batch,) positions in the split, on the CPU; the output is on the model's device.
+    rows: (batch,) positions in the split, on the CPU; the output is on the model's device. batch_size: rows at most;
+    of long ones fewer go together (`SortedBatches`).
     """
     accelerator = accelerator or make_accelerator()
     model = model.to(accelerator.device)  # not in inference mode, in which what moves could not be trained again
