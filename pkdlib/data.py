@@ -17,7 +17,7 @@ from pkdlib.sources import Split, TaskData
 from pkdlib.tasks import Task
 
 ENCODED_AT_ONCE = 1000  # rows: a tokenizer's lists take over twenty times the memory of the arrays made of them
-TOKENS_AT_ONCE = 4096  # in a pass without gradients: a layer's states of more fall out of a processor's caches
+TOKENS_AT_ONCE = 4096  # in a pass without gradients: more at once is slower on a CPU (benchmarks/README.md)
 GROUP_BATCHES = 50  # batches sorted together by length: more pads less, fewer shuffles better
 Batch = dict[str, Tensor]
 
