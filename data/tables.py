@@ -10,16 +10,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from pkdlib import (
-    benchmark_figures,
-    load_records,
-    load_results,
-    mean_interval,
-    most_similar_layers,
-    paired_difference,
-    summary,
-)
-from pkdlib.speed import FIGURES
+from pkdlib import load_records
+from pkdlib.analysis.similarity import most_similar_layers
+from pkdlib.analysis.speed import FIGURES, benchmark_figures
+from pkdlib.analysis.statistics import mean_interval, paired_difference, summary
+from pkdlib.analysis.tables import load_results
 
 FOLDER = Path(__file__).parent / "results"
 README = Path(__file__).parent.parent / "README.md"

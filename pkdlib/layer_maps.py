@@ -1,42 +1,38 @@
-"""Which teacher layer each student layer imitates."""
+"""Which teacher layer each student layer imitates. Layers are counted from 1; layer 0 is the embedding output."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-STRATEGIES = ("skip", "last")
+
+def skip(num_teacher_layers: int, num_student_layers: int) -> list[int]:
+    """PKD-Skip, I(j) = j N / k: every few layers of the teacher, rounded down where k does not divide N."""
+    n, k = num_teacher_layers, num_student_layers
+    return [j * n // k for j in range(1, k)]
 
 
-def parse_layers(text: str) -> list[int]:
-    """The teacher layers of a text such as "2, 4, 6"; an empty one names none.
+def last(num_teacher_layers: int, num_student_layers: int) -> list[int]:
+    """PKD-Last, I(j) = N - k + j: the teacher's last layers but one."""
+    n, k = num_teacher_layers, num_student_layers
+    return [n - k + j for j in range(1, k)]
 
-    Raises ValueError when anything but whole numbers stands between the commas.
-    """
-    parts = [part.strip() for part in text.split(",")] if text.strip() else []
-    if not all(part.isdecimal() for part in parts):
-        raise ValueError(f"strategy = {text!r}: must be teacher layers with commas between them, such as 2, 4, 6")
-    return [int(part) for part in parts]
+
+# name -> function of (teacher layers N, student layers k) that gives the k-1 matched teacher layers
+STRATEGIES: dict[str, Callable[[int, int], list[int]]] = {"skip": skip, "last": last}
 
 
 def layer_map(num_teacher_layers: int, num_student_layers: int, strategy: str | Sequence[int] = "skip") -> list[int]:
     """Teacher layers I(1), ..., I(k-1) matched by student layers 1, ..., k-1 (section 3.2 of the paper).
 
-    With N teacher and k student layers, 1-based (layer 0 is the embedding output):
-
-        Skip:  I(j) = j N / k      (rounded down where k does not divide N)
-        Last:  I(j) = N - k + j
-
-    The student's last layer is left out, because it feeds the classifier. A list of k-1 teacher layers is
-    checked and returned: in 1..N and strictly increasing.
+    strategy: a name of STRATEGIES, or a list of k-1 teacher layers, which is checked and returned: in 1..N and
+    strictly increasing. The student's last layer is left out, because it feeds the classifier.
 
     Raises ValueError when k is not in 1..N or the strategy is neither a known name nor such a list.
     """
     n, k = num_teacher_layers, num_student_layers
     if not 1 <= k <= n:
         raise ValueError(f"num_student_layers = {k}: must be between 1 and the teacher's {n} layers")
-    if strategy == "skip":
-        return [j * n // k for j in range(1, k)]
-    if strategy == "last":
-        return [n - k + j for j in range(1, k)]
+    if isinstance(strategy, str) and strategy in STRATEGIES:
+        return STRATEGIES[strategy](n, k)
     if isinstance(strategy, str) or not isinstance(strategy, Sequence):
         raise ValueError(f"strategy = {strategy!r}: must be one of {', '.join(STRATEGIES)} or a list of teacher layers")
     layers = list(strategy)

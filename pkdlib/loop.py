@@ -1,152 +1,120 @@
-"""The training loop on Accelerate: batches, updates, an evaluation per epoch, the best epoch's weights."""
+"""The training loop, on Accelerate: batches, updates, an evaluation per epoch, the best epoch's weights."""
 
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from accelerate import Accelerator
-from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
-from pkdlib.cache import TeacherOutputs
-from pkdlib.checkpoints import Checkpoint
 from pkdlib.config import FineTuneConfig
-from pkdlib.data import Batch, EncodedTask, LengthGroupedBatches, make_loader, split_batch
+from pkdlib.data import Batch, EncodedTask, make_loader
+from pkdlib.engine.batches import LengthGroupedBatches
+from pkdlib.engine.checkpoints import Checkpoint, History
+from pkdlib.engine.progress import progress_bar, say
+from pkdlib.engine.updates import MULTIPLE, StaticUpdate, leave_gradient, use_static_shapes
 from pkdlib.evaluation import evaluate
-from pkdlib.graphs import MULTIPLE, StaticUpdate, use_static_shapes
-from pkdlib.losses import PKDTerms
-from pkdlib.progress import progress_bar, say
+from pkdlib.objectives import Objective
+from pkdlib.targets import Targets
 
-NOT_READ = {"rows", "labels", "teacher_logits", "teacher_cls"}  # of a batch, by the model
 OnEpoch = Callable[[int, PreTrainedModel], None]  # called before training as epoch 0, and after every epoch
 
 
-class _Step(nn.Module):
-    """A batch's terms and logits, by all that learns: one module, so that processes exchange gradients once."""
+@dataclass(frozen=True)
+class Job:
+    """One training: a model, its rows, what it is trained on, and how."""
 
-    def __init__(self, model: PreTrainedModel, objective: nn.Module):
-        super().__init__()
-        self.model, self.objective = model, objective
+    name: str  # in what is printed
+    model: PreTrainedModel
+    data: EncodedTask
+    config: FineTuneConfig
+    accelerator: Accelerator
+    objective: Objective
+    targets: Targets | None = None  # the teacher's outputs, added to every batch
+    checkpoint: Checkpoint | None = None  # where every finished epoch is kept, and from where a training goes on
+    on_epoch: OnEpoch | None = None
 
-    def forward(self, batch: Batch) -> tuple[PKDTerms, Tensor]:
-        inputs = {key: tensor for key, tensor in batch.items() if key not in NOT_READ}
-        output = self.model(**inputs, output_hidden_states=True)
-        return self.objective(output, batch), output.logits
+    def quality(self, row: dict[str, float]) -> tuple[float, float]:
+        """What makes an epoch the best: the task's first metric on dev, then the lower dev loss."""
+        return row[f"dev_{self.data.task.metrics[0]}"], -row["dev_loss"]
 
 
-def train(
-    model: PreTrainedModel,
-    data: EncodedTask,
-    config: FineTuneConfig,
-    accelerator: Accelerator,
-    objective: nn.Module,
-    name: str,
-    on_epoch: OnEpoch | None = None,
-    checkpoint: Checkpoint | None = None,
-    outputs: TeacherOutputs | None = None,
-) -> tuple[list[dict[str, float]], int]:
-    """Train `model` (and what the objective itself learns); leaves the best dev epoch's weights in it.
+def train(job: Job) -> tuple[History, int]:
+    """Train the job's model and what its objective itself learns; leave the best epoch's weights in the model.
 
-    objective: maps the model's output and the batch to PKDTerms. checkpoint: where every finished epoch is kept, and
-    from where a training that was interrupted goes on. outputs: the teacher's, added to every batch. Returns a row of
-    figures per epoch, and the best epoch: the first metric on dev decides, then the lower dev loss.
+    Returns a row of figures per epoch, and the best epoch.
     """
-
-    def quality(row: dict[str, float]) -> tuple[float, float]:
-        return row[f"dev_{data.task.metrics[0]}"], -row["dev_loss"]
-
-    rows, dev = data.splits["train"], data.splits["dev"]
-    static = use_static_shapes(config, accelerator)
-    if static:
-        rows = rows.padded_to(MULTIPLE)
+    config, accelerator, model = job.config, job.accelerator, job.model
+    static = use_static_shapes(config.static_shapes, config.mixed_precision, accelerator)
+    rows = job.data.splits["train"].padded_to(MULTIPLE if static else 1)
     batches = LengthGroupedBatches(rows.lengths, config.train_batch_size, config.seed, config.shuffle)
-    step = _Step(model, objective)
+    loader = accelerator.prepare_data_loader(make_loader(rows, batches, job.targets.of if job.targets else None))
+    step = _Step(model, job.objective)
     optimizer = torch.optim.AdamW(_parameter_groups(step, config.weight_decay), lr=config.learning_rate, fused=True)
-    loader = accelerator.prepare_data_loader(make_loader(rows, batches, outputs and outputs.of))
     wrapped, optimizer = accelerator.prepare(step, optimizer)
-    update = partial(_update, wrapped, optimizer, config, accelerator, not static)
+    settings = {"micro_batch_size": config.micro_batch_size, "max_grad_norm": config.max_grad_norm}
+    update = partial(leave_gradient, wrapped, optimizer, accelerator, in_place=static, **settings)
     if static:
         update = StaticUpdate(update, config.train_batch_size, wrapped, accelerator.device)
     updates = len(loader) * config.num_train_epochs
     schedule = get_linear_schedule_with_warmup(optimizer, int(config.warmup_ratio * updates), updates)
     set_seed(config.seed, device_specific=True)
-    history, best_weights = (checkpoint and checkpoint.load(step, optimizer, schedule)) or ([], {})
-    if not history:
-        _call(on_epoch, 0, model)
-    elif accelerator.is_main_process:
-        say(f"{name}: resumes after epoch {len(history)}/{config.num_train_epochs}")
+    resumed = job.checkpoint.load(step, optimizer, schedule) if job.checkpoint else None
+    history, best_weights = resumed or ([], {})
+    if resumed:
+        _say(job, f"resumes after epoch {len(history)}/{config.num_train_epochs}")
+    else:
+        _look(job, 0)
+
     for epoch in range(len(history) + 1, config.num_train_epochs + 1):
         started = time.perf_counter()
         batches.epoch = epoch
         wrapped.train(config.dropout_epochs is None or epoch <= config.dropout_epochs)
-        sums = torch.zeros(len(PKDTerms._fields) + 2, device=accelerator.device)  # terms, right answers, rows
-        for batch in progress_bar(loader, f"{name}, epoch {epoch}"):
-            sums += update(batch)
+        sums = torch.zeros(len(job.objective.names) + 2, device=accelerator.device)  # terms, right answers, rows
+        for batch in progress_bar(loader, f"{job.name}, epoch {epoch}"):
+            sums += update(batch)  # leaves the gradient of the batch's mean loss, clipped
             optimizer.step()
             if not accelerator.optimizer_step_was_skipped:
                 schedule.step()
-        sums = accelerator.reduce(sums)
-        means = (sums[:-1] / sums[-1]).tolist()
-        figures = {f"train_{term}": mean for term, mean in zip((*PKDTerms._fields, "accuracy"), means, strict=True)}
-        scores = evaluate(model, dev, data.task, config.eval_batch_size, accelerator)
-        if not all(map(math.isfinite, (*means, scores["loss"]))):
-            raise FloatingPointError(f"{name}: the loss is not finite in epoch {epoch}; try a lower learning_rate")
-        figures |= {f"dev_{metric}": value for metric, value in scores.items()}
+        figures = _figures(job, epoch, accelerator.reduce(sums))
         history.append({"epoch": epoch, **figures, "seconds": time.perf_counter() - started})
-        _call(on_epoch, epoch, model)
-        is_best = max(history, key=quality) is history[-1]  # of equals, max takes the first
+        _look(job, epoch)
+        is_best = max(history, key=job.quality) is history[-1]  # of equals, max takes the first
         if is_best:
-            best_weights = {key: tensor.detach().cpu().clone() for key, tensor in model.state_dict().items()}
-        if checkpoint:
-            checkpoint.save(step, optimizer, schedule, history, {} if is_best else best_weights)
-        if accelerator.is_main_process:
-            say(
-                f"{name}: epoch {epoch}/{config.num_train_epochs}, train loss {means[0]:.4f}, dev "
-                f"{data.task.metrics[0]} {scores[data.task.metrics[0]]:.4f}, {history[-1]['seconds']:.1f} s"
-            )
+            best_weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+        if job.checkpoint:
+            job.checkpoint.save(step, optimizer, schedule, history, {} if is_best else best_weights)
+        metric = f"dev_{job.data.task.metrics[0]}"
+        _say(
+            job, f"epoch {epoch}/{config.num_train_epochs}, train loss {figures['train_loss']:.4f}, "
+            f"{metric.replace('_', ' ')} {figures[metric]:.4f}, {history[-1]['seconds']:.1f} s"
+        )  # fmt: skip
+
     optimizer.zero_grad()
     model.load_state_dict(best_weights)
     model.eval()
-    return history, max(history, key=quality)["epoch"]
+    return history, int(max(history, key=job.quality)["epoch"])
 
 
-def _call(on_epoch: OnEpoch | None, epoch: int, model: PreTrainedModel) -> None:
-    """A look at the model must not change its training: whatever random numbers it draws are given back."""
-    if on_epoch is not None:
-        with torch.random.fork_rng():
-            on_epoch(epoch, model)
+class _Step(nn.Module):
+    """All that learns, as one module, so that processes exchange gradients once."""
 
+    def __init__(self, model: PreTrainedModel, objective: Objective):
+        super().__init__()
+        self.model, self.objective = model, objective
 
-def _update(
-    step: nn.Module,
-    optimizer: AcceleratedOptimizer,
-    config: FineTuneConfig,
-    accelerator: Accelerator,
-    fresh_gradients: bool,
-    batch: Batch,
-) -> Tensor:
-    """Leave the clipped gradient of a batch's mean loss; returns its summed terms, right answers and rows, (6,).
-
-    Each micro-batch weighs by its rows, so that how a batch is cut does not change its gradient. fresh_gradients: in
-    new tensors, not where the last ones were.
-    """
-    parts = split_batch(batch, config.micro_batch_size)
-    size, sums = len(batch["rows"]), 0.0
-    optimizer.zero_grad(set_to_none=fresh_gradients)
-    for number, part in enumerate(parts, start=1):
-        with nullcontext() if number == len(parts) else accelerator.no_sync(step):
-            terms, logits = step(part)
-            rows = len(part["rows"])
-            accelerator.backward(terms.loss * (rows / size))
-        right = (logits.detach().argmax(dim=-1) == part["labels"]).float().mean()
-        sums = sums + torch.stack([term.detach() for term in (*terms, right, torch.ones_like(right))]) * rows
-    accelerator.clip_grad_norm_(step.parameters(), config.max_grad_norm)
-    return sums
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss, all terms (terms,) without gradients, and the logits (batch, classes) of a batch."""
+        others = {"rows", "labels", *self.objective.wants}  # batch entries that are not model inputs
+        inputs = {name: tensor for name, tensor in batch.items() if name not in others}
+        output = self.model(**inputs, **self.objective.asks)
+        terms = self.objective(output, batch)
+        return terms[0], torch.stack([term.detach() for term in terms]), output.logits.detach()
 
 
 def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
@@ -156,3 +124,25 @@ def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
+
+
+def _figures(job: Job, epoch: int, sums: Tensor) -> dict[str, float]:
+    """An epoch's mean terms and accuracy on the training rows, and its scores on dev."""
+    means = (sums[:-1] / sums[-1]).tolist()
+    scores = evaluate(job.model, job.data.splits["dev"], job.data.task, job.config.eval_batch_size, job.accelerator)
+    if not all(map(math.isfinite, (*means, scores["loss"]))):
+        raise FloatingPointError(f"{job.name}: the loss is not finite in epoch {epoch}; try a lower learning_rate")
+    train_figures = zip((*job.objective.names, "accuracy"), means, strict=True)
+    return {f"train_{name}": mean for name, mean in train_figures} | {f"dev_{name}": s for name, s in scores.items()}
+
+
+def _look(job: Job, epoch: int) -> None:
+    """Call on_epoch, and give back the random numbers it draws: a look must not change the training."""
+    if job.on_epoch is not None:
+        with torch.random.fork_rng():
+            job.on_epoch(epoch, job.model)
+
+
+def _say(job: Job, text: str) -> None:
+    if job.accelerator.is_main_process:
+        say(f"{job.name}: {text}")

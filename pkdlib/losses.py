@@ -5,7 +5,9 @@ Every loss takes tensors, computes in float32 whatever their precision, and retu
 (commit 9e9e860 of intersun/PKD-for-BERT-Model-Compression).
 """
 
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -59,7 +61,7 @@ def kd_loss(
     Raises ValueError when the shapes differ, temperature is not positive or the form is unknown.
     """
     _check_shapes("logits", student_logits, teacher_logits)
-    _check_form(form)
+    _check_name("form", form, FORMS)
     p_teacher = soft_targets(teacher_logits, temperature)  # (batch, classes)
     log_p_student = F.log_softmax(student_logits.float() / temperature, dim=-1)  # (batch, classes)
     if form == "paper":
@@ -71,23 +73,52 @@ def kd_loss(
     return loss * temperature**2 if scaled else loss
 
 
-def patience_loss(student_cls: Tensor, teacher_cls: Tensor, normalize: bool = True, form: Form = "paper") -> Tensor:
+def squared_distance(student_cls: Tensor, teacher_cls: Tensor) -> Tensor:
+    """(h_s - h_t)^2, elementwise: (batch, layers, hidden), whose sum is || h_s - h_t ||^2 (section 3.2)."""
+    return (student_cls - teacher_cls).square()
+
+
+# name -> function of two (batch, layers, hidden) tensors that gives the parts of each row's distance, (batch, layers,
+# ...): the paper's form sums a row's parts and averages over the batch, the authors' code averages all parts.
+DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"squared": squared_distance}
+
+
+def patience_loss(
+    student_cls: Tensor,
+    teacher_cls: Tensor,
+    normalize: bool = True,
+    form: Form = "paper",
+    distance: str = "squared",
+) -> Tensor:
     """L_PT = sum_j || h_s[j]/||h_s[j]|| - h_t[I(j)]/||h_t[I(j)]|| ||^2, averaged over the batch (section 3.2).
 
     student_cls, teacher_cls: (batch, layers, hidden), [CLS] states of matched layers. Form "official"
-    averages over batch x layers x hidden (mse_loss). normalize=False compares the raw states.
+    averages over batch x layers x hidden (mse_loss). normalize=False compares the raw states. distance: a name of
+    DISTANCES in place of the squared one.
 
-    Raises ValueError when the shapes differ or are not of three dimensions, or the form is unknown.
+    Raises ValueError when the shapes differ or are not of three dimensions, or a name is unknown.
     """
     _check_shapes("cls", student_cls, teacher_cls)
     if student_cls.ndim != 3:
         raise ValueError(f"student_cls is {tuple(student_cls.shape)}: must be (batch, layers, hidden)")
-    _check_form(form)
+    _check_name("form", form, FORMS)
+    _check_name("distance", distance, DISTANCES)
     student_cls, teacher_cls = student_cls.float(), teacher_cls.float()  # (batch, layers, hidden)
     if normalize:
         student_cls, teacher_cls = F.normalize(student_cls, dim=-1), F.normalize(teacher_cls, dim=-1)
-    squared = (student_cls - teacher_cls).square()  # (batch, layers, hidden)
-    return squared.sum(dim=(1, 2)).mean() if form == "paper" else squared.mean()
+    parts = DISTANCES[distance](student_cls, teacher_cls)  # (batch, layers, ...)
+    return parts.sum(dim=tuple(range(1, parts.ndim))).mean() if form == "paper" else parts.mean()
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """How the terms of the objective are computed: the settings of `kd_loss` and `patience_loss`."""
+
+    temperature: float = 5.0
+    normalize: bool = True
+    distance: str = "squared"
+    form: Form = "paper"
+    t_squared: bool | None = None
 
 
 def pkd_loss(
@@ -99,16 +130,13 @@ def pkd_loss(
     *,
     alpha: float = 0.5,
     beta: float = 0.0,
-    temperature: float = 5.0,
-    normalize: bool = True,
-    form: Form = "paper",
-    t_squared: bool | None = None,
+    **settings: Any,
 ) -> PKDTerms:
     """L_PKD = (1 - alpha) L_CE + alpha L_DS + beta L_PT (section 3.2); with beta = 0 it is L_KD.
 
     student_logits, teacher_logits: (batch, classes); labels: (batch,); student_cls, teacher_cls:
     (batch, layers, hidden). The teacher's logits may be left out when alpha is 0, the [CLS] states when
-    beta is 0. beta is on the scale of `form`: see `convert_beta`.
+    beta is 0. beta is on the scale of `form`: see `convert_beta`. settings: the fields of `LossSettings`.
 
     Raises ValueError when a term has weight but not its tensors, or one of them is not of the right shape.
     """
@@ -116,13 +144,14 @@ def pkd_loss(
         raise ValueError(f"alpha = {alpha}: needs teacher_logits")
     if beta and (student_cls is None or teacher_cls is None):
         raise ValueError(f"beta = {beta}: needs student_cls and teacher_cls")
+    s = LossSettings(**settings)
     zero = torch.zeros((), device=student_logits.device)
     loss_ce = ce_loss(student_logits, labels)
     loss_kd, loss_pt = zero, zero
     if teacher_logits is not None:
-        loss_kd = kd_loss(student_logits, teacher_logits, temperature, form, t_squared)
+        loss_kd = kd_loss(student_logits, teacher_logits, s.temperature, s.form, s.t_squared)
     if student_cls is not None and teacher_cls is not None:
-        loss_pt = patience_loss(student_cls, teacher_cls, normalize, form)
+        loss_pt = patience_loss(student_cls, teacher_cls, s.normalize, s.form, s.distance)
     return PKDTerms((1 - alpha) * loss_ce + alpha * loss_kd + beta * loss_pt, loss_ce, loss_kd, loss_pt)
 
 
@@ -132,17 +161,17 @@ def convert_beta(beta: float, num_matched_layers: int, hidden_size: int, source:
     The paper's form sums over M matched layers and d dimensions where the authors' code averages, so
     beta_paper = beta_official / (M d): their 1000 with M = 5 and d = 768 is about 0.26 on the paper's scale.
     """
-    _check_form(source)
-    _check_form(target)
+    _check_name("source", source, FORMS)
+    _check_name("target", target, FORMS)
     if source == target:
         return beta
     elements = num_matched_layers * hidden_size
     return beta / elements if target == "paper" else beta * elements
 
 
-def _check_form(form: str) -> None:
-    if form not in FORMS:
-        raise ValueError(f"form = {form!r}: must be one of {', '.join(FORMS)}")
+def _check_name(field: str, name: str, known: Collection[str]) -> None:
+    if name not in known:
+        raise ValueError(f"{field} = {name!r}: must be one of {', '.join(known)}")
 
 
 def _check_shapes(name: str, student: Tensor, teacher: Tensor) -> None:

@@ -1,7 +1,6 @@
 """Backbones, students and their [CLS] states, through transformers; safetensors only."""
 
 import copy
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -17,7 +16,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from pkdlib.config import locate
+from pkdlib.engine.files import locate
 
 transformers.utils.logging.disable_progress_bar()  # a bar for every small file loaded drowns our own lines
 
@@ -45,27 +44,21 @@ def load_classifier(path: str | Path) -> PreTrainedModel:
 
 
 def load_backbone(backbone: str | Path) -> PreTrainedModel:
-    """The pre-trained encoder of a hub id or a local folder, without a head, in float32."""
-    return AutoModel.from_pretrained(locate(backbone), dtype=torch.float32, use_safetensors=True)
+    """The encoder of any checkpoint, a hub id or a local folder, without the head it may have; in float32.
 
-
-def load_encoder(checkpoint: str | Path) -> PreTrainedModel:
-    """The encoder of any checkpoint of a hub id or a local folder, whatever head it has, to look at its states.
-
-    Like `load_backbone`, but a head left behind is not reported, and ValueError is raised where weights of layers
-    are missing, whose states would be random. In float32 and evaluation mode.
+    Raises ValueError where weights of its layers are missing, whose states would be random.
     """
     verbosity = transformers.utils.logging.get_verbosity()
-    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.set_verbosity_error()  # a head that is left behind is no news
     try:
         model, info = AutoModel.from_pretrained(
-            locate(checkpoint), dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            locate(backbone), dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
     finally:
         transformers.utils.logging.set_verbosity(verbosity)
     missing = sorted(name for name in info["missing_keys"] if "pooler" not in name)  # no hidden state needs a pooler
     if missing:
-        raise ValueError(f"{checkpoint}: not a complete encoder, {missing[0]} and {len(missing) - 1} more missing")
+        raise ValueError(f"{backbone}: not a complete encoder, {missing[0]} and {len(missing) - 1} more missing")
     return model.eval()
 
 
@@ -116,13 +109,3 @@ def cls_states(hidden_states: Sequence[Tensor], layers: Sequence[int] | None = N
     """
     layers = range(1, len(hidden_states)) if layers is None else layers
     return torch.stack([hidden_states[layer][:, 0] for layer in layers], dim=1)
-
-
-def weights_fingerprint(model: PreTrainedModel) -> str:
-    """A hash of every named weight and buffer, the same wherever and in whatever run they were loaded."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        array = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {tuple(array.shape)} {array.dtype}".encode())
-        digest.update(array.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -1,27 +1,36 @@
 """The task table: columns, labels and metrics of every task, and where its splits lie."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from sklearn.metrics import accuracy_score, f1_score
 
-METRICS = {
-    "accuracy": accuracy_score,
-    "f1": f1_score,  # of class 1, as GLUE defines it for MRPC and QQP
-}
+
+def accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """Share of right predictions; both are class indices, (rows,)."""
+    return float((labels == predictions).mean())
+
+
+def f1(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """F1 of class 1, as GLUE defines it for MRPC and QQP: 2 TP / (2 TP + FP + FN), 0 where class 1 is nowhere."""
+    found = int(((labels == 1) & (predictions == 1)).sum())
+    named = int((labels == 1).sum() + (predictions == 1).sum())
+    return 2 * found / named if named else 0.0
+
+
+METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {"accuracy": accuracy, "f1": f1}
 
 
 @dataclass(frozen=True)
 class Task:
-    """One classification task. Its first metric selects the best epoch."""
+    """One classification task, of the table below or of your own. Its first metric selects the best epoch."""
 
     name: str
     columns: tuple[str, ...]  # one or two text columns, by their name in headered files and hub datasets
-    label_names: tuple[str, ...]  # in GLUE's order: class index -> name
-    folder: str  # of the GLUE download
-    config: str  # of the hub dataset
-    metrics: tuple[str, ...] = ("accuracy",)
+    label_names: tuple[str, ...]  # class index -> name; GLUE's tasks have GLUE's order
+    folder: str = ""  # of the GLUE download
+    config: str | None = None  # of the hub dataset; None: its only one
+    metrics: tuple[str, ...] = ("accuracy",)  # names of METRICS
     splits: dict[str, str] = field(  # split -> file stem of the GLUE download
         default_factory=lambda: {"train": "train", "dev": "dev", "test": "test"}
     )
@@ -37,7 +46,7 @@ class Task:
 
     def compute_metrics(self, labels: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
         """Every metric of the task as a fraction in 0..1; labels and predictions are class indices, (rows,)."""
-        return {name: float(METRICS[name](labels, predictions)) for name in self.metrics}
+        return {name: METRICS[name](labels, predictions) for name in self.metrics}
 
 
 PAIR = ("sentence1", "sentence2")
@@ -76,8 +85,10 @@ TASKS: dict[str, Task] = {
 }  # fmt: skip
 
 
-def get_task(name: str) -> Task:
-    """The task of that name; ValueError lists the known ones otherwise."""
+def get_task(name: str | Task) -> Task:
+    """The task of that name, or the task given; ValueError lists the known names otherwise."""
+    if isinstance(name, Task):
+        return name
     if name not in TASKS:
         raise ValueError(f"task = {name!r}: must be one of {', '.join(TASKS)}")
     return TASKS[name]

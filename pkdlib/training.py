@@ -1,29 +1,26 @@
 """Fine-tune a teacher, distill a student: both the same loop, told apart by their objective."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import torch
-from accelerate import Accelerator
-from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import SequenceClassifierOutput
 
-from pkdlib.cache import TeacherOutputs, teacher_outputs
-from pkdlib.checkpoints import Checkpoint
-from pkdlib.config import RUNS, ConfigError, DistillConfig, FineTuneConfig, method_name
-from pkdlib.data import EncodedTask, encode_task
-from pkdlib.evaluation import evaluate, make_accelerator
-from pkdlib.layer_maps import layer_map
-from pkdlib.loop import OnEpoch, train
-from pkdlib.losses import PKDTerms, pkd_loss
-from pkdlib.models import build_student, cls_states, load_classifier, load_tokenizer, weights_fingerprint
-from pkdlib.results import RESULT_FILE, RunRecord, device_name, save_result
-from pkdlib.sources import load_task
+from pkdlib.config import DistillConfig, FineTuneConfig
+from pkdlib.data import EncodedTask
+from pkdlib.engine.checkpoints import Checkpoint, weights_fingerprint
+from pkdlib.engine.machine import device_name, make_accelerator
+from pkdlib.evaluation import evaluate
+from pkdlib.loop import Job, OnEpoch, train
+from pkdlib.models import build_student, load_classifier
+from pkdlib.objectives import PKD, Objective
+from pkdlib.records import RESULT_FILE, RunRecord, save_result
+from pkdlib.targets import CACHE, teacher_targets
+
+NO_TEACHER = DistillConfig(alpha=0.0, beta=0.0)
 
 
 @dataclass(frozen=True)
@@ -32,28 +29,6 @@ class Run:
 
     model: PreTrainedModel
     record: RunRecord
-
-
-class Objective(nn.Module):
-    """L_PKD of a batch: the student's output against the labels and the teacher's outputs of the same rows."""
-
-    def __init__(
-        self,
-        weights: dict[str, Any],  # alpha, beta and what else `pkd_loss` takes by name
-        layers: Sequence[int] = (),  # the student's that are matched
-        projection: nn.Module | None = None,  # of the student's [CLS] states to the teacher's width
-    ):
-        super().__init__()
-        self.weights, self.layers = weights, layers
-        self.projection = projection or nn.Identity()
-
-    def forward(self, output: SequenceClassifierOutput, batch: dict[str, Tensor]) -> PKDTerms:
-        student_cls, teacher_cls = None, None
-        if self.layers:
-            student_cls = self.projection(cls_states(output.hidden_states, self.layers))
-            teacher_cls = batch["teacher_cls"]
-        labels, teacher_logits = batch["labels"], batch.get("teacher_logits")
-        return pkd_loss(output.logits, labels, teacher_logits, student_cls, teacher_cls, **self.weights)
 
 
 def fine_tune(
@@ -72,8 +47,9 @@ def fine_tune(
     """
     accelerator = make_accelerator(config.mixed_precision)
     model = build_student(config.backbone, config.num_hidden_layers, data.task.label_names, seed=config.seed)
-    objective = Objective({"alpha": 0.0, "beta": 0.0})
-    return _run(model, data, config, accelerator, objective, method, output_dir, on_epoch)
+    objective = PKD(NO_TEACHER, model)
+    job = Job(_name(data, method, model, config), model, data, config, accelerator, objective, on_epoch=on_epoch)
+    return _carry_out(job, method, output_dir)
 
 
 def distill(
@@ -81,150 +57,96 @@ def distill(
     config: DistillConfig,
     teacher: PreTrainedModel | str | Path | None = None,
     output_dir: Path | None = None,
-    cache_dir: Path = RUNS / "cache",
+    cache_dir: Path = CACHE,
     on_epoch: OnEpoch | None = None,
+    objective: Callable[[DistillConfig, PreTrainedModel, PreTrainedModel | None], Objective] = PKD,
 ) -> Run:
     """Train a student on the labels, the teacher's softened predictions and its [CLS] states (L_PKD).
 
     teacher: a fine-tuned classifier or its folder; needed unless alpha = beta = 0 and init is "pretrained". Its
-    outputs over the training split come from cache_dir, where they are made on first use. output_dir and on_epoch
-    are as for `fine_tune`.
+    outputs over the training split come from cache_dir, where they are made on first use. objective: a class of your
+    own in place of L_PKD. output_dir and on_epoch are as for `fine_tune`.
 
     Raises ValueError when teacher and student do not fit (labels, layers, widths), before any training.
     """
     accelerator = make_accelerator(config.mixed_precision)
-    if isinstance(teacher, str | Path):
-        teacher = load_classifier(teacher)
-    if teacher is None and (config.alpha or config.beta):
-        raise ValueError(f"alpha = {config.alpha}, beta = {config.beta}: needs a teacher")
-    student = build_student(
-        config.backbone,
-        config.num_hidden_layers,
-        data.task.label_names,
-        init=config.init,
-        teacher=teacher,
-        seed=config.seed,
-    )
-    if teacher is not None and teacher.config.num_labels != data.task.num_labels:
-        raise ValueError(
-            f"num_labels: the teacher has {teacher.config.num_labels} labels, "
-            f"task {data.task.name} {data.task.num_labels}"
-        )
-    layers: list[int] = []
-    outputs, started = None, time.perf_counter()
-    if config.alpha or config.beta:
-        layers = _matched_layers(teacher, student, config) if config.beta else []
-        outputs = teacher_outputs(teacher, data.splits["train"], layers, cache_dir, config.eval_batch_size, accelerator)
-    teacher_s = time.perf_counter() - started
-    objective = Objective(
-        config.model_dump(include={"alpha", "beta", "temperature", "normalize", "form", "t_squared"}),
-        range(1, len(layers) + 1),
-        _projection(teacher, student, config) if layers and config.projection else None,
-    )
-    fingerprints = {}
-    if teacher is not None:  # large weights take a while to hash: once
-        fingerprints["teacher_weights"] = outputs.teacher_weights if outputs else weights_fingerprint(teacher)
-    return _run(
-        student, data, config, accelerator, objective, method_name(config), output_dir, on_epoch,
-        outputs=outputs, layers=layers, fingerprints=fingerprints, durations={"teacher_outputs": teacher_s},
-    )  # fmt: skip
+    teacher = load_classifier(teacher) if isinstance(teacher, str | Path) else teacher
+    names, layers = data.task.label_names, config.num_hidden_layers
+    model = build_student(config.backbone, layers, names, init=config.init, teacher=teacher, seed=config.seed)
+    goal = objective(config, model, teacher)
+    started = time.perf_counter()
+    # Large weights take a while to hash: once, here.
+    known = {"teacher_weights": weights_fingerprint(teacher)} if teacher is not None else {}
+    targets = None
+    if goal.wants:
+        targets = teacher_targets(
+            teacher, data.splits["train"], goal.wants, cache_dir, asks=goal.asks, batch_size=config.eval_batch_size,
+            accelerator=accelerator, fingerprint=known["teacher_weights"],
+        )  # fmt: skip
+    spent = {"teacher_outputs": time.perf_counter() - started}
+    name = _name(data, goal.method, model, config)
+    job = Job(name, model, data, config, accelerator, goal, targets, on_epoch=on_epoch)
+    return _carry_out(job, goal.method, output_dir, known, spent)
 
 
-def reload_data(record: RunRecord) -> EncodedTask:
-    """The rows a run was trained on, read and tokenised again; ValueError when they have changed since."""
-    data = load_task(
-        record.task,
-        record.source,
-        train_rows=record.train_rows,
-        subset_seed=record.subset_seed,
-        bad_rows=record.bad_rows,
-    )
-    encoded = encode_task(data, load_tokenizer(record.config["backbone"]), record.max_length)
-    for split, fingerprint in encoded.fingerprints.items():
-        if record.fingerprints.get(split) != fingerprint:
-            raise ValueError(f"{record.source}: the {split} split of {record.task} is not the one of {record.run_id}")
-    return encoded
+def _name(data: EncodedTask, method: str, model: PreTrainedModel, config: FineTuneConfig) -> str:
+    return f"{data.task.name} {method} {model.config.num_hidden_layers} layers seed {config.seed}"
 
 
-def _matched_layers(teacher: PreTrainedModel, student: PreTrainedModel, config: DistillConfig) -> list[int]:
-    if teacher.config.hidden_size != student.config.hidden_size and not config.projection:
-        raise ValueError(
-            f"hidden_size: the teacher's is {teacher.config.hidden_size}, the student's {student.config.hidden_size}; "
-            "the patience term compares equal widths unless projection is True"
-        )
-    layers = layer_map(teacher.config.num_hidden_layers, student.config.num_hidden_layers, config.strategy)
-    if not layers:
-        raise ConfigError(f"beta = {config.beta}: a student of one layer has no layer to match; beta must be 0")
-    return layers
-
-
-def _projection(teacher: PreTrainedModel, student: PreTrainedModel, config: DistillConfig) -> nn.Linear:
-    """A learned map of the student's [CLS] states to the teacher's width, one for all layers (as TinyBERT's)."""
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        projection = nn.Linear(student.config.hidden_size, teacher.config.hidden_size, bias=False)
-        nn.init.orthogonal_(projection.weight)  # at first, no angle between states changes where width allows
-    return projection
-
-
-def _run(
-    model: PreTrainedModel,
-    data: EncodedTask,
-    config: FineTuneConfig,
-    accelerator: Accelerator,
-    objective: Objective,
+def _carry_out(
+    job: Job,
     method: str,
     output_dir: Path | None,
-    on_epoch: OnEpoch | None,
-    *,
-    outputs: TeacherOutputs | None = None,
-    layers: list[int] | None = None,
-    fingerprints: dict[str, str] | None = None,
-    durations: dict[str, float] | None = None,
+    known: dict[str, str] | None = None,
+    spent: dict[str, float] | None = None,
 ) -> Run:
-    """Train, score every labelled split with the best epoch's weights, and write what was asked for."""
-    if output_dir is not None:
-        Path(output_dir).mkdir(parents=True, exist_ok=True)  # a folder that cannot be is noticed before the work
-    name = f"{data.task.name} {method} {model.config.num_hidden_layers} layers seed {config.seed}"
+    """Train, score every labelled split with the best epoch's weights, and write what was asked for.
+
+    known: the fingerprint of the teacher that the job was given; spent: seconds before the training, by their cause.
+    """
+    data, model, accelerator = job.data, job.model, job.accelerator
     identity = {
-        "config": config.model_dump_json(),
+        "config": job.config.model_dump_json(),
         "data": str(data.fingerprints),
         "max_length": str(data.max_length),
-        "teacher": str(fingerprints),
+        "teacher": str(known),
     }
-    checkpoint = None
     if output_dir is not None:
+        output_dir = Path(output_dir)
+        output_dir.mkdir(parents=True, exist_ok=True)  # a folder that cannot be is noticed before the work
         start = {
-            "run": name,
+            "run": job.name,
+            "terms": list(job.objective.names),
             "tokens": {split.name: split.fingerprint for split in data.splits.values()},
             "initial weights": weights_fingerprint(model),
         }
-        checkpoint = Checkpoint(output_dir, identity | start, name, accelerator)
-    history, best_epoch = train(model, data, config, accelerator, objective, name, on_epoch, checkpoint, outputs)
+        job = replace(job, checkpoint=Checkpoint(output_dir, identity | start, job.name, accelerator))
+    history, best_epoch = train(job)
     trained = time.perf_counter()
     metrics = {
-        split.name: evaluate(model, split, data.task, config.eval_batch_size, accelerator)
+        split.name: evaluate(model, split, data.task, job.config.eval_batch_size, accelerator)
         for split in data.splits.values()
         if split.labels is not None and split.name != "train"
     }
     record = RunRecord(
-        run_id=f"{name.replace(' ', '-')}-{sha256(' '.join(identity.values()).encode()).hexdigest()[:8]}",
+        run_id=f"{job.name.replace(' ', '-')}-{sha256(' '.join(identity.values()).encode()).hexdigest()[:8]}",
         method=method,
         task=data.task.name,
+        task_definition=data.task,
         **data.reading,
         max_length=data.max_length,
         train_rows=len(data.splits["train"]),
         eval_rows={name: len(data.splits[name]) for name in metrics},
-        seed=config.seed,
-        config=config.model_dump() | {"num_hidden_layers": model.config.num_hidden_layers},
-        layer_map=layers or [],
+        seed=job.config.seed,
+        config=job.config.model_dump() | {"num_hidden_layers": model.config.num_hidden_layers},
+        layer_map=list(job.objective.layers),
         num_parameters=model.num_parameters(),
         metrics=metrics,
         best_epoch=best_epoch,
         history=history,
-        fingerprints={**data.fingerprints, **(fingerprints or {}), "weights": weights_fingerprint(model)},
+        fingerprints={**data.fingerprints, **(known or {}), "weights": weights_fingerprint(model)},
         durations_s={
-            **(durations or {}),
+            **(spent or {}),
             "training": sum(row["seconds"] for row in history),  # of all epochs, those before an interruption too
             "evaluation": time.perf_counter() - trained,
         },
@@ -232,10 +154,10 @@ def _run(
         threads=torch.get_num_threads(),
     )  # fmt: skip
     if output_dir is not None and accelerator.is_main_process:
-        (Path(output_dir) / RESULT_FILE).unlink(missing_ok=True)  # an earlier run's: its weights are overwritten now
+        (output_dir / RESULT_FILE).unlink(missing_ok=True)  # an earlier run's: its weights are overwritten now
         model.save_pretrained(output_dir)
         data.tokenizer.save_pretrained(output_dir)
         save_result(record, output_dir)
-        checkpoint.remove()  # only now: until here, nothing that was trained is lost
+        job.checkpoint.remove()  # only now: until here, nothing that was trained is lost
     accelerator.wait_for_everyone()  # so that any process may read what was written
     return Run(model, record)

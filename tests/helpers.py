@@ -29,11 +29,12 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from pkdlib.config import MINI_BERT, ROOT, DistillConfig
-from pkdlib.data import EncodedTask, encode_task
+from pkdlib.config import MINI_BERT, DistillConfig
+from pkdlib.data import EncodedTask, Split, TaskData, encode_task
+from pkdlib.engine.files import ROOT
 from pkdlib.models import build_student, load_backbone, load_tokenizer
-from pkdlib.results import RunRecord
-from pkdlib.sources import Split, TaskData, load_task
+from pkdlib.readers.sources import load_task
+from pkdlib.records import RunRecord
 
 logging.set_verbosity_error()  # a headless checkpoint's report is not what a test prints
 

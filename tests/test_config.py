@@ -5,20 +5,10 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from pkdlib import (
-    METHODS,
-    ROOT,
-    ComparisonConfig,
-    ConfigError,
-    DistillConfig,
-    FineTuneConfig,
-    ReproductionConfig,
-    SimilarityConfig,
-    SpeedConfig,
-    method_config,
-    validate,
-)
-from pkdlib.config import locate
+from pkdlib import ROOT, ConfigError, DistillConfig, FineTuneConfig, method_config, validate
+from pkdlib.analysis.settings import ComparisonConfig, ReproductionConfig, SimilarityConfig, SpeedConfig
+from pkdlib.config import METHODS
+from pkdlib.engine.files import locate
 
 COMPARISON = {"student_layers": [6, 3], "methods": ["FT", "PKD-Last"], "seeds": [0, 1]}
 

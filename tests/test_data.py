@@ -9,8 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import BertTokenizerFast, PreTrainedTokenizerBase
 
-from pkdlib import MINI_BERT, EncodedTask, Split, TaskData, encode_task, get_task, load_task, load_tokenizer
-from pkdlib.data import GROUP_BATCHES, EncodedSplit, LengthGroupedBatches, SortedBatches, make_loader, split_batch
+from pkdlib import encode_task, load_task, load_tokenizer
+from pkdlib.config import MINI_BERT
+from pkdlib.data import EncodedSplit, EncodedTask, Split, TaskData, make_loader
+from pkdlib.engine.batches import GROUP_BATCHES, LengthGroupedBatches, SortedBatches, split_batch
+from pkdlib.tasks import get_task
 
 TEXTS = ["the plot is good .", "a", "", "the food was never really cold , but the waiter bored us .", "zyx"]
 OTHERS = ["the soup is cold .", "the nurse watched the saw in the meadow .", "", "", "i"]

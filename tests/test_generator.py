@@ -11,7 +11,8 @@ import remake
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pkdlib import MINI_BERT, ROOT, load_tokenizer
+from pkdlib import ROOT, load_tokenizer
+from pkdlib.config import MINI_BERT
 
 DATA = ROOT / "data"
 SPLITS = ("train", "dev", "test")

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pkdlib import layer_map, parse_layers
+from pkdlib import layer_map
+from pkdlib.analysis.widgets import parse_layers
 
 sizes = st.integers(1, 64).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, n)))  # (N, k) with k <= N
 

@@ -11,11 +11,13 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import BertModel, PreTrainedModel
 
 from pkdlib.config import DistillConfig, FineTuneConfig, validate
-from pkdlib.data import EncodedTask, LengthGroupedBatches
+from pkdlib.data import EncodedTask
+from pkdlib.engine.batches import LengthGroupedBatches
 from pkdlib.evaluation import split_cls_states
 from pkdlib.losses import patience_loss
 from pkdlib.models import load_backbone, load_classifier
-from pkdlib.training import Objective, distill, fine_tune
+from pkdlib.objectives import Objective
+from pkdlib.training import distill, fine_tune
 
 VALUES = {"num_train_epochs": 3, "train_batch_size": 16, "learning_rate": 2e-3}
 
@@ -109,7 +111,7 @@ def test_the_projection_is_applied_to_the_students_states_alone() -> None:
 
 
 def test_a_first_projection_to_a_larger_width_turns_but_keeps_angles(data: EncodedTask, backbone: Path, wide) -> None:
-    from pkdlib.training import _projection  # its start is not seen from outside
+    from pkdlib.training import _projection
 
     config = validate(DistillConfig, projection=True)
     weight = _projection(wide, load_backbone(backbone), config).weight

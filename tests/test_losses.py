@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pkdlib import PKDTerms, ce_loss, convert_beta, kd_loss, patience_loss, pkd_loss, soft_targets
+from pkdlib import ce_loss, convert_beta, kd_loss, patience_loss, pkd_loss
+from pkdlib.losses import PKDTerms, soft_targets
 
 FORMS = ("paper", "official")
 

@@ -17,14 +17,8 @@ from helpers import (
 from transformers import BertForSequenceClassification, BertModel, PreTrainedModel
 
 from pkdlib.config import MINI_BERT
-from pkdlib.models import (
-    build_student,
-    cls_states,
-    load_backbone,
-    load_classifier,
-    load_tokenizer,
-    weights_fingerprint,
-)
+from pkdlib.engine.checkpoints import weights_fingerprint
+from pkdlib.models import build_student, cls_states, load_backbone, load_classifier, load_tokenizer
 
 LABELS = ("negative", "positive")
 THREE = ("entailment", "neutral", "contradiction")

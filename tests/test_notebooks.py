@@ -10,9 +10,11 @@ import pandas as pd
 import pytest
 from helpers import FEW_ROWS, save_hub_dataset, small_data, small_parameters
 
-from pkdlib import ROOT, SIMILARITIES, load_results
-from pkdlib.notebooks import code_fingerprint, run_notebook
-from pkdlib.tutorial import WIDGET, drop_widgets, write_page
+from pkdlib import ROOT
+from pkdlib.analysis.similarity import SIMILARITIES
+from pkdlib.analysis.tables import load_results
+from pkdlib.reports.tutorial import WIDGET, drop_widgets, write_page
+from pkdlib.sweeps.notebooks import code_fingerprint, run_notebook
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # exercise -> (right answer, wrong answer), evaluated in the notebook itself

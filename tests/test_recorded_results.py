@@ -6,7 +6,10 @@ import sys
 import pytest
 import torch
 
-from pkdlib import ROOT, layer_map, load_records, load_results, map_agreement, paired_difference
+from pkdlib import ROOT, layer_map, load_records
+from pkdlib.analysis.similarity import map_agreement
+from pkdlib.analysis.statistics import paired_difference
+from pkdlib.analysis.tables import load_results
 
 RESULTS = ROOT / "data" / "results"
 sys.path.insert(0, str(ROOT / "data"))

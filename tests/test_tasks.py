@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from pkdlib import TASKS, get_task
-from pkdlib.tasks import label_index
+from pkdlib.tasks import TASKS, get_task, label_index
 
 # 8 rows, counted by hand: 3 true positives, 1 false positive, 2 false negatives, 2 true negatives.
 LABELS = np.array([1, 1, 1, 1, 1, 0, 0, 0])

@@ -29,15 +29,17 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import BertModel, PreTrainedModel
 
-from pkdlib.checkpoints import CHECKPOINT_FILE
+from pkdlib.analysis.tables import load_results
 from pkdlib.config import ConfigError, DistillConfig, FineTuneConfig, method_name, validate
-from pkdlib.data import EncodedTask, LengthGroupedBatches, encode_task
+from pkdlib.data import EncodedTask, encode_task
+from pkdlib.engine.batches import LengthGroupedBatches
+from pkdlib.engine.checkpoints import CHECKPOINT_FILE, weights_fingerprint
 from pkdlib.evaluation import evaluate, predict, split_cls_states
 from pkdlib.losses import kd_loss, patience_loss
-from pkdlib.models import build_student, load_backbone, load_classifier, load_tokenizer, weights_fingerprint
-from pkdlib.results import RESULT_FILE, load_records, load_results
-from pkdlib.sources import load_task
-from pkdlib.training import Run, distill, fine_tune, reload_data
+from pkdlib.models import build_student, load_backbone, load_classifier, load_tokenizer
+from pkdlib.readers.sources import load_task, reload_data
+from pkdlib.records import RESULT_FILE, load_records
+from pkdlib.training import Run, distill, fine_tune
 
 STEADY = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
@@ -582,7 +584,7 @@ import torch
 from accelerate import PartialState
 from helpers import small_task
 from pkdlib.config import DistillConfig, FineTuneConfig
-from pkdlib.models import load_classifier, weights_fingerprint
+from pkdlib.models import load_classifier
 from pkdlib.training import distill, fine_tune
 
 torch.set_num_threads(1)

@@ -11,8 +11,8 @@ from pathlib import Path
 from dask.distributed import Client
 from dask_jobqueue import SLURMCluster
 
-from pkdlib.progress import say
-from pkdlib.sweep import read_stages, run_sweep
+from pkdlib.engine.progress import say
+from pkdlib.sweeps.runner import read_stages, run_sweep
 
 
 def make_cluster(given: argparse.Namespace) -> SLURMCluster:

@@ -26,7 +26,8 @@ from chromium import find_chromium
 from helpers import small_parameters
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
-from pkdlib import ROOT, RUNS
+from pkdlib import ROOT
+from pkdlib.engine.files import RUNS
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SCREENSHOTS = RUNS / "browser"

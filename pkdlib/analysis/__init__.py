@@ -1,0 +1,1 @@
+"""What trained models and records of runs say: similarities, statistics, tables, figures, widgets."""

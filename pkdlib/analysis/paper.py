@@ -1,0 +1,132 @@
+"""The paper's tables and the authors' settings, read from data/paper.json, where each names its source."""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pkdlib.analysis.statistics import paired_difference
+
+PAPER_FILE = Path(__file__).with_name("paper.json")
+WIDTH = 768  # of BERT-base's states: what the authors' beta is meant for
+# (layers, method) -> row of a test table, row of the authors' dev figures
+MODELS = {
+    (12, "teacher"): ("BERT12 (teacher)", "Teacher12"),
+    (6, "FT"): ("BERT6-FT", "6-FT"),
+    (6, "KD"): ("BERT6-KD", "6-KD"),
+    (6, "PKD-Skip"): ("BERT6-PKD", "6-PKD-Skip"),
+    (6, "PKD-Last"): ("PKD-Last", "6-PKD-Last"),
+    (3, "FT"): ("BERT3-FT", "3-FT"),
+    (3, "KD"): ("BERT3-KD", "3-KD"),
+    (3, "PKD-Skip"): ("BERT3-PKD", "3-PKD"),  # Last in the authors' script: see the tables' notes
+    (3, "PKD-Last"): (None, None),
+}
+# task -> column of the test tables by metric, column of the authors' dev figures, which are accuracies
+COLUMNS = {
+    "sst2": ({"accuracy": "SST-2"}, "SST-2"),
+    "mrpc": ({"f1": "MRPC F1", "accuracy": "MRPC accuracy"}, "MRPC"),
+    "qqp": ({"f1": "QQP F1", "accuracy": "QQP accuracy"}, "QQP"),
+    "mnli": ({"accuracy": "MNLI-m"}, "MNLI"),
+    "mnli-mm": ({"accuracy": "MNLI-mm"}, None),
+    "qnli": ({"accuracy": "QNLI"}, "QNLI"),
+    "rte": ({"accuracy": "RTE"}, "RTE"),
+}
+
+
+@cache
+def _paper() -> dict[str, Any]:
+    return json.loads(PAPER_FILE.read_text(encoding="utf-8"))
+
+
+def paper_table(name: str) -> pd.DataFrame:
+    """A table of the paper, or "dev", the authors' dev figures; a row per model, NaN where there is no figure.
+
+    `attrs` holds its title, source and, where there is one, note. ValueError lists the known names.
+    """
+    tables = {key: entry for key, entry in _paper().items() if "rows" in entry}
+    if name not in tables:
+        raise ValueError(f"name = {name!r}: must be one of {', '.join(tables)}")
+    entry = tables[name]
+    table = pd.DataFrame.from_dict(entry["rows"], orient="index", columns=entry["columns"], dtype=float)
+    table.attrs = {key: text for key, text in entry.items() if isinstance(text, str)}
+    return table
+
+
+def paper_presets() -> pd.DataFrame:
+    """Every setting of the authors' best runs on a dev split, a row each with its source."""
+    return pd.DataFrame(_paper()["presets"])
+
+
+def paper_preset(task: str, num_hidden_layers: int, hidden_size: int = WIDTH) -> dict[str, Any]:
+    """The authors' best setting for a student of that size, as fields of DistillConfig; "mnli-mm" has mnli's.
+
+    The losses are those of the authors' code, on whose scale beta stands: a mean over matched layers and width.
+    For normalised states of another `hidden_size`, beta is rescaled so that a row's summed squared distance
+    weighs the same; raw states are not, because the size of their mean square does not follow from the width.
+    The strategy is Skip, as the paper says, also with 3 layers, where the authors' script takes the last ones.
+
+    Raises ValueError when there is no such setting, naming those there are.
+    """
+    presets = {(entry["task"], entry["num_hidden_layers"]): entry for entry in _paper()["presets"]}
+    key = ("mnli" if task == "mnli-mm" else task, num_hidden_layers)
+    if key not in presets:
+        known = ", ".join(f"{name} {layers}" for name, layers in sorted(presets))
+        raise ValueError(
+            f"task = {task!r}, num_hidden_layers = {num_hidden_layers}: the authors' settings are for {known}"
+        )
+    preset = {field: value for field, value in presets[key].items() if field not in ("task", "source", "note")}
+    if preset["normalize"]:
+        preset["beta"] = preset["beta"] * hidden_size / WIDTH
+    return {**preset, **_fixed(), "form": "official", "t_squared": True, "strategy": "skip"}
+
+
+def paper_teacher() -> dict[str, Any]:
+    """The authors' settings of their 12-layer teachers, the same for every task, as fields of FineTuneConfig."""
+    return {"learning_rate": _paper()["teacher"]["learning_rate"], **_fixed()}
+
+
+def _fixed() -> dict[str, Any]:
+    fields = ("train_batch_size", "num_train_epochs", "weight_decay", "warmup_ratio")
+    return {field: _paper()["fixed"][field] for field in fields}
+
+
+def reference_rows(task: str, metric: str = "accuracy") -> pd.DataFrame:
+    """The paper's test figure and the authors' dev figure, in percent, of every model of one task; NaN for none.
+
+    Columns num_hidden_layers, method, paper_test and authors_dev. With 3 layers, "PKD" stands as PKD-Skip, as
+    Table 1's caption says, though the authors' script takes the last layers.
+
+    Raises ValueError when the paper has no such task or not that metric of it.
+    """
+    if task not in COLUMNS:
+        raise ValueError(f"task = {task!r}: the paper's figures are of {', '.join(COLUMNS)}")
+    tests, dev_column = COLUMNS[task]
+    if metric not in tests:
+        raise ValueError(f"metric = {metric!r}: the paper gives {' and '.join(tests)} of {task}")
+    test = pd.concat([paper_table("table_1"), paper_table("table_2")])[tests[metric]]
+    dev = paper_table("dev").get(dev_column if metric == "accuracy" else None, pd.Series(dtype=float))
+    rows = [
+        {"num_hidden_layers": k, "method": method, "paper_test": test.get(test_row), "authors_dev": dev.get(dev_row)}
+        for (k, method), (test_row, dev_row) in MODELS.items()
+    ]
+    return pd.DataFrame(rows).astype({"paper_test": float, "authors_dev": float})
+
+
+def differences_beside_paper(frame: pd.DataFrame, metric: str, task: str, baseline: str = "FT") -> pd.DataFrame:
+    """`paired_difference` of every method and student size to the baseline, beside those of the paper's figures.
+
+    frame: runs of one setting with columns method, num_hidden_layers, seed and `metric` ("dev_accuracy"); task:
+    whose figures of the paper. All in 0..1; paper_test and authors_dev are differences of single figures. A size
+    without runs of the baseline has no rows.
+    """
+    reference = reference_rows(task, metric.split("_")[-1]).set_index(["num_hidden_layers", "method"]) / 100
+    rows = []
+    for layers, runs in frame[frame["method"] != "teacher"].groupby("num_hidden_layers", sort=False):
+        methods = list(runs["method"].unique())
+        for method in [name for name in methods if name != baseline and baseline in methods]:
+            row = {"num_hidden_layers": layers} | paired_difference(runs, metric, method, baseline)
+            figures = reference.reindex([(layers, method), (layers, baseline)])
+            rows.append(row | (figures.iloc[0] - figures.iloc[1]).to_dict())
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["num_hidden_layers", "method"])

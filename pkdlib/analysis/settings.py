@@ -1,0 +1,104 @@
+"""Settings of single notebooks: what a comparison spans, a reproduction, a similarity study, a speed benchmark."""
+
+from collections.abc import Collection
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+
+from pkdlib.analysis.similarity import SIMILARITIES
+from pkdlib.config import METHODS, MINI_BERT, Config, DistillConfig, method_config
+from pkdlib.tasks import TASKS
+
+HEAD_WIDTH = 64  # of one attention head in BERT of every size
+
+
+def _one_of(known: Collection[str]) -> AfterValidator:
+    def check(name: str) -> str:
+        if name not in known:
+            raise ValueError(f"must be one of {', '.join(known)}")
+        return name
+
+    return AfterValidator(check)
+
+
+def _distinct(values: list[Any]) -> list[Any]:
+    if len(set(values)) < len(values):
+        raise ValueError("must not repeat")
+    return values
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Layers = Annotated[list[Annotated[int, Field(ge=1)]], AfterValidator(_distinct)]
+TaskName = Annotated[str, _one_of(TASKS)]
+
+
+class ComparisonConfig(Config):
+    """What a side-by-side comparison spans: every method for every student size and seed."""
+
+    student_layers: Layers = Field(min_length=1)
+    methods: Annotated[list[Annotated[str, _one_of(METHODS)]], AfterValidator(_distinct)] = Field(min_length=1)
+    seeds: Annotated[list[Seed], AfterValidator(_distinct)] = Field(min_length=1)
+
+    def runs(self, config: DistillConfig) -> list[tuple[str, DistillConfig]]:
+        """(method, configuration) of every run, sizes outermost and seeds innermost."""
+        return [
+            (method, method_config(method, config, num_hidden_layers=layers, seed=seed))
+            for layers in self.student_layers
+            for method in self.methods
+            for seed in self.seeds
+        ]
+
+
+class ReproductionConfig(ComparisonConfig):
+    """One of the paper's experiments: a teacher, then every method, size and seed at the authors' settings."""
+
+    task: TaskName
+    source: str = ""  # empty: the embedded files of the miniature tasks, the hub's GLUE for the others
+    backbone: str = Field(MINI_BERT, min_length=1)  # hub id or local folder
+    train_rows: int = Field(0, ge=0)  # drawn from the training split; 0 takes all
+    preset_of: str = Field("", validate_default=True)  # whose settings and figures; empty: the task's own
+    learning_rate_scale: float = Field(1.0, gt=0)  # times the authors' rates, the teacher's and the students'
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"  # fp16 needs CUDA
+
+    @field_validator("preset_of")
+    @classmethod
+    def _of_the_paper(cls, name: str, info: ValidationInfo) -> str:
+        name, known = name or info.data.get("task", ""), [task for task in TASKS if not task.startswith("mini-")]
+        if name not in known:
+            raise ValueError(f"must be one of {', '.join(known)}, or empty for such a task's own")
+        return name
+
+
+class SimilarityConfig(Config):
+    """Which two models' layers are compared, on which rows and by which metric."""
+
+    model_a: str = Field(min_length=1)  # hub id or local folder, as model_b
+    model_b: str = Field(min_length=1)
+    task: TaskName
+    source: str = ""  # empty: the embedded files of the miniature tasks, the hub's GLUE for the others
+    texts: str = ""  # folder of texts of your own, in place of the task's rows
+    split: Literal["train", "dev", "test"] = "dev"
+    rows: int = Field(1000, ge=0)  # drawn from the split; 0 takes all
+    max_length: int = Field(64, ge=8)  # tokens
+    metric: Annotated[str, _one_of(SIMILARITIES)] = "cka"
+    seed: Seed = 0  # of the drawn rows and the shuffled pairs
+
+    @field_validator("rows")
+    @classmethod
+    def _enough_for_cka(cls, rows: int) -> int:
+        if 0 < rows < 4:
+            raise ValueError("must be 0 for all rows or at least 4")
+        return rows
+
+
+class SpeedConfig(Config):
+    """What is timed: one batch through random classifiers of BERT's proportions."""
+
+    layers: Layers = Field([12, 6, 3], min_length=2)  # the deepest is the baseline
+    hidden_size: int = Field(768, ge=HEAD_WIDTH, multiple_of=HEAD_WIDTH)  # 768 is BERT-base's
+    batch_size: int = Field(128, ge=1)  # rows
+    length: int = Field(128, ge=2, le=512)  # tokens per row, without padding
+    repeats: int = Field(5, ge=2)  # timings per model; an interval needs two
+    warmup: int = Field(1, ge=0)  # calls per model before the first that counts
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: fp16 on CUDA, else fp32
+    seed: Seed = 0  # of the weights and the token ids

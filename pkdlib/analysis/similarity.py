@@ -1,0 +1,209 @@
+"""How alike two models' layers are, from their [CLS] states on the same rows.
+
+Every metric maps (rows, layers_a, hidden_a) and (rows, layers_b, hidden_b), the same rows in the same order, to a
+(layers_a, layers_b) matrix. The cosines compare states one by one and need equal widths; CKA and RSA compare how
+the rows lie to each other and do not.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.stats import rankdata
+from sklearn.decomposition import PCA
+from torch import Tensor
+from torch.nn import functional as F
+
+from pkdlib.data import Split, encode_split
+from pkdlib.evaluation import split_cls_states
+from pkdlib.models import load_backbone, load_tokenizer
+
+TINY = 1e-30  # keeps a layer that says the same of every row from dividing by zero
+
+
+def raw_cosine(a_cls: Tensor, b_cls: Tensor) -> Tensor:
+    """Mean cosine of paired [CLS] states as they are: high everywhere where all rows share a direction."""
+    _check(a_cls, b_cls, equal_widths=True)
+    return _mean_cosine(a_cls, b_cls)
+
+
+def centered_cosine(student_cls: Tensor, teacher_cls: Tensor) -> Tensor:
+    """Mean cosine of paired [CLS] states after each layer's mean state is taken off: (student layers, teacher layers).
+
+    student_cls: (rows, student layers, hidden); teacher_cls: (rows, teacher layers, hidden), the same rows in the
+    same order. Centring removes the direction that all rows share, which makes raw cosines high everywhere.
+
+    Raises ValueError when the rows or the widths differ.
+    """
+    if (len(student_cls), student_cls.shape[-1]) != (len(teacher_cls), teacher_cls.shape[-1]):
+        raise ValueError(
+            f"student_cls is {tuple(student_cls.shape)} and teacher_cls {tuple(teacher_cls.shape)}: "
+            "rows and widths must be equal"
+        )
+    return _mean_cosine(student_cls - student_cls.mean(dim=0), teacher_cls - teacher_cls.mean(dim=0))
+
+
+def linear_cka(a_cls: Tensor, b_cls: Tensor, debiased: bool = True) -> Tensor:
+    """Linear centred kernel alignment, HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)), with K = X X' and L = Y Y'.
+
+    debiased takes the unbiased HSIC of Song et al. (2012), in which K and L have zero diagonals:
+
+        HSIC = [tr(K L) + 1'K1 1'L1 / ((n - 1)(n - 2)) - 2 1'K L1 / (n - 2)] / (n (n - 3))
+
+    and is about zero for unrelated states; the biased one, ||X'Y||^2 of centred X and Y (Kornblith et al., 2019),
+    is far above zero where rows are few beside the width. All is computed from X'Y, never from a rows x rows matrix.
+
+    Raises ValueError when the rows differ or, debiased, are fewer than four.
+    """
+    _check(a_cls, b_cls, least_rows=4 if debiased else 2)
+    a, b = (_unit_scale(states.double() - states.double().mean(dim=0)) for states in (a_cls, b_cls))
+    cross = torch.stack([_hsic(x, b, debiased) for x in a.unbind(dim=1)])  # (layers_a, layers_b)
+    a_self, b_self = (
+        torch.cat([_hsic(x, x[:, None], debiased) for x in states.unbind(dim=1)]) for states in (a, b)
+    )  # (layers,)
+    return (cross / (a_self[:, None] * b_self).clamp_min(TINY).sqrt()).float()
+
+
+def rsa(a_cls: Tensor, b_cls: Tensor, spearman: bool = True) -> Tensor:
+    """Representational similarity analysis: correlation of the two layers' row-by-row cosine distances.
+
+    Spearman's correlation, or Pearson's, of the upper triangles of the rows x rows distance matrices (Kriegeskorte
+    et al., 2008). Memory: 2 rows^2 bytes for each layer of b, which is 18 MB at 3000 rows.
+
+    Raises ValueError when the rows differ or are fewer than three.
+    """
+    _check(a_cls, b_cls, least_rows=3)
+    b_vectors = [_distances(states, spearman) for states in b_cls.unbind(dim=1)]  # (rows (rows - 1) / 2,) each
+    found = torch.zeros(a_cls.shape[1], b_cls.shape[1])
+    for layer, states in enumerate(a_cls.unbind(dim=1)):
+        a_vector = _distances(states, spearman)
+        found[layer] = torch.stack([a_vector @ b_vector for b_vector in b_vectors])
+    return found
+
+
+Metric = Callable[[Tensor, Tensor], Tensor]
+SIMILARITIES: dict[str, Metric] = {
+    "centered_cosine": centered_cosine,
+    "cosine": raw_cosine,
+    "cka": linear_cka,
+    "rsa": rsa,
+}
+ANY_WIDTHS = ("cka", "rsa")
+
+
+def get_similarity(metric: str) -> Metric:
+    """The metric of that name; ValueError lists the known ones otherwise."""
+    if metric not in SIMILARITIES:
+        raise ValueError(f"metric = {metric!r}: must be one of {', '.join(SIMILARITIES)}")
+    return SIMILARITIES[metric]
+
+
+def checkpoint_cls_states(checkpoint: str | Path, split: Split, max_length: int = 128, batch_size: int = 128) -> Tensor:
+    """[CLS] states (rows, layers, hidden) of the rows in any encoder's checkpoint, with or without a head.
+
+    checkpoint: hub id or local folder; its own tokenizer encodes the rows. Float32 on the CPU.
+    Raises ValueError when max_length is beyond the checkpoint's limit or weights of its layers are missing.
+    """
+    encoded = encode_split(split, load_tokenizer(checkpoint), max_length)
+    return split_cls_states(load_backbone(checkpoint), encoded, batch_size)
+
+
+def usable_similarities(a_cls: Tensor, b_cls: Tensor) -> list[str]:
+    """The names of the metrics that can compare these two: without the cosines where the widths differ."""
+    return list(SIMILARITIES) if a_cls.shape[-1] == b_cls.shape[-1] else list(ANY_WIDTHS)
+
+
+def shuffled_baseline(metric: str | Metric, a_cls: Tensor, b_cls: Tensor, seed: int = 0) -> Tensor:
+    """The metric after b's rows are permuted by the seed, so that pairs do not belong together: its noise level."""
+    similarity = get_similarity(metric) if isinstance(metric, str) else metric
+    order = torch.randperm(len(b_cls), generator=torch.Generator().manual_seed(seed))
+    return similarity(a_cls, b_cls[order.to(b_cls.device)])
+
+
+def most_similar_layers(similarity: Tensor) -> list[int]:
+    """The 1-based teacher layer most similar to each student layer of a (student layers, teacher layers) matrix."""
+    return (similarity.argmax(dim=1) + 1).tolist()
+
+
+def matched_similarity(similarity: Tensor, layers: list[int]) -> list[float]:
+    """The similarity of each matched student layer with the teacher layer that the map gives it."""
+    return [similarity[student, teacher - 1].item() for student, teacher in enumerate(layers)]
+
+
+def map_agreement(similarity: Tensor, layers: list[int], within: int = 1) -> int:
+    """How many matched student layers have their most similar teacher layer within so many layers of the map."""
+    found = most_similar_layers(similarity)
+    return sum(abs(teacher - matched) <= within for teacher, matched in zip(found, layers, strict=False))
+
+
+def nearest_rows(states: Tensor, row: int, count: int = 5) -> list[int]:
+    """The rows whose states are most like that of `row`, by cosine after the mean state is taken off; nearest first.
+
+    states: (rows, hidden), one layer's [CLS] states. `row` itself is left out; of equals the first comes first.
+    Fewer than `count` are returned where there are no more.
+
+    Raises ValueError when the states are not of two dimensions, there is no such row or count is below one.
+    """
+    if states.ndim != 2:
+        raise ValueError(f"states are {tuple(states.shape)}: must be (rows, hidden), those of one layer")
+    if not 0 <= row < len(states):
+        raise ValueError(f"row = {row}: must be between 0 and {len(states) - 1}")
+    if count < 1:
+        raise ValueError(f"count = {count}: must be at least 1")
+    unit = F.normalize(states - states.mean(dim=0), dim=-1)
+    order = (unit @ unit[row]).argsort(descending=True, stable=True).tolist()
+    return [other for other in order if other != row][:count]
+
+
+def principal_components(states: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """States (rows, hidden) on their first two principal axes (rows, 2), and each axis's share of the variance (2,)."""
+    pca = PCA(n_components=2, svd_solver="full")
+    return pca.fit_transform(states.cpu().numpy()), pca.explained_variance_ratio_
+
+
+# --------------------------------------------------------------------------------------------- parts of the metrics
+def _check(a_cls: Tensor, b_cls: Tensor, equal_widths: bool = False, least_rows: int = 1) -> None:
+    shapes = f"states are {tuple(a_cls.shape)} and {tuple(b_cls.shape)}"
+    if a_cls.ndim != 3 or b_cls.ndim != 3:
+        raise ValueError(f"{shapes}: must be (rows, layers, hidden)")
+    if len(a_cls) != len(b_cls):
+        raise ValueError(f"{shapes}: rows must be equal")
+    if len(a_cls) < least_rows:
+        raise ValueError(f"{shapes}: at least {least_rows} rows are needed")
+    if equal_widths and a_cls.shape[-1] != b_cls.shape[-1]:
+        raise ValueError(f"{shapes}: a cosine needs equal widths; {' and '.join(ANY_WIDTHS)} do not")
+
+
+def _mean_cosine(a_cls: Tensor, b_cls: Tensor) -> Tensor:
+    a, b = F.normalize(a_cls, dim=-1), F.normalize(b_cls, dim=-1)
+    return torch.einsum("nsd,ntd->st", a, b) / len(a)
+
+
+def _unit_scale(states: Tensor) -> Tensor:
+    """Each layer divided by its root mean square, which changes no CKA and keeps its sums in a middle range."""
+    return states / states.square().mean(dim=(0, 2), keepdim=True).sqrt().clamp_min(TINY)
+
+
+def _hsic(x: Tensor, layers: Tensor, debiased: bool) -> Tensor:
+    """HSIC of centred x (rows, hidden_x) and each of layers (rows, layers, hidden), up to a factor that CKA cancels."""
+    rows = len(x)
+    products = x.T @ layers.reshape(rows, -1)  # (hidden_x, layers * hidden)
+    cross = products.square().sum(dim=0).view(layers.shape[1:]).sum(dim=-1)  # ||X'Y||^2 = tr(X X' Y Y'), (layers,)
+    if not debiased:
+        return cross
+    x_diagonal, diagonal = x.square().sum(dim=-1), layers.square().sum(dim=-1)  # (rows,), (rows, layers)
+    # x is centred: without its diagonal, row i of K sums to minus the diagonal's entry.
+    trace = cross - x_diagonal @ diagonal
+    totals = x_diagonal.sum() * diagonal.sum(dim=0)
+    return trace + totals / ((rows - 1) * (rows - 2)) - 2 * (x_diagonal @ diagonal) / (rows - 2)
+
+
+def _distances(states: Tensor, ranked: bool) -> Tensor:
+    """Cosine distances of all pairs of rows, (rows (rows - 1) / 2,), or their ranks; centred and of length one."""
+    unit = F.normalize(states.double(), dim=-1)
+    upper = torch.triu_indices(len(unit), len(unit), offset=1, device=unit.device)
+    distances = (1 - unit @ unit.T)[upper[0], upper[1]].cpu()
+    if ranked:
+        distances = torch.from_numpy(rankdata(distances.numpy()))
+    return F.normalize(distances - distances.mean(), dim=0).float()

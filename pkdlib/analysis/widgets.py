@@ -1,0 +1,253 @@
+"""Three explorers: controls, and a figure that is drawn anew when one of them moves.
+
+A callback reads the controls, calls the library and draws; it computes nothing itself. Figures are images, so that a
+new one replaces the old one at once and none stays open.
+"""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from html import escape
+from typing import Any
+
+import ipywidgets
+import pandas as pd
+from ipywidgets import Checkbox, Dropdown, FloatSlider, IntSlider, Layout, SelectionSlider, Text
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from pkdlib.analysis import figures
+from pkdlib.analysis.similarity import (
+    get_similarity,
+    most_similar_layers,
+    nearest_rows,
+    principal_components,
+    usable_similarities,
+)
+from pkdlib.config import DistillConfig
+from pkdlib.layer_maps import STRATEGIES, layer_map
+from pkdlib.losses import FORMS, pkd_loss, soft_targets
+
+OWN = "own"  # the layer map that the learner types
+BETAS = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0, 500.0, 1000.0)  # small for the paper's form, large for the other
+BATCH_TENSORS = ("student_logits", "labels", "teacher_logits", "student_cls", "teacher_cls")
+MAP_COLORS = {"skip": figures.COLORS["PKD-Skip"], "last": figures.COLORS["PKD-Last"], OWN: figures.OTHER}
+LEFT = '<th style="text-align: left">'  # JupyterLab sets it right
+
+Drawn = tuple[Figure, str]  # the figure, and HTML that stands under it and says what it shows
+
+
+class Explorer(ipywidgets.Box):
+    """Named `controls` beside the image `figure`, over the HTML `text`; the last line of a cell shows it.
+
+    draw(**values of the controls) gives figure and text. settle(), called before it, fits the controls to each
+    other: limits and choices that depend on another control.
+    """
+
+    def __init__(
+        self,
+        controls: dict[str, ipywidgets.Widget],
+        draw: Callable[..., Drawn],
+        settle: Callable[[], None] = lambda: None,
+    ):
+        self.controls, self._draw, self._settle, self._busy = controls, draw, settle, False
+        natural = Layout(align_self="flex-start", max_width="100%", height="auto")  # its own size where that fits
+        self.figure = ipywidgets.Image(format="png", layout=natural)  # ipywidgets 8.1 shows none that has a tooltip
+        self.text = ipywidgets.HTML()
+        # A page's style sheet, or a test in a browser, finds the parts by their classes.
+        for control in controls.values():
+            control.style.description_width = "8em"
+            control.layout.width = "26em"
+            control.continuous_update = False  # drawing takes longer than a slider's steps
+            control.add_class("pkd-control")
+            control.observe(self._update, "value")
+        column = ipywidgets.VBox(list(controls.values()), layout=Layout(flex="0 0 auto"))
+        self._shown = ipywidgets.VBox([self.figure, self.text], layout=Layout(min_width="0"))
+        super().__init__([column, self._shown], layout=Layout(flex_flow="row wrap"))
+        for widget, name in ((self, "pkd-explorer"), (self.figure, "pkd-figure"), (self.text, "pkd-text")):
+            widget.add_class(name)
+        self._update()
+
+    def _update(self, _change: object = None) -> None:
+        if self._busy:  # settling moves controls, which ends here again
+            return
+        self._busy = True
+        try:
+            self._settle()
+            figure, html = self._draw(**{name: control.value for name, control in self.controls.items()})
+            png = io.BytesIO()
+            figure.savefig(png, format="png")
+            self.figure.value, self.text.value = png.getvalue(), html
+            # Beside the controls where there is room for its width, else below them.
+            self._shown.layout.flex = f"1 1 {figure.get_figwidth() * figure.dpi:.0f}px"
+        finally:
+            self._busy = False
+
+
+def layer_map_picker(num_teacher_layers: int = 12, num_student_layers: int = 6) -> Explorer:
+    """Which teacher layer each student layer imitates: the sizes, and Skip, Last or an own list.
+
+    An impossible list leaves the layers without arrows, with the library's line on what is wrong under them.
+
+    Raises ValueError when the student is to have more layers than the teacher.
+    """
+    layer_map(num_teacher_layers, num_student_layers)  # the sizes fit, or the one line that says why not
+    controls = {
+        "teacher": IntSlider(num_teacher_layers, 1, max(24, num_teacher_layers), description="N, teacher"),
+        "student": IntSlider(num_student_layers, 1, num_teacher_layers, description="k, student"),
+        "strategy": Dropdown(options=[*STRATEGIES, OWN], description="strategy"),
+        "own": Text(description="own list", placeholder="2, 4, 6, 8, 10"),
+    }
+    teacher, student, strategy, own = controls.values()
+
+    def settle() -> None:
+        student.max = teacher.value
+        own.disabled = strategy.value != OWN
+        if own.disabled:  # an own list starts from the map that was shown last
+            own.value = ", ".join(map(str, layer_map(teacher.value, student.value, strategy.value)))
+
+    def draw(teacher: int, student: int, strategy: str, own: str) -> Drawn:
+        try:
+            layers = layer_map(teacher, student, parse_layers(own) if strategy == OWN else strategy)
+            html = f"{strategy}: {layers}"
+        except ValueError as error:
+            layers, html = [], _message(str(error))
+        figure = _figure(4.5, 5)
+        ax = figures.plot_layer_map(teacher, student, layers, figure.subplots(), MAP_COLORS[strategy])
+        ax.set_title(strategy)
+        return figure, html
+
+    return Explorer(controls, draw, settle)
+
+
+def loss_explorer(
+    batch: Mapping[str, Tensor], texts: Sequence[Sequence[str]] = (), label_names: Sequence[str] = ()
+) -> Explorer:
+    """One row's soft targets, and the three weighted terms of a stored batch.
+
+    batch: student_logits, teacher_logits (batch, classes), labels (batch,), student_cls, teacher_cls (batch, matched
+    layers, hidden). texts: as a Split has them, a column of texts or two.
+
+    Raises ValueError when the batch lacks a tensor.
+    """
+    missing = [name for name in BATCH_TENSORS if name not in batch]
+    if missing:
+        raise ValueError(f"batch: lacks {', '.join(missing)}; needs {', '.join(BATCH_TENSORS)}")
+    tensors, labels = {name: batch[name].detach().cpu() for name in BATCH_TENSORS}, batch["labels"].tolist()
+    label_names = label_names or [f"class {index}" for index in range(tensors["student_logits"].shape[1])]
+    start = DistillConfig()
+    controls = {
+        "row": IntSlider(0, 0, len(labels) - 1, description="row"),
+        "temperature": FloatSlider(start.temperature, min=1, max=20, step=0.5, description="T", readout_format=".1f"),
+        "alpha": FloatSlider(start.alpha, min=0, max=1, step=0.05, description="alpha"),
+        "beta": SelectionSlider(options=[(f"{beta:g}", beta) for beta in BETAS], value=start.beta, description="beta"),
+        "form": Dropdown(options=FORMS, description="form"),
+        "t_squared": Checkbox(start.t_squared, description="times T squared"),
+        "normalize": Checkbox(start.normalize, description="compare directions only"),
+    }
+
+    def draw(row: int, temperature: float, **settings: Any) -> Drawn:
+        terms = pkd_loss(**tensors, temperature=temperature, **settings)
+        figure = _figure(7.5, 3.4)
+        left, right = figure.subplots(1, 2)
+        soft = [soft_targets(tensors[f"{model}_logits"][row], temperature) for model in ("teacher", "student")]
+        figures.plot_soft_targets(*soft, left, label_names).set_title(f"row {row} at T = {temperature:g}")
+        figures.plot_terms(terms, settings["alpha"], settings["beta"], right).set_title(
+            f"the batch of {len(labels)} rows"
+        )
+        shown = f"{_row_text(texts, row)} <b>Label: {escape(label_names[labels[row]])}.</b>"
+        values = ", ".join(f"{name} {value:.4f}" for name, value in terms._asdict().items() if name != "loss")
+        return figure, f"{shown}<br>Without their weights: {values}; the weighted sum: {terms.loss:.4f}"
+
+    return Explorer(controls, draw)
+
+
+def similarity_explorer(
+    states: Mapping[str, Tensor], texts: Sequence[Sequence[str]], metric: str = "cka", count: int = 5
+) -> Explorer:
+    """How alike two models' layers are, and which rows lie nearest to a chosen one in a layer of each.
+
+    states: name -> [CLS] states (rows, layers, hidden) of two or more models on the same rows; texts: those rows, as
+    a Split has them. The layer of A is the one most similar to the chosen layer of B.
+
+    Raises ValueError with fewer than two models, an unknown metric, or when their rows or the texts differ in number.
+    """
+    sizes = {name: len(of_model) for name, of_model in states.items()}
+    if len(sizes) < 2:
+        raise ValueError(f"states: holds {len(sizes)} model, at least two are needed")
+    if len({*sizes.values(), *map(len, texts)}) > 1:
+        raise ValueError(f"rows differ in number: states {sizes}, texts {[len(column) for column in texts]}")
+    get_similarity(metric)
+    names = list(states)
+    depth = states[names[1]].shape[1]
+    controls = {
+        "a": Dropdown(options=names, description="model A"),
+        "b": Dropdown(options=names, value=names[1], description="model B"),
+        "metric": Dropdown(options=[metric], description="metric"),
+        "layer": IntSlider(depth, 1, depth, description="layer of B"),
+        "row": IntSlider(0, 0, sizes[names[0]] - 1, description="example row"),
+    }
+    similarity = cache(lambda a, b, name: get_similarity(name)(states[b], states[a]))  # (layers of B, layers of A)
+    components = cache(lambda model, layer: principal_components(states[model][:, layer - 1]))
+
+    def settle() -> None:
+        a, b = states[controls["a"].value], states[controls["b"].value]
+        controls["layer"].max = b.shape[1]
+        usable, chosen = usable_similarities(b, a), controls["metric"].value
+        if controls["metric"].options != tuple(usable):
+            controls["metric"].options = usable
+            controls["metric"].value = chosen if chosen in usable else usable[0]
+
+    def draw(a: str, b: str, metric: str, layer: int, row: int) -> Drawn:
+        matrix = similarity(a, b, metric)
+        alike = most_similar_layers(matrix)[layer - 1]
+        figure = _figure(11, 3.6)
+        axes = figure.subplots(1, 3, width_ratios=[1.3, 1, 1])
+        figures.plot_chosen_layer(matrix, layer, axes[0], metric).set(xlabel=f"layer of {a}", ylabel=f"layer of {b}")
+        nearest = {}
+        for (model, number), ax in zip(((b, layer), (a, alike)), axes[1:], strict=True):
+            title = f"{model}, layer {number}"
+            nearest[title] = nearest_rows(states[model][:, number - 1], row, count)
+            points, shares = components(model, number)
+            figures.plot_neighbours(points, row, nearest[title], ax, shares).set_title(title)
+        summary = f"{escape(metric)}: layer {layer} of {escape(b)} is most like layer {alike} of {escape(a)}."
+        return (
+            figure,
+            f"{summary}<br><b>Row {row}:</b> {_row_text(texts, row)}<br>Nearest to it in {_table(nearest, texts)}",
+        )
+
+    return Explorer(controls, draw, settle)
+
+
+def _figure(width: float, height: float) -> Figure:
+    """A figure outside pyplot, which would keep it open."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _message(line: str) -> str:
+    return f'<span class="pkd-message" role="alert" style="color: #b00020">{escape(line)}</span>'
+
+
+def _row_text(texts: Sequence[Sequence[str]], row: int) -> str:
+    return escape(" | ".join(column[row] for column in texts))
+
+
+def _table(nearest: Mapping[str, Sequence[int]], texts: Sequence[Sequence[str]]) -> str:
+    """An HTML table of rows' texts, a column for each model."""
+    table = pd.DataFrame(
+        {title: [f"<b>{row}</b> {_row_text(texts, row)}" for row in rows] for title, rows in nearest.items()}
+    )
+    with pd.option_context("display.max_colwidth", None):  # no text is cut
+        html = table.rename(columns=escape).to_html(index=False, border=0, escape=False)
+    return f'<div style="line-height: 1.4">{html.replace("<th>", LEFT)}</div>'
+
+
+def parse_layers(text: str) -> list[int]:
+    """The teacher layers of a text such as "2, 4, 6"; an empty one names none.
+
+    Raises ValueError when anything but whole numbers stands between the commas.
+    """
+    parts = [part.strip() for part in text.split(",")] if text.strip() else []
+    if not all(part.isdecimal() for part in parts):
+        raise ValueError(f"strategy = {text!r}: must be teacher layers with commas between them, such as 2, 4, 6")
+    return [int(part) for part in parts]

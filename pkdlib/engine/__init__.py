@@ -1,0 +1,1 @@
+"""Machinery under the training loop. It imports nothing else of pkdlib."""

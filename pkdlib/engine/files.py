@@ -1,0 +1,39 @@
+"""Where the project's files lie, and how one is written."""
+
+import os
+from pathlib import Path
+
+_CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def _root() -> Path:
+    """PKD_HOME where it is set, else the checkout that holds this library, else the current folder (a wheel)."""
+    if home := os.environ.get("PKD_HOME"):
+        return Path(home).resolve()
+    return _CHECKOUT if (_CHECKOUT / "notebooks").is_dir() and (_CHECKOUT / "data").is_dir() else Path.cwd()
+
+
+ROOT = _root()  # data/ and runs/ are found from here
+RUNS = ROOT / "runs"
+
+
+def locate(name: str | Path) -> str:
+    """The local folder of that name, looked up from ROOT and then from the current folder; else `name`, a hub id."""
+    for folder in (ROOT / name, Path(name)):
+        if folder.is_dir():
+            return str(folder)
+    return str(name)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file so that it appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

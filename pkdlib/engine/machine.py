@@ -1,0 +1,47 @@
+"""What a run was made on and made with: versions, processors, devices, the time."""
+
+import os
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DataLoaderConfiguration
+
+VERSION = "0.1.0"
+PACKAGES = ("torch", "transformers", "accelerate", "numpy")
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of Python, this library and the packages whose arithmetic a result depends on."""
+    return {"python": platform.python_version(), "pkdlib": VERSION, **{name: version(name) for name in PACKAGES}}
+
+
+def machine() -> dict[str, str]:
+    """The machine's processors, torch's threads, and the accelerator's name and memory."""
+    known = {"processors": f"{os.cpu_count()} ({platform.machine()})", "torch threads": str(torch.get_num_threads())}
+    if torch.cuda.is_available():
+        memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+        return known | {"device": f"{torch.cuda.get_device_name()}, {memory:.0f} GiB"}
+    return known | {"device": "cpu"}
+
+
+def device_name(device: torch.device) -> str:
+    """The name of a GPU, or the processor's architecture."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"
+
+
+def timestamp() -> str:
+    """The time now, in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def make_accelerator(mixed_precision: str = "no") -> Accelerator:
+    """The device, in the given precision; ValueError when the machine cannot do it."""
+    if mixed_precision == "fp16" and not torch.cuda.is_available():
+        raise ValueError("mixed_precision = 'fp16': needs a CUDA device; allowed here: no, bf16")
+    AcceleratorState._reset_state()  # a process may run several precisions, one after the other
+    copies = DataLoaderConfiguration(non_blocking=torch.cuda.is_available())  # then batches lie in pinned memory
+    return Accelerator(mixed_precision=mixed_precision, dataloader_config=copies)

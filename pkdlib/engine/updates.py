@@ -1,0 +1,112 @@
+"""The gradient of one update, in micro-batches; on CUDA, recorded once per shape as a graph and replayed."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+
+import torch
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
+from torch import Tensor, nn
+
+from pkdlib.engine.batches import split_batch
+
+MULTIPLE = 8  # tokens: 128 are 16 shapes, and matrix units like multiples of 8
+WARM_UP = 3  # updates before one is recorded, in which libraries choose kernels and take their memory
+
+Batch = dict[str, Tensor]
+Update = Callable[[Batch], Tensor]
+
+
+def leave_gradient(
+    step: nn.Module,
+    optimizer: AcceleratedOptimizer,
+    accelerator: Accelerator,
+    batch: Batch,
+    *,
+    micro_batch_size: int | None,
+    max_grad_norm: float,
+    in_place: bool,
+) -> Tensor:
+    """Leave the clipped gradient of a batch's mean loss; return its summed terms, right answers and rows.
+
+    step: gives the loss, all terms and the logits of a batch. Each micro-batch weighs by its rows, so that how a batch
+    is cut does not change its gradient. in_place: reuse the gradient tensors instead of allocating new ones, as a
+    recorded step must.
+    """
+    parts = split_batch(batch, micro_batch_size)
+    size, sums = len(batch["rows"]), torch.zeros((), device=batch["rows"].device)
+    optimizer.zero_grad(set_to_none=not in_place)
+    for number, part in enumerate(parts, start=1):
+        with nullcontext() if number == len(parts) else accelerator.no_sync(step):
+            loss, terms, logits = step(part)
+            rows = len(part["rows"])
+            accelerator.backward(loss * (rows / size))
+        right = (logits.argmax(dim=-1) == part["labels"]).float().mean()
+        sums = sums + torch.stack([*terms, right, torch.ones_like(right)]) * rows
+    accelerator.clip_grad_norm_(step.parameters(), max_grad_norm)
+    return sums
+
+
+def use_static_shapes(asked: bool | None, mixed_precision: str, accelerator: Accelerator) -> bool:
+    """What is asked for; with None, whether this is one CUDA device without fp16's loss scaling.
+
+    Raises ValueError when it is asked for among several processes, which exchange gradients within a step.
+    """
+    alone = accelerator.num_processes == 1
+    if asked is None:
+        return alone and accelerator.device.type == "cuda" and mixed_precision != "fp16"
+    if asked and not alone:
+        raise ValueError(f"static_shapes = True: needs a single process, here are {accelerator.num_processes}")
+    return asked
+
+
+class StaticUpdate:
+    """Runs `update`; the first batch of each shape is recorded, later ones replay the recording.
+
+    update: leaves a batch's gradients in the parameters, in place where there are some, and returns a tensor that is
+    read before the next call. It must wait for nothing, and depend on the batch's values and model.training alone.
+    Batches of fewer rows than `rows`, an epoch's last, are rare and go through as they are.
+    """
+
+    def __init__(self, update: Update, rows: int, model: nn.Module, device: torch.device):
+        self.update, self.rows, self.model, self.device = update, rows, model, device
+        self.recorded: dict[tuple, tuple[Batch, Callable[[], Tensor]]] = {}
+        self.pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None  # one step's memory for all
+
+    def __call__(self, batch: Batch) -> Tensor:
+        if len(batch["rows"]) < self.rows:
+            return self.update(batch)
+        key = (batch["input_ids"].shape, self.model.training)
+        if key not in self.recorded:
+            buffers = {name: tensor.clone() for name, tensor in batch.items()}
+            self.recorded[key] = buffers, self._record(partial(self.update, buffers))
+        buffers, replay = self.recorded[key]
+        for name, tensor in batch.items():
+            buffers[name].copy_(tensor, non_blocking=True)
+        return replay()
+
+    def _record(self, update: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        """On CUDA, what replays the recorded update; elsewhere the update itself."""
+        if self.device.type != "cuda":
+            return update
+        try:
+            with torch.random.fork_rng(devices=[torch.cuda.current_device()]):  # warming up must draw nothing
+                aside = torch.cuda.Stream()
+                aside.wait_stream(torch.cuda.current_stream())
+                with torch.cuda.stream(aside):
+                    for _ in range(WARM_UP):
+                        update()
+                torch.cuda.current_stream().wait_stream(aside)
+                graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
+                    sums = update()
+        except RuntimeError as error:
+            hint = "this model's step cannot be recorded as a CUDA graph; static_shapes = False trains without"
+            raise RuntimeError(f"{hint} ({error})") from error
+
+        def replay() -> Tensor:
+            graph.replay()
+            return sums
+
+        return replay

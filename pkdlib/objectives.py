@@ -1,0 +1,103 @@
+"""What a student is trained on: from its output and the teacher's to the loss, term by term."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from pkdlib.config import ConfigError, DistillConfig, Role, fields_with_role, method_name
+from pkdlib.data import Batch
+from pkdlib.layer_maps import layer_map
+from pkdlib.losses import PKDTerms, pkd_loss
+from pkdlib.models import cls_states
+from pkdlib.targets import Want
+
+
+class Objective(nn.Module, ABC):
+    """The loss of a batch. A class of your own may take the place of `PKD`: `distill(..., objective=Yours)`.
+
+    It is made as Yours(config, model, teacher), before any training; what it learns itself (a projection) is trained,
+    saved and restored with the model. A teacher that it runs along belongs in a tuple, which torch does not train.
+    """
+
+    names: Sequence[str] = ("loss",)  # of the terms, the one to minimise first; a record's history has them by epoch
+    asks: Mapping[str, bool] = {}  # flags of the forward passes, such as output_hidden_states
+    wants: Mapping[str, Want] = {}  # the teacher's outputs to be cached: name in the batch -> function of its output
+    layers: Sequence[int] = ()  # the matched teacher layers, for the record
+
+    def __init__(self, config: DistillConfig, model: PreTrainedModel, teacher: PreTrainedModel | None = None):
+        super().__init__()
+        self.method = type(self).__name__  # by which a record calls it
+
+    @abstractmethod
+    def forward(self, output: ModelOutput, batch: Batch) -> Sequence[Tensor]:
+        """The terms, scalars in the order of `names`.
+
+        output: the student's, with what `asks` made it give; batch: its inputs, `labels` and every wanted output,
+        each (batch, ...).
+        """
+
+
+class PKD(Objective):
+    """L_PKD = (1 - alpha) L_CE + alpha L_DS + beta L_PT (section 3.2): FT with alpha = beta = 0, KD with beta = 0.
+
+    Raises ValueError when a term needs a teacher and there is none, or labels, layers or widths do not fit.
+    """
+
+    names = PKDTerms._fields
+
+    def __init__(self, config: DistillConfig, model: PreTrainedModel, teacher: PreTrainedModel | None = None):
+        super().__init__(config, model, teacher)
+        self.method = method_name(config)
+        self.weights = fields_with_role(config, Role.SOFT, Role.PATIENCE)  # what `pkd_loss` takes by name, and:
+        projects = self.weights.pop("projection")
+        self.projection: nn.Module = nn.Identity()
+        if not (config.alpha or config.beta):
+            return
+        if teacher is None:
+            raise ValueError(f"alpha = {config.alpha}, beta = {config.beta}: needs a teacher")
+        ours, theirs = model.config, teacher.config
+        if theirs.num_labels != ours.num_labels:
+            raise ValueError(f"num_labels: the teacher has {theirs.num_labels} labels, the student {ours.num_labels}")
+        self.wants = {"teacher_logits": lambda output: output.logits}
+        if not config.beta:
+            return
+        if theirs.hidden_size != ours.hidden_size and not projects:
+            raise ValueError(
+                f"hidden_size: the teacher's is {theirs.hidden_size}, the student's {ours.hidden_size}; "
+                "the patience term compares equal widths unless projection is True"
+            )
+        self.layers = layer_map(theirs.num_hidden_layers, ours.num_hidden_layers, config.strategy)
+        if not self.layers:
+            raise ConfigError(f"beta = {config.beta}: a student of one layer has no layer to match; beta must be 0")
+        self.asks = {"output_hidden_states": True}
+        self.wants |= {f"teacher_cls_{layer}": partial(_cls_state, layer=layer) for layer in self.layers}
+        if projects:
+            self.projection = _projection(ours.hidden_size, theirs.hidden_size, config.seed)
+
+    def forward(self, output: ModelOutput, batch: Batch) -> PKDTerms:
+        student_cls, teacher_cls = None, None
+        if self.layers:
+            matched = range(1, len(self.layers) + 1)
+            student_cls = self.projection(cls_states(output.hidden_states, matched))  # (batch, layers, hidden)
+            teacher_cls = torch.stack([batch[f"teacher_cls_{layer}"] for layer in self.layers], dim=1)
+        labels, teacher_logits = batch["labels"], batch.get("teacher_logits")
+        return pkd_loss(output.logits, labels, teacher_logits, student_cls, teacher_cls, **self.weights)
+
+
+def _cls_state(output: ModelOutput, layer: int) -> Tensor:
+    """[CLS] states (batch, hidden) of one layer."""
+    return cls_states(output.hidden_states, [layer])[:, 0]
+
+
+def _projection(student_width: int, teacher_width: int, seed: int) -> nn.Linear:
+    """A learned map of the student's [CLS] states to the teacher's width, one for all layers (as TinyBERT's)."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        projection = nn.Linear(student_width, teacher_width, bias=False)
+        nn.init.orthogonal_(projection.weight)  # at first, no angle between states changes where width allows
+    return projection

@@ -1,0 +1,81 @@
+"""One complete record per run, written last and whole: a run without it did not finish."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pkdlib.engine.complaints import complaints
+from pkdlib.engine.files import write_text
+from pkdlib.engine.machine import installed_versions, timestamp
+from pkdlib.tasks import Task, get_task
+
+RESULT_FILE = "result.json"
+
+
+class RunRecord(BaseModel):
+    """Everything needed to say what a run was and what came out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")  # JSON itself has no NaN
+
+    run_id: str
+    method: str  # "teacher", "FT", "KD", "PKD-Skip", "PKD-Last", "PKD-" and the map, or an own objective's name
+    task: str
+    task_definition: Task | None = None  # None in older records, of a task of the table
+    source: str  # where the rows were read
+    max_length: int
+    train_rows: int
+    eval_rows: dict[str, int] = Field(default_factory=dict)  # of the scored splits
+    subset_seed: int = 0  # of the training rows, where they are fewer than the split's
+    bad_rows: str = "error"  # what was done with unreadable rows
+    seed: int
+    config: dict[str, Any]  # validated
+    layer_map: list[int]
+    num_parameters: int
+    metrics: dict[str, dict[str, float]]  # split -> metric -> fraction in 0..1, of the best epoch
+    best_epoch: int
+    history: list[dict[str, float]]  # per epoch
+    fingerprints: dict[str, str]  # of the splits, the teacher's weights and the trained weights
+    durations_s: dict[str, float]
+    device: str
+    threads: int
+    versions: dict[str, str] = Field(default_factory=installed_versions)
+    created_at: str = Field(default_factory=timestamp)
+
+    def get_task(self) -> Task:
+        """The task as the run had it; ValueError when a record without a definition names no task of the table."""
+        return self.task_definition or get_task(self.task)
+
+
+def save_result(record: RunRecord, folder: Path) -> Path:
+    """Write the record as `folder`/result.json; its path."""
+    path = Path(folder) / RESULT_FILE
+    write_text(path, record.model_dump_json(indent=1) + "\n")
+    return path
+
+
+def save_records(records: Iterable[RunRecord], path: Path) -> None:
+    """Write records to one JSON-lines file, ordered by run id."""
+    ordered = sorted(records, key=lambda record: record.run_id)
+    write_text(Path(path), "".join(record.model_dump_json() + "\n" for record in ordered))
+
+
+def load_records(folder: str | Path) -> list[RunRecord]:
+    """Every record of a folder (its result.json files at any depth, else its .jsonl files) or of one such file.
+
+    Raises FileNotFoundError when there is none, ValueError naming a file that is not a complete record.
+    """
+    folder = Path(folder)
+    files = [folder] if folder.is_file() else sorted(folder.rglob(RESULT_FILE)) or sorted(folder.glob("*.jsonl"))
+    records = []
+    for file in files:
+        content = file.read_bytes()  # as str, splitlines() would also split at rarer line ends inside a text
+        for number, line in enumerate(content.splitlines() if file.suffix == ".jsonl" else [content], start=1):
+            try:
+                records.append(RunRecord.model_validate_json(line))
+            except ValidationError as error:
+                raise ValueError(f"{file}, record {number}: {complaints(RunRecord, error)[0]}") from None
+    if not records:
+        raise FileNotFoundError(f"{folder}: no result files")
+    return records

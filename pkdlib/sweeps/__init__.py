@@ -1,0 +1,1 @@
+"""Grids of notebook runs: planned and checked, carried out, resumed."""

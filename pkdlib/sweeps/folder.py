@@ -1,0 +1,39 @@
+"""The files by which a sweep knows its runs: a run has finished when its folder holds run.json, and only then."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pkdlib.engine.files import write_text
+
+SWEEP_FILE = "sweep.json"  # the runs and teachers of the grid, in the sweep's folder
+SPEC_FILE, RUN_FILE, FAILURE_FILE = (
+    "parameters.json",
+    "run.json",
+    "failure.json",
+)  # at its start, on success, on failure
+NOTEBOOK_FILE, LOG_FILE, LOCK_FILE = "notebook.ipynb", "log.txt", ".lock"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The file's content; ValueError with its name where it is no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # of decoding too
+        raise ValueError(f"{path}: {error}") from None
+
+
+def finished(folder: Path) -> dict[str, Any] | None:
+    """id, seconds, finished_at and host of a run that came to its end; None of any other."""
+    path = folder / RUN_FILE
+    return read_json(path) if path.is_file() else None
+
+
+def failed(folder: Path) -> dict[str, Any] | None:
+    """cause ("machine" or "notebook"), error (its last lines) and notebook of a run that failed; None of any other."""
+    path = folder / FAILURE_FILE
+    return read_json(path) if path.is_file() else None
+
+
+def write_failure(folder: Path, cause: str, error: str) -> None:
+    write_text(folder / FAILURE_FILE, json.dumps({"cause": cause, "error": error, "notebook": NOTEBOOK_FILE}, indent=1))

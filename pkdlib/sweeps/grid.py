@@ -1,0 +1,162 @@
+"""Grid files: which notebook runs with which values, read strictly; a mistake is one line with file and key."""
+
+import re
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pkdlib.engine.files import ROOT
+
+GRIDS = ROOT / "notebooks" / "grids"
+SEED = "seed"  # the axis that `seeds` makes
+
+
+class GridError(ValueError):
+    """A grid with one or more mistakes, a line each."""
+
+
+class Stage(BaseModel):
+    """Runs that can be planned at once: fixed values, every combination of axes, for every seed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    parameters: dict[str, Any] = {}  # the same in all runs
+    grid: dict[str, list[Any]] = {}  # name -> values; every combination is run
+    together: list[dict[str, Any]] = Field([], alias="list")  # values that change together, an entry each
+    exclude: list[dict[str, Any]] = []  # combinations that are left out
+    seeds: list[int] = []
+
+    @property
+    def axes(self) -> list[str]:
+        return [*(self.together[0] if self.together else ()), *self.grid]
+
+    def combinations(self) -> Iterator[dict[str, Any]]:
+        """The axes' values of every run, its seed last."""
+        for entry, *values in product(self.together or [{}], *self.grid.values()):
+            axes = {**entry, **dict(zip(self.grid, values, strict=True))}
+            if not any(unwanted.items() <= axes.items() for unwanted in self.exclude):
+                yield from ({**axes, SEED: seed} for seed in self.seeds) if self.seeds else (axes,)
+
+
+class Then(Stage):
+    """A second stage, which keeps what was best in the first."""
+
+    keep: list[str] = Field(min_length=1)  # axes of the first stage, held at the best run's values
+    best: str = "dev_accuracy"  # a column of the results; the highest mean over seeds
+
+
+class Grid(Stage):
+    notebook: str  # of the project, by its name, or a path
+    then: Then | None = None
+
+    def stages(self) -> list[tuple[str, Stage]]:
+        """(where in the file, stage)"""
+        return [("", self)] + ([("then.", self.then)] if self.then else [])
+
+
+class _Loader(yaml.SafeLoader):
+    """Scalars of YAML 1.2, where 2e-5 is a number and `no` a word; 1.1 has both the other way round."""
+
+    yaml_implicit_resolvers: dict = {}  # noqa: RUF012  (yaml's own name)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key, _ in node.value:
+            if str(key.value) in seen:
+                raise GridError(f"line {key.start_mark.line + 1}: {key.value}: named twice")
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+for _tag, _pattern, _first in (
+    ("bool", "true|false", "tf"),
+    ("null", "null|~|", ["n", "~", ""]),
+    ("int", r"[-+]?\d+", "-+0123456789"),
+    ("float", r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", "-+.0123456789"),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
+
+
+def grid_path(name: str | Path) -> Path:
+    """A file by its path, or one that is shipped by its name; GridError lists those."""
+    shipped = GRIDS / f"{name}.yaml"
+    for path in (Path(name), shipped):
+        if path.is_file():
+            return path
+    known = ", ".join(sorted(path.stem for path in GRIDS.glob("*.yaml")))
+    raise GridError(f"{name}: no such grid file; shipped are {known}")
+
+
+def read_grid(path: Path) -> Grid:
+    """The grid of a file; GridError with a line per mistake, each with the file and the key."""
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        grid = Grid.model_validate(content)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise GridError(f"{path.name}: line {line}: no YAML: {error.problem}") from None
+    except UnicodeDecodeError:
+        raise GridError(f"{path.name}: no text in UTF-8") from None
+    except GridError as error:
+        raise GridError(f"{path.name}: {error}") from None
+    except ValidationError as error:
+        raise GridError("\n".join(f"{path.name}: {_line(entry)}" for entry in error.errors())) from None
+    mistakes = [f"{path.name}: {where}{line}" for where, stage in grid.stages() for line in _mistakes(stage)]
+    if grid.then:
+        unknown = [name for name in grid.then.keep if name not in grid.axes]
+        mistakes += [f"{path.name}: then.keep = {name!r}: no axis of the first stage" for name in unknown]
+    if mistakes:
+        raise GridError("\n".join(mistakes))
+    return grid
+
+
+def _line(entry: dict) -> str:
+    where = ".".join(map(str, entry["loc"])) or "content"
+    if entry["type"] == "extra_forbidden":
+        return f"{where}: unknown key; known are {', '.join(_keys(entry['loc']))}"
+    if entry["type"] == "missing":
+        return f"{where}: missing"
+    return f"{where} = {entry['input']!r}: {entry['msg'].replace('Input should be', 'must be')}"
+
+
+def _keys(where: tuple) -> list[str]:
+    fields = (Then if where[0] == "then" and len(where) > 1 else Grid).model_fields
+    return [field.alias or name for name, field in fields.items()]
+
+
+def _mistakes(stage: Stage) -> Iterator[str]:
+    places = [*(f"parameters.{name}" for name in stage.parameters), *(f"grid.{name}" for name in stage.grid)]
+    places += [f"list.{name}" for name in (stage.together[0] if stage.together else ())]
+    names = [place.split(".", 1)[1] for place in places]
+    for place, name in zip(places, names, strict=True):
+        if names.count(name) > 1 and names.index(name) < places.index(place):
+            yield f"{place}: also in {places[names.index(name)]}; a name may stand in one place"
+        if name in (SEED, "seeds"):
+            yield f"{place}: seeds have a key of their own: seeds: [0, 1, 2]"
+    for number, entry in enumerate(stage.together):
+        if set(entry) != set(stage.together[0]) or not entry:
+            yield f"list.{number} = {entry!r}: every entry must name the same parameters, as the first one does"
+    for name, values in [*((f"grid.{name}", values) for name, values in stage.grid.items()), ("seeds", stage.seeds)]:
+        if not values and name != "seeds":
+            yield f"{name} = []: an axis needs a value"
+        repeated = [value for number, value in enumerate(values) if value in values[:number]]
+        if repeated:
+            yield f"{name} = {values!r}: {repeated[0]!r} stands there twice"
+    if any(not 0 <= seed < 2**32 for seed in stage.seeds):
+        yield f"seeds = {stage.seeds!r}: must be from 0 to 4294967295"
+    for number, unwanted in enumerate(stage.exclude):
+        unknown = [name for name in unwanted if name not in stage.axes]
+        if unknown or not unwanted:
+            yield f"exclude.{number} = {unwanted!r}: must name axes: {', '.join(stage.axes) or 'there is none'}"
+        elif not any(unwanted.items() <= axes.items() for axes in _all(stage)):
+            yield f"exclude.{number} = {unwanted!r}: no combination is like that"
+    if all(stage.grid.values()) and not any(True for _ in stage.combinations()):
+        yield "exclude: leaves no run"
+
+
+def _all(stage: Stage) -> Iterator[dict[str, Any]]:
+    return stage.model_copy(update={"exclude": [], "seeds": []}).combinations()

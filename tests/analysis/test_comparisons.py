@@ -1,0 +1,195 @@
+"""Only like runs are compared: settings, doubled records, seeds, data and teachers."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from pkdlib import ROOT, DistillConfig, FineTuneConfig, load_records, method_config, validate
+from pkdlib.analysis.comparisons import (
+    all_differences,
+    comparisons,
+    evaluation_rows,
+    main_comparisons,
+    method_pairs,
+    sensitivities,
+    told_apart,
+    unique_runs,
+)
+from pkdlib.analysis.statistics import holm, paired_difference
+from pkdlib.records import RunRecord
+
+BASE = validate(DistillConfig, num_hidden_layers=3)
+DATA = {"train": "train-a", "dev": "dev-a"}
+
+
+def run(method: str, seed: int, accuracy: float, data: dict | None = None, task: str = "rte", **changes) -> RunRecord:
+    """A finished run; its fingerprints name its teacher, `changes` are its configuration's."""
+    taught = {} if method == "teacher" else {"teacher_weights": changes.pop("teacher", "teacher-a")}
+    if method == "teacher":
+        config = validate(FineTuneConfig, num_hidden_layers=changes.pop("num_hidden_layers", 12), seed=seed)
+        weights = changes.pop("weights", "teacher-a")
+    else:
+        config = method_config(method, BASE, seed=seed, **changes)
+        weights = f"{method} {seed} {accuracy}"
+    return RunRecord(
+        run_id=f"{method}-{seed}-{sorted(changes.items())}-{data}", method=method, task=task, source="data",
+        max_length=64, train_rows=100, seed=seed, config=config.model_dump(), layer_map=[], num_parameters=10,
+        metrics={"dev": {"accuracy": accuracy, "loss": 1.0}}, best_epoch=1, history=[{"epoch": 1, "dev_accuracy": 0.5}],
+        fingerprints={**DATA, **(data or {}), **taught, "weights": weights}, durations_s={"training": 1.0},
+        device="cpu", threads=1, created_at="2026-01-01T00:00:00+00:00",
+    )  # fmt: skip
+
+
+def shown(records: list[RunRecord]) -> list[tuple[dict[str, int], str]]:
+    """Of every comparison the runs by method, and what tells it from its task's first one."""
+    found = comparisons(records)
+    mains = main_comparisons(found)
+    return [
+        (one.frame()["method"].value_counts(sort=False).to_dict(), told_apart(one.setting, mains[one.task].setting))
+        for one in found
+    ]
+
+
+def test_a_student_stands_beside_all_that_agree_in_what_matters_to_it() -> None:
+    records = [run("FT", 0, 0.5), run("KD", 0, 0.6), run("PKD-Skip", 0, 0.7)]
+    records += [run("KD", 0, 0.6, temperature=20), run("PKD-Skip", 0, 0.7, temperature=20)]
+    records += [run("PKD-Skip", 0, 0.8, beta=9)]
+    assert shown(records) == [
+        ({"FT": 1, "KD": 1, "PKD-Skip": 1}, ""),
+        ({"FT": 1, "KD": 1, "PKD-Skip": 1}, "temperature 20"),
+        ({"FT": 1, "KD": 1, "PKD-Skip": 1}, "beta 9"),
+    ]
+
+
+@pytest.mark.parametrize("change", [{"learning_rate": 0.5}, {"num_train_epochs": 9}, {"init": "teacher"}])
+def test_a_setting_that_matters_to_all_parts_them(change: dict) -> None:
+    records = [run("FT", 0, 0.5), run("PKD-Skip", 0, 0.7, **change)]
+    assert sorted(name for methods, _ in shown(records) for name in methods) == ["FT", "PKD-Skip"]
+    assert len(shown(records)) == 2
+
+
+def test_other_dev_rows_tasks_and_lengths_are_never_mixed() -> None:
+    ours = run("FT", 0, 0.5)
+    assert len(comparisons([ours, run("KD", 0, 0.6, data={"dev": "dev-b"})])) == 2
+    assert len(comparisons([ours, run("KD", 0, 0.6, task="sst2")])) == 2
+    assert len(comparisons([ours, run("KD", 0, 0.6).model_copy(update={"max_length": 32})])) == 2
+    assert len(comparisons([ours, run("KD", 0, 0.6).model_copy(update={"train_rows": 99})])) == 2
+    assert len(comparisons([ours, run("KD", 0, 0.6)])) == 1
+
+
+def test_equal_settings_with_other_training_rows_or_teachers_at_a_seed_are_parted() -> None:
+    records = [run("FT", 0, 0.5), run("KD", 0, 0.6), run("KD", 0, 0.7, data={"train": "train-b"})]
+    assert sorted(len(one.records) for one in comparisons(records)) == [1, 2]
+    records = [run("teacher", seed, 0.9, weights=f"teacher-{seed}") for seed in (0, 1)]
+    records += [run("KD", 0, 0.6, teacher="teacher-0"), run("KD", 0, 0.7, teacher="teacher-1"), run("FT", 0, 0.5)]
+    assert [len(one.records) for one in comparisons(records)] == [2, 2]
+
+
+def test_data_and_teacher_may_change_with_the_seed() -> None:
+    records = [run("teacher", seed, 0.9, weights=f"teacher-{seed}") for seed in (0, 1)]
+    records += [
+        run(method, seed, 0.6, data={"train": f"train-{seed}"}, teacher=f"teacher-{seed}")
+        for method in ("FT", "KD")
+        for seed in (0, 1)
+    ]
+    (found,) = comparisons(records)
+    assert len(found.records) == 4 and len(found.teachers) == 2
+
+
+def test_teachers_of_other_depths_part_their_students() -> None:
+    records = [run("teacher", 0, 0.9), run("teacher", 0, 0.9, weights="teacher-b", num_hidden_layers=24)]
+    records += [run("KD", 0, 0.6), run("KD", 1, 0.6, teacher="teacher-b"), run("FT", 0, 0.5)]
+    found = comparisons(records)
+    assert [[teacher.config["num_hidden_layers"] for teacher in one.teachers] for one in found] == [[12], [24]]
+    assert [len(one.records) for one in found] == [2, 2]  # plain fine-tuning needs neither
+
+
+def test_a_run_recorded_twice_counts_once_and_the_latest_stands() -> None:
+    first = run("KD", 0, 0.6)
+    again = first.model_copy(update={"run_id": "again", "created_at": "2026-02-01T00:00:00+00:00"})
+    older = run("FT", 0, 0.5, temperature=20)  # plain fine-tuning has no temperature
+    assert unique_runs([first, older, again, run("FT", 0, 0.5)]) == [again, older]
+    assert len(unique_runs([first, run("KD", 1, 0.6), run("KD", 0, 0.6, temperature=20)])) == 3
+    defaults = {name: value for name, value in first.config.items() if name != "shuffle"}  # an older record
+    assert unique_runs([first, first.model_copy(update={"config": defaults})]) == [first]
+
+
+def test_pairs_are_against_ft_kd_and_last() -> None:
+    assert method_pairs(["FT", "KD", "PKD-Last", "PKD-Skip"]) == [
+        ("KD", "FT"), ("PKD-Last", "FT"), ("PKD-Skip", "FT"), ("PKD-Last", "KD"), ("PKD-Skip", "KD"),
+        ("PKD-Skip", "PKD-Last"),
+    ]  # fmt: skip
+    assert method_pairs(["PKD-Skip", "FT"]) == [("PKD-Skip", "FT")]
+    assert method_pairs(["FT"]) == []
+
+
+def test_differences_are_those_of_equal_seeds_each_once_and_corrected_by_task() -> None:
+    scores = {"FT": (0.50, 0.52, 0.51), "KD": (0.60, 0.60, 0.64), "PKD-Skip": (0.61, 0.66, 0.60)}
+    records = [run(method, seed, score) for method, found in scores.items() for seed, score in enumerate(found)]
+    records += [run("PKD-Skip", seed, 0.7 + seed / 100, beta=9) for seed in range(3)]
+    records += [run(method, seed, 0.5 + seed / 50, task="sst2") for method in ("FT", "KD") for seed in (0, 1)]
+    found = all_differences(comparisons(records))
+    rte = found[found["task"] == "rte"]
+    named = list(rte[["setting", "method", "baseline"]].itertuples(index=False, name=None))
+    assert named == [
+        ("main", "KD", "FT"), ("main", "PKD-Skip", "FT"), ("main", "PKD-Skip", "KD"),
+        ("beta 9", "PKD-Skip", "FT"), ("beta 9", "PKD-Skip", "KD"),
+    ]  # fmt: skip
+    frame = pd.DataFrame(
+        [{"method": m, "seed": s, "score": score} for m, found in scores.items() for s, score in enumerate(found)]
+    )
+    expected = paired_difference(frame, "score", "PKD-Skip", "KD")
+    assert {name: rte.iloc[2][name] for name in expected} == pytest.approx(expected)
+    assert rte["p_holm"].tolist() == pytest.approx(holm(rte["p"]).tolist())
+    assert found[found["task"] == "sst2"]["p_holm"].tolist() == [1.0]  # of one test alone
+
+
+def test_methods_without_a_shared_seed_have_no_difference() -> None:
+    assert all_differences(comparisons([run("FT", 0, 0.5), run("KD", 1, 0.6)])).empty
+    assert all_differences([]).empty
+
+
+def test_rows_come_from_the_record_or_are_the_fewest_that_give_the_accuracies() -> None:
+    records = [run("FT", seed, right / 277) for seed, right in enumerate((150, 160))]
+    assert evaluation_rows(records, "dev") == 277
+    assert evaluation_rows([run("FT", 0, 0.5), run("FT", 1, 0.2)], "dev") == 10
+    assert evaluation_rows([records[0].model_copy(update={"eval_rows": {"dev": 554}})], "dev") == 554
+
+
+def test_sensitivities_are_of_one_field_and_the_methods_it_concerns() -> None:
+    records = [run(method, 0, 0.5) for method in ("FT", "KD", "PKD-Skip")]
+    records += [run(method, 0, 0.6, temperature=20) for method in ("KD", "PKD-Skip")]
+    records += [run("PKD-Skip", 0, 0.7, temperature=20, beta=9)]
+    records += [run("FT", 0, 0.4, num_hidden_layers=2)]
+    found = {(name, size): table for _, name, size, table in sensitivities(comparisons(records))}
+    assert set(found) == {("temperature", 3), ("beta", 3), ("num_hidden_layers", None)}
+    table = found["temperature", 3]
+    values = table.groupby("method")["temperature"].apply(sorted).to_dict()
+    assert values == {"KD": [5.0, 20.0], "PKD-Skip": [5.0, 20.0]}
+    beta = found["beta", 3]  # at temperature 20, where nothing but beta differs
+    assert beta[["method", "beta", "temperature"]].values.tolist() == [["PKD-Skip", 0.3, 20], ["PKD-Skip", 9, 20]]
+
+
+def test_a_slice_has_the_runs_that_stand_beside_patient_ones_too() -> None:
+    """As in the paper's search: KD at every temperature, patience at the best one alone."""
+    records = [run("KD", 0, 0.5, temperature=temperature) for temperature in (5, 10, 20)]
+    records += [run("PKD-Skip", 0, 0.6, temperature=20, beta=beta) for beta in (1, 9)]
+    found = [(name, table) for _, name, _, table in sensitivities(comparisons(records))]
+    assert sorted(name for name, _ in found) == ["beta", "temperature"]  # each once
+    table = dict(found)["temperature"]
+    assert table[["method", "temperature"]].values.tolist() == [["KD", 20], ["KD", 5], ["KD", 10]]
+    assert set(dict(found)["beta"]["method"]) == {"PKD-Skip"}
+
+
+def test_the_recorded_runs_make_like_comparisons_only() -> None:
+    records = unique_runs(load_records(ROOT / "data" / "results"))
+    for one in comparisons(records):
+        frame = one.frame()
+        assert not frame.duplicated(["method", "num_hidden_layers", "seed"]).any()
+        assert frame["learning_rate"].nunique() == frame["num_train_epochs"].nunique() == 1
+        assert frame["backbone"].nunique() == frame["init"].nunique() == frame["train_rows"].nunique() == 1
+        taught = frame[frame["method"] != "FT"]
+        assert taught["temperature"].nunique() <= 1 and taught["alpha"].nunique() <= 1
+        assert taught[taught["method"] != "KD"]["beta"].nunique() <= 1
+    assert not math.isnan(all_differences(comparisons(records))["difference"].sum())

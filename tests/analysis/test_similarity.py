@@ -1,0 +1,332 @@
+"""Each metric against hand computation and its invariances, and what is read off a matrix."""
+
+from math import sqrt
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.distance import pdist
+from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics.pairwise import cosine_similarity
+from torch import Tensor
+
+from pkdlib.analysis.similarity import (
+    SIMILARITIES,
+    centered_cosine,
+    get_similarity,
+    linear_cka,
+    map_agreement,
+    matched_similarity,
+    most_similar_layers,
+    nearest_rows,
+    principal_components,
+    raw_cosine,
+    rsa,
+    shuffled_baseline,
+    usable_similarities,
+)
+
+
+def states(layers: int) -> st.SearchStrategy[Tensor]:
+    """(12 rows, layers, width 5)."""
+    seeds = st.integers(0, 2**32 - 1)
+    return seeds.map(lambda seed: torch.randn(12, layers, 5, generator=torch.Generator().manual_seed(seed)))
+
+
+def test_centered_cosine_by_hand() -> None:
+    student = torch.tensor([[[4.0, 1.0]], [[2.0, 1.0]]])  # (2 rows, 1 layer, 2), centred: (1, 0) and (-1, 0)
+    teacher = torch.tensor(  # (2 rows, 4 layers, 2)
+        [
+            [[5.0, 7.0], [2.0, 2.0], [0.0, 9.0], [9.0, 3.0]],
+            [[5.0, 1.0], [0.0, 0.0], [8.0, 9.0], [3.0, 3.0]],
+        ]
+    )  # centred: (0, 3) and (0, -3); (1, 1) and (-1, -1); (-4, 0) and (4, 0); (3, 0) and (-3, 0)
+    expected = torch.tensor([[0.0, 1 / sqrt(2), -1.0, 1.0]])
+    torch.testing.assert_close(centered_cosine(student, teacher), expected)
+
+
+def test_centered_cosine_is_the_mean_over_rows() -> None:
+    student = torch.tensor([[[1.0, 0.0]], [[1.0, 0.0]], [[-2.0, 0.0]]])  # its mean state is zero
+    teacher = torch.tensor([[[1.0, 0.0]], [[-1.0, 1.0]], [[0.0, -1.0]]])  # and so is this one's
+    rows = (1.0, -1 / sqrt(2), 0.0)
+    assert centered_cosine(student, teacher).item() == pytest.approx(sum(rows) / 3, rel=1e-6)
+
+
+def test_centering_takes_off_what_all_rows_share() -> None:
+    rng = torch.Generator().manual_seed(0)
+    shared = 100 * torch.ones(1, 1, 32)
+    student, teacher = (shared + torch.randn(2000, 1, 32, generator=rng) for _ in range(2))
+    raw = torch.cosine_similarity(student, teacher, dim=-1).mean()
+    assert raw > 0.99
+    assert abs(centered_cosine(student, teacher).item()) < 0.02
+
+
+@given(states(3), states(4))
+def test_a_similarity_has_a_row_per_student_layer_and_lies_within_one(student: Tensor, teacher: Tensor) -> None:
+    found = centered_cosine(student, teacher)
+    assert found.shape == (3, 4)
+    assert found.abs().max() <= 1 + 1e-5
+    torch.testing.assert_close(centered_cosine(teacher, student), found.T)
+
+
+@given(states(4))
+def test_a_model_s_layers_are_most_similar_to_themselves(model: Tensor) -> None:
+    found = centered_cosine(model, model)
+    torch.testing.assert_close(found.diagonal(), torch.ones(4))
+    assert most_similar_layers(found) == [1, 2, 3, 4]
+
+
+@given(states(3), states(4), st.lists(st.floats(0.01, 100), min_size=3, max_size=3), states(3))
+def test_scaling_or_shifting_a_layer_s_states_changes_nothing(
+    student: Tensor, teacher: Tensor, scales: list[float], shift: Tensor
+) -> None:
+    changed = student * torch.tensor(scales)[:, None] + 10 * shift[:1]  # one factor and one vector per layer
+    expected = centered_cosine(student, teacher)
+    torch.testing.assert_close(centered_cosine(changed, teacher), expected, rtol=0, atol=5e-3)
+
+
+@given(states(3), states(4), st.permutations(range(12)))
+def test_the_rows_order_does_not_matter_as_long_as_it_is_shared(
+    student: Tensor, teacher: Tensor, order: list[int]
+) -> None:
+    torch.testing.assert_close(centered_cosine(student[order], teacher[order]), centered_cosine(student, teacher))
+
+
+@pytest.mark.parametrize("shape", [(7, 4, 5), (12, 4, 6)], ids=["rows", "width"])
+def test_differing_rows_or_widths_are_refused_with_both_shapes(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError) as error:
+        centered_cosine(torch.zeros(12, 3, 5), torch.zeros(shape))
+    assert str(error.value) == f"student_cls is (12, 3, 5) and teacher_cls {shape}: rows and widths must be equal"
+
+
+# ------------------------------------------------------------------------------------------- every metric
+def noise(rows: int, hidden: int, layers: int = 1, seed: int = 0) -> Tensor:
+    return torch.randn(rows, layers, hidden, generator=torch.Generator().manual_seed(seed))
+
+
+def test_raw_cosine_by_hand() -> None:
+    a = torch.tensor([[[3.0, 4.0]], [[1.0, 0.0]]])  # (2 rows, 1 layer, 2)
+    b = torch.tensor([[[1.0, 0.0], [6.0, 8.0]], [[0.0, 5.0], [-2.0, 0.0]]])
+    torch.testing.assert_close(raw_cosine(a, b), torch.tensor([[0.3, 0.0]]))  # (0.6 + 0) / 2 and (1 - 1) / 2
+
+
+def test_cka_by_hand() -> None:
+    x = torch.tensor([1.0, -1.0, 1.0, -1.0, 0.0])[:, None, None]  # (5 rows, 1 layer, 1), their mean is zero
+    y = torch.tensor([1.0, -1.0, 0.0, 0.0, 0.0])[:, None, None]
+    # Biased: tr(KL) = (x'y)^2 = 4, tr(KK) = 16, tr(LL) = 4.
+    assert linear_cka(x, y, debiased=False).item() == pytest.approx(4 / sqrt(16 * 4))
+    # Debiased, without diagonals, times n (n - 3): row sums of K are (-1, -1, -1, -1, 0), those of L (-1, -1, 0, 0, 0).
+    both = (4 - 2) + 4 * 2 / 12 - 2 * 2 / 3
+    x_self, y_self = (16 - 4) + 16 / 12 - 2 * 4 / 3, (4 - 2) + 4 / 12 - 2 * 2 / 3
+    assert linear_cka(x, y).item() == pytest.approx(both / sqrt(x_self * y_self))
+
+
+def test_debiased_cka_is_that_of_the_gram_matrices_definition() -> None:
+    x, y = noise(9, 5)[:, 0].double() + 2, noise(9, 4, seed=1)[:, 0].double()
+
+    def hsic(k: Tensor, el: Tensor) -> Tensor:
+        n, ones = len(k), torch.ones(len(k), dtype=k.dtype)
+        k, el = k - k.diag().diag(), el - el.diag().diag()
+        sums = (ones @ k @ ones) * (ones @ el @ ones) / ((n - 1) * (n - 2)) - 2 * (ones @ k @ el @ ones) / (n - 2)
+        return (torch.trace(k @ el) + sums) / (n * (n - 3))
+
+    k, el = x @ x.T, y @ y.T  # neither is centred: the estimator does it
+    expected = hsic(k, el) / (hsic(k, k) * hsic(el, el)).sqrt()
+    assert linear_cka(x[:, None].float(), y[:, None].float()).item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+def test_only_the_debiased_cka_of_independent_noise_is_near_zero() -> None:
+    a, b = noise(277, 768), noise(277, 768, seed=1)
+    assert linear_cka(a, b, debiased=False).item() == pytest.approx(0.73, abs=0.02)
+    assert abs(linear_cka(a, b).item()) < 0.02
+
+
+@pytest.mark.parametrize(("spearman", "correlation"), [(True, spearmanr), (False, pearsonr)])
+def test_rsa_is_scipys_correlation_of_the_upper_triangles(spearman: bool, correlation) -> None:
+    a, b = noise(10, 5), noise(10, 3, seed=1)
+    triangles = []
+    for states in (a[:, 0].double().numpy(), b[:, 0].double().numpy()):
+        lengths = np.linalg.norm(states, axis=1)
+        distances = 1 - states @ states.T / np.outer(lengths, lengths)
+        triangles.append([distances[i, j] for i in range(10) for j in range(i + 1, 10)])
+    assert rsa(a, b, spearman).item() == pytest.approx(correlation(*triangles).statistic, abs=1e-5)
+
+
+def test_rsa_by_hand() -> None:
+    x = torch.tensor([[1.0, 0.0], [1.0, 0.5], [0.0, 1.0]])[:, None]  # distances of rows 12, 13, 23 rank 1, 3, 2
+    y = torch.tensor([[2.0, 0.0], [1.0, 2.0], [0.0, 3.0]])[:, None]  # and 2, 3, 1
+    assert rsa(x, y).item() == pytest.approx(1 - 6 * 2 / (3 * 8))
+
+
+@pytest.mark.parametrize("metric", SIMILARITIES)
+@given(a=states(3), b=states(4))
+def test_swapping_sides_transposes_and_self_similarity_is_one(metric: str, a: Tensor, b: Tensor) -> None:
+    similarity = get_similarity(metric)
+    found = similarity(a, b)
+    assert (found.shape, found.dtype) == ((3, 4), torch.float32)
+    torch.testing.assert_close(similarity(b, a), found.T, rtol=0, atol=1e-5)
+    torch.testing.assert_close(similarity(a, a).diagonal(), torch.ones(3), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("metric", ["cka", "rsa"])
+@given(a=states(2), b=states(3), turn=st.integers(0, 2**32 - 1), scale=st.floats(0.01, 100))
+def test_rotation_and_scale_of_one_side_change_nothing(
+    metric: str, a: Tensor, b: Tensor, turn: int, scale: float
+) -> None:
+    rotation, _ = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(turn)))
+    similarity = get_similarity(metric)
+    torch.testing.assert_close(similarity(scale * a @ rotation, b), similarity(a, b), rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("metric", ["cka", "rsa"])
+def test_widths_may_differ_where_no_cosine_is_taken(metric: str) -> None:
+    x = noise(40, 6)
+    wider = torch.cat([x, torch.zeros(40, 1, 3)], dim=-1)  # the same geometry in more dimensions
+    assert get_similarity(metric)(x, wider).item() == pytest.approx(1, abs=1e-5)
+    assert usable_similarities(x, wider) == ["cka", "rsa"]
+    assert usable_similarities(x, x) == list(SIMILARITIES)
+
+
+@pytest.mark.parametrize("metric", ["centered_cosine", "cka", "rsa"])
+def test_shuffled_pairs_of_equal_states_are_near_zero_and_repeatable(metric: str) -> None:
+    x = noise(300, 8, layers=2)
+    found = shuffled_baseline(metric, x, x, seed=3)
+    assert get_similarity(metric)(x, x).diagonal().min() > 0.999
+    assert found.abs().max() < 0.1
+    assert torch.equal(found, shuffled_baseline(get_similarity(metric), x, x, seed=3))
+    assert not torch.equal(found, shuffled_baseline(metric, x, x, seed=4))
+
+
+def test_shuffled_pairs_show_the_direction_that_raw_cosines_see_everywhere() -> None:
+    assert shuffled_baseline("cosine", 10 + noise(50, 8), 10 + noise(50, 8)).item() > 0.95
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: get_similarity("ckaa"), "metric = 'ckaa': must be one of centered_cosine, cosine, cka, rsa"),
+        (
+            lambda: raw_cosine(noise(5, 4), noise(5, 6)),
+            "states are (5, 1, 4) and (5, 1, 6): a cosine needs equal widths; cka and rsa do not",
+        ),
+        (lambda: rsa(noise(5, 4), noise(6, 4)), "states are (5, 1, 4) and (6, 1, 4): rows must be equal"),
+        (
+            lambda: rsa(noise(5, 4)[:, 0], noise(5, 4)),
+            "states are (5, 4) and (5, 1, 4): must be (rows, layers, hidden)",
+        ),
+        (
+            lambda: linear_cka(noise(3, 4), noise(3, 2)),
+            "states are (3, 1, 4) and (3, 1, 2): at least 4 rows are needed",
+        ),
+    ],
+    ids=["name", "widths", "rows", "dimensions", "few rows"],
+)
+def test_what_cannot_be_compared_is_refused_with_one_line(call, message: str) -> None:
+    with pytest.raises(ValueError) as error:
+        call()
+    assert str(error.value) == message
+
+
+def test_principal_components_of_points_on_a_line() -> None:
+    points, shares = principal_components(torch.tensor([[3.0, 4.0], [0.0, 0.0], [-3.0, -4.0]]))
+    assert points.shape == (3, 2)
+    np.testing.assert_allclose(abs(points), [[5, 0], [0, 0], [5, 0]], atol=1e-5)
+    np.testing.assert_allclose(shares, [1, 0], atol=1e-6)
+
+
+# --------------------------------------------------------------------------------------- read off a matrix
+SIMILARITY = torch.tensor(  # a student of three layers and a teacher of four; the best: 2, 4, 1
+    [[0.1, 0.9, 0.3, 0.2], [0.0, 0.2, 0.5, 0.6], [0.8, 0.1, 0.7, 0.1]]
+)
+
+
+def test_most_similar_layers_are_counted_from_one() -> None:
+    assert most_similar_layers(SIMILARITY) == [2, 4, 1]
+
+
+@pytest.mark.parametrize(
+    ("layers", "within", "agreeing"),
+    [([2, 4], 0, 2), ([2, 3], 0, 1), ([2, 3], 1, 2), ([1, 2], 1, 1), ([4, 1], 1, 0), ([4, 1], 3, 2), ([], 1, 0)],
+)
+def test_agreement_counts_matched_layers_near_their_most_similar_one(
+    layers: list[int], within: int, agreeing: int
+) -> None:
+    assert map_agreement(SIMILARITY, layers, within) == agreeing
+    if within == 1:
+        assert map_agreement(SIMILARITY, layers) == agreeing
+
+
+def test_matched_similarity_follows_the_map() -> None:
+    assert matched_similarity(SIMILARITY, [2, 4]) == pytest.approx([0.9, 0.6])
+    assert matched_similarity(SIMILARITY, []) == []
+
+
+# --------------------------------------------------------------------------------------------- neighbours
+def test_nearest_rows_by_hand() -> None:
+    points = torch.tensor([[13.0, 10.0], [10.0, 15.0], [12.0, 12.0], [4.0, 10.0], [11.0, 3.0]])
+    assert points.mean(dim=0).tolist() == [10, 10]  # centred: (3, 0), (0, 5), (2, 2), (-6, 0), (1, -7)
+    # Cosines with row 0: 0, 0.707, -1, 0.141.
+    assert nearest_rows(points, 0, count=4) == [2, 4, 1, 3]
+    assert nearest_rows(points, 0, count=2) == [2, 4]
+    assert nearest_rows(points, 3, count=1) == [1]  # 0 there, below zero for the others
+
+
+def test_nearest_rows_leave_out_the_row_and_end_with_the_rows() -> None:
+    points = noise(9, 4)[:, 0]
+    for row in range(9):
+        assert sorted([row, *nearest_rows(points, row, count=20)]) == list(range(9))
+
+
+def test_equal_rows_come_first_and_in_order() -> None:
+    points = torch.tensor([[0.0, 1.0], [5.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    assert nearest_rows(points, 2) == [0, 3, 1]
+
+
+@given(states(1), st.integers(0, 11))
+def test_neither_shift_nor_scale_changes_the_neighbours(points: Tensor, row: int) -> None:
+    points = points[:, 0].double()
+    assert nearest_rows(8 * points + 4, row) == nearest_rows(points, row)
+
+
+@pytest.mark.parametrize(
+    ("shape", "row", "count", "message"),
+    [
+        ((5, 1, 4), 0, 1, "states are (5, 1, 4): must be (rows, hidden), those of one layer"),
+        ((5, 4), 5, 1, "row = 5: must be between 0 and 4"),
+        ((5, 4), -1, 1, "row = -1: must be between 0 and 4"),
+        ((5, 4), 0, 0, "count = 0: must be at least 1"),
+    ],
+)
+def test_neighbours_of_nothing_are_refused(shape: tuple[int, ...], row: int, count: int, message: str) -> None:
+    with pytest.raises(ValueError) as error:
+        nearest_rows(torch.zeros(shape), row, count)
+    assert str(error.value) == message
+
+
+# ------------------------------------------------------------------------------------ beside independent libraries
+def unbiased_hsic(k: np.ndarray, other: np.ndarray) -> float:
+    """Song et al. (2012), equation 4, from the matrices themselves."""
+    n = len(k)
+    k, other = k - np.diag(k.diagonal()), other - np.diag(other.diagonal())
+    means = k.sum() * other.sum() / ((n - 1) * (n - 2)) - 2 * (k @ other).sum() / (n - 2)
+    return (np.trace(k @ other) + means) / (n * (n - 3))
+
+
+def test_every_metric_agrees_with_an_independent_computation_to_a_millionth() -> None:
+    """277 rows, as RTE's dev split has, of BERT-base's width; the second model half a copy of the first."""
+    a = noise(277, 768) + 3  # with a direction that all rows share
+    b = 0.5 * a + noise(277, 768, seed=1)
+    x, y = (states[:, 0].double().numpy() for states in (a, b))
+    expected = {
+        "cosine": cosine_similarity(x, y).diagonal().mean(),
+        "centered_cosine": cosine_similarity(x - x.mean(0), y - y.mean(0)).diagonal().mean(),
+        "rsa": spearmanr(pdist(x, "cosine"), pdist(y, "cosine")).statistic,
+        "cka": unbiased_hsic(x @ x.T, y @ y.T)
+        / np.sqrt(unbiased_hsic(x @ x.T, x @ x.T) * unbiased_hsic(y @ y.T, y @ y.T)),
+    }
+    assert expected.keys() == SIMILARITIES.keys()
+    for metric, value in expected.items():
+        assert get_similarity(metric)(a, b).item() == pytest.approx(value, abs=1e-6), metric
+    assert linear_cka(a, a).item() == pytest.approx(1, abs=1e-6)

@@ -1,0 +1,264 @@
+"""Intervals and tests against hand computation and scipy's own; corrections, rows and their warning."""
+
+import math
+from math import sqrt
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from pkdlib.analysis.statistics import (
+    bootstrap_interval,
+    differences_by,
+    holm,
+    mcnemar,
+    mean_interval,
+    paired_difference,
+    paired_p,
+    size_warning,
+    smallest_difference,
+    summary,
+)
+
+CLASSES = st.integers(0, 1)
+THREE_COLUMNS = st.lists(st.tuples(CLASSES, CLASSES, CLASSES), min_size=1, max_size=40).map(
+    lambda rows: zip(*rows, strict=True)
+)
+P_VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=12)
+
+
+def scores(**by_method: dict[int, float]) -> pd.DataFrame:
+    """A tidy frame of seed -> score for each method."""
+    found = [
+        {"method": method, "seed": seed, "dev_accuracy": value}
+        for method, values in by_method.items()
+        for seed, value in values.items()
+    ]
+    return pd.DataFrame(found)
+
+
+# ------------------------------------------------------------------------------------------------ intervals
+def test_mean_interval_by_hand() -> None:
+    # Mean 3, variance 2.5, so a standard error of sqrt(1/2); t at 97.5 % with 4 degrees of freedom is 2.776445.
+    half = 2.776445 * sqrt(0.5)
+    assert mean_interval([1, 2, 3, 4, 5]) == pytest.approx((3, 3 - half, 3 + half), rel=1e-6)
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.9, 0.99])
+def test_mean_interval_is_scipy_s(confidence: float) -> None:
+    values = np.random.default_rng(0).normal(0.8, 0.02, 7)
+    interval = stats.ttest_1samp(values, 0).confidence_interval(confidence)
+    assert mean_interval(values, confidence) == pytest.approx((values.mean(), interval.low, interval.high))
+
+
+def test_one_value_has_a_mean_and_no_interval() -> None:
+    mean, low, high = mean_interval([0.7])
+    assert mean == 0.7
+    assert math.isnan(low)
+    assert math.isnan(high)
+
+
+def test_summary_has_mean_interval_and_runs_of_each_group_in_order_of_appearance() -> None:
+    frame = scores(PKD={0: 0.8, 1: 0.9}, KD={0: 0.7})
+    table = summary(frame, "dev_accuracy", ["method"])
+    assert table["method"].tolist() == ["PKD", "KD"]
+    assert table["runs"].tolist() == [2, 1]
+    half = 12.7062 * 0.05  # t with one degree of freedom; the standard error of 0.8 and 0.9 is 0.05
+    assert table.loc[0, ["mean", "low", "high"]].tolist() == pytest.approx([0.85, 0.85 - half, 0.85 + half], rel=1e-5)
+    assert table.loc[1, "mean"] == 0.7
+    assert table.loc[1, ["low", "high"]].isna().all()
+
+
+def test_summary_groups_by_several_columns() -> None:
+    frame = scores(KD={0: 0.7, 1: 0.8}).assign(num_hidden_layers=[3, 6])
+    table = summary(frame, "dev_accuracy", ["num_hidden_layers", "method"])
+    assert table[["num_hidden_layers", "method", "mean"]].values.tolist() == [[3, "KD", 0.7], [6, "KD", 0.8]]
+
+
+def test_paired_difference_by_hand() -> None:
+    # Differences 0.1, 0.2 and 0.3: mean 0.2, standard error 0.1 / sqrt 3; t with 2 degrees of freedom is 4.302653.
+    frame = scores(PKD={0: 0.6, 1: 0.8, 2: 1.0}, KD={2: 0.7, 1: 0.6, 0: 0.5})
+    half = 4.302653 * 0.1 / sqrt(3)
+    found = paired_difference(frame, "dev_accuracy", "PKD", "KD")
+    assert found == {
+        "method": "PKD",
+        "baseline": "KD",
+        "difference": pytest.approx(0.2),
+        "low": pytest.approx(0.2 - half, rel=1e-6),
+        "high": pytest.approx(0.2 + half, rel=1e-6),
+        "p": pytest.approx(0.0741799, rel=1e-5),  # t = 2 sqrt 3; with 2 degrees of freedom p = 1 - t / sqrt(2 + t^2)
+        "pairs": 3,
+    }
+
+
+def test_paired_difference_is_scipy_s_paired_t_interval_whatever_the_rows_order() -> None:
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.normal(0.82, 0.02, 8), rng.normal(0.8, 0.02, 8)
+    frame = scores(PKD=dict(enumerate(ours)), KD=dict(enumerate(theirs))).sample(frac=1, random_state=0)
+    found = paired_difference(frame, "dev_accuracy", "PKD", "KD")
+    interval = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
+    expected = ((ours - theirs).mean(), interval.low, interval.high, stats.ttest_rel(ours, theirs).pvalue)
+    assert tuple(found[name] for name in ("difference", "low", "high", "p")) == pytest.approx(expected)
+
+
+def test_paired_difference_takes_shared_seeds_only() -> None:
+    frame = scores(PKD={0: 0.6, 1: 0.8, 5: 0.0}, KD={0: 0.5, 1: 0.5, 7: 1.0}, FT={0: 0.1})
+    found = paired_difference(frame, "dev_accuracy", "PKD", "KD")
+    assert (found["pairs"], found["difference"]) == (2, pytest.approx(0.2))
+
+
+def test_paired_difference_turns_its_sign_with_its_sides() -> None:
+    frame = scores(PKD={0: 0.6, 1: 0.8}, KD={0: 0.5, 1: 0.6})
+    there, back = (
+        paired_difference(frame, "dev_accuracy", "PKD", "KD"),
+        paired_difference(frame, "dev_accuracy", "KD", "PKD"),
+    )
+    assert (back["difference"], back["low"]) == pytest.approx((-there["difference"], -there["high"]))
+
+
+def test_one_pair_has_a_difference_and_no_interval() -> None:
+    found = paired_difference(scores(PKD={0: 0.6}, KD={0: 0.5}), "dev_accuracy", "PKD", "KD")
+    assert found["difference"] == pytest.approx(0.1)
+    assert math.isnan(found["low"]) and math.isnan(found["p"])
+
+
+def test_a_seed_twice_in_a_method_is_refused() -> None:
+    frame = pd.concat([scores(PKD={0: 0.6}, KD={0: 0.5}), scores(PKD={0: 0.7})])
+    with pytest.raises(ValueError, match="PKD or KD has a seed twice"):
+        paired_difference(frame, "dev_accuracy", "PKD", "KD")
+
+
+@pytest.mark.parametrize("frame", [scores(PKD={0: 0.6}, KD={1: 0.5}), scores(PKD={0: 0.6}), scores(FT={0: 0.6})])
+def test_methods_without_a_shared_seed_are_refused(frame: pd.DataFrame) -> None:
+    with pytest.raises(ValueError, match="PKD and KD share no seed"):
+        paired_difference(frame, "dev_accuracy", "PKD", "KD")
+
+
+def test_differences_by_value_pair_equal_seeds_at_each() -> None:
+    frame = pd.DataFrame(
+        [
+            {"rows": rows, "method": method, "seed": seed, "score": score}
+            for rows, method, scores in (
+                (500, "KD", (0.50, 0.60)), (500, "FT", (0.40, 0.52)), (100, "FT", (0.3, 0.3)),
+                (9000, "KD", (0.9, 0.9)), (9000, "FT", (0.9, 0.8)),
+            )
+            for seed, score in enumerate(scores)
+        ]
+    )  # fmt: skip
+    found = differences_by(frame, "score", "rows", [("KD", "FT")])
+    assert found["rows"].tolist() == [500, 9000]  # at 100 there is no KD
+    assert found["difference"].tolist() == pytest.approx([0.09, 0.05])
+    assert found["low"].tolist()[0] == pytest.approx(0.09 - 12.7062 * 0.01, abs=1e-4)
+
+
+# ----------------------------------------------------------------------------------------- many comparisons
+def test_holm_by_hand() -> None:
+    # In order 0.01, 0.02, 0.03, 0.04 times 4, 3, 2, 1 are 0.04, 0.06, 0.06, 0.04, and none may fall below the last.
+    assert holm([0.03, 0.01, 0.04, 0.02]).tolist() == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.6, 0.7]).tolist() == [1.0, 1.0]
+
+
+def test_holm_does_not_count_what_has_no_test() -> None:
+    found = holm([0.01, math.nan, 0.02])
+    assert found[[0, 2]].tolist() == pytest.approx([0.02, 0.02])
+    assert math.isnan(found[1])
+    assert holm([]).tolist() == []
+
+
+@given(P_VALUES)
+def test_holm_keeps_the_order_raises_no_p_above_bonferroni_s_and_lowers_none(p_values: list[float]) -> None:
+    found, p_values = holm(p_values), np.array(p_values)
+    assert (found >= p_values).all() and (found <= np.minimum(len(p_values) * p_values, 1) + 1e-12).all()
+    order = np.argsort(p_values, kind="stable")
+    assert (np.diff(found[order]) >= 0).all()
+    # Benjamini and Hochberg's, which guards against less, are never larger.
+    assert (stats.false_discovery_control(p_values) <= found + 1e-12).all()
+
+
+def test_paired_p_of_equal_differences() -> None:
+    assert paired_p([0.0, 0.0, 0.0]) == 1.0
+    for without_variance in ([0.5, 0.5], [0.8 - 0.7, 0.4 - 0.3, 0.9 - 0.8], [0.5]):
+        assert math.isnan(paired_p(without_variance))
+
+
+# --------------------------------------------------------------------------------------------- rows of one run
+def test_bootstrap_interval_is_the_binomial_s_for_accuracy() -> None:
+    # 80 of 100 right: a drawn split's number right is binomial(100, 0.8), with 2.5 % below 72 and above 87.
+    labels, predictions = np.zeros(100, int), np.arange(100) // 80
+    score, low, high = bootstrap_interval(labels, predictions, resamples=4000)
+    expected = stats.binom(100, 0.8).ppf([0.025, 0.975]) / 100
+    assert score == 0.8
+    assert (low, high) == pytest.approx(tuple(expected), abs=0.011)
+    assert bootstrap_interval(labels, predictions, resamples=4000) == (score, low, high)  # the seed is given
+
+
+def test_bootstrap_draws_labels_and_predictions_together() -> None:
+    labels = np.array([0, 1, 0, 1, 1, 0])
+    assert bootstrap_interval(labels, labels, resamples=50) == (1.0, 1.0, 1.0)
+    assert bootstrap_interval(labels, 1 - labels, resamples=50) == (0.0, 0.0, 0.0)
+
+
+def test_bootstrap_of_f1_is_about_f1() -> None:
+    labels, predictions = np.tile([1, 1, 0, 0], 25), np.tile([1, 0, 1, 0], 25)
+    score, low, high = bootstrap_interval(labels, predictions, "f1", resamples=300)
+    assert score == pytest.approx(0.5) and 0.3 < low < 0.5 < high < 0.7
+    assert bootstrap_interval([1, 0], [1, 0], "f1", resamples=50)[1] == 0.0  # a draw without a 1 has no F1: 0
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.8])
+def test_bootstrap_narrows_with_confidence(confidence: float) -> None:
+    labels, predictions = np.zeros(50, int), np.arange(50) % 3 == 0
+    _, low, high = bootstrap_interval(labels, predictions, resamples=500)
+    _, inner_low, inner_high = bootstrap_interval(labels, predictions, confidence=confidence, resamples=500)
+    assert low < inner_low < inner_high < high
+
+
+def test_unequal_rows_and_unknown_metrics_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"shapes \(2,\), \(3,\): must be \(rows,\), equal and not empty"):
+        bootstrap_interval([0, 1], [0, 1, 1])
+    with pytest.raises(ValueError, match=r"metric = 'bleu': must be one of accuracy, f1"):
+        bootstrap_interval([0, 1], [0, 1], "bleu")
+    with pytest.raises(ValueError, match="not empty"):
+        mcnemar([], [], [])
+
+
+def test_mcnemar_by_hand() -> None:
+    # Alone right: the first on 5 rows, the second on 1. Of 6 coins, at most 1 or at least 5: 2 (1 + 6) / 64.
+    labels = np.zeros(10, int)
+    first, second = np.array([0] * 5 + [1] + [0] * 4), np.array([1] * 5 + [0] + [0] * 4)
+    found = mcnemar(labels, first, second)
+    assert found == {"only_first": 5, "only_second": 1, "difference": pytest.approx(0.4), "p": pytest.approx(14 / 64)}
+
+
+@given(THREE_COLUMNS)
+def test_mcnemar_turns_with_its_sides_and_its_difference_is_that_of_the_accuracies(columns) -> None:
+    labels, first, second = map(np.array, columns)
+    there, back = mcnemar(labels, first, second), mcnemar(labels, second, first)
+    assert there["p"] == pytest.approx(back["p"]) and 0 < there["p"] <= 1
+    assert there["difference"] == pytest.approx((first == labels).mean() - (second == labels).mean())
+    assert there["difference"] == -back["difference"]
+    assert mcnemar(labels, first, first)["p"] == 1.0
+
+
+@given(st.integers(6, 400), st.sampled_from([0.05, 0.01]))
+@settings(max_examples=25)
+def test_nothing_smaller_than_the_smallest_difference_is_found_and_it_is(rows: int, level: float) -> None:
+    least = round(smallest_difference(rows, level) * rows)
+    assert least == {0.05: 6, 0.01: 8}[level]
+    for changed in (least - 1, least):
+        first = np.arange(max(rows, least)) < changed
+        found = mcnemar(np.ones(len(first), int), np.ones(len(first), int), (~first).astype(int))
+        assert found["only_first"] == changed
+        assert (found["p"] < level) == (changed == least)
+
+
+def test_the_warning_says_what_a_row_is_worth() -> None:
+    assert size_warning(0.003, 277) == "less than one row: a row is 0.36 points"
+    told = "too few rows: 277 cannot tell two runs less than 2.2 points apart"
+    assert size_warning(-0.01, 277) == told
+    assert size_warning(5 / 277, 277) == told
+    assert size_warning(1 / 277, 277) == told  # one row is one row, whatever the rounding
+    assert size_warning(6 / 277, 277) == size_warning(-0.1, 277) == ""

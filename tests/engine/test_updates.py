@@ -1,0 +1,235 @@
+"""Batches of few shapes and replayed steps: the same training as the plain loop's, which stays the reference."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import (
+    OTHER_BACKBONES,
+    bert_config,
+    noisy_copy,
+    run_together,
+    same_weights,
+    save_backbone,
+    small_task,
+    two_ranks,
+)
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from transformers.utils import ModelOutput
+
+from pkdlib.config import ConfigError, DistillConfig, FineTuneConfig, validate
+from pkdlib.data import Batch, EncodedTask
+from pkdlib.engine.machine import make_accelerator
+from pkdlib.engine.updates import StaticUpdate, use_static_shapes
+from pkdlib.loop import _parameter_groups, _Step, _update
+from pkdlib.losses import PKDTerms
+from pkdlib.models import load_backbone
+from pkdlib.objectives import Objective
+from pkdlib.training import Run, distill, fine_tune
+
+VALUES = {"num_train_epochs": 3, "train_batch_size": 8, "learning_rate": 2e-3}
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+@pytest.fixture(scope="module")
+def data() -> EncodedTask:
+    return small_task(train=44)  # five full batches and one of four rows
+
+
+def made_of(folder: Path, **changes) -> tuple[str, PreTrainedModel]:
+    """A backbone and a teacher with other weights."""
+    backbone = str(save_backbone(folder, bert_config(**changes)))
+    return backbone, noisy_copy(load_backbone(backbone), ("negative", "positive"))
+
+
+def losses(run: Run) -> list[float]:
+    return [value for epoch in run.record.history for name, value in epoch.items() if "loss" in name]
+
+
+def both(data: EncodedTask, backbone: str, teacher: PreTrainedModel, cache: Path, **changes) -> tuple[Run, Run]:
+    """The same distillation plainly and by static shapes."""
+    values = {"backbone": backbone, "num_hidden_layers": 3, **VALUES, **changes}
+    configs = [validate(DistillConfig, static_shapes=static, **values) for static in (False, True)]
+    return tuple(distill(data, config, teacher, cache_dir=cache) for config in configs)
+
+
+# ------------------------------------------------------------------------------------------------- padding
+@pytest.mark.parametrize(("multiple", "limit"), [(8, 64), (8, 29), (5, 64), (64, 64), (1, 64)])
+def test_batches_are_padded_to_a_multiple_or_the_limit(multiple: int, limit: int) -> None:
+    split = small_task(max_length=limit).splits["train"]
+    fewer = split.padded_to(multiple)
+    for rows in np.split(np.argsort(split.lengths), 8):
+        tight, padded = split[rows], fewer[rows]
+        length = tight["input_ids"].shape[1]
+        found = padded["input_ids"].shape[1]
+        assert length <= found == min(-(-length // multiple) * multiple, limit)
+        for name in ("input_ids", "token_type_ids", "attention_mask"):
+            assert torch.equal(padded[name][:, :length], tight[name])
+            assert not padded[name][:, length:].any()  # 0 is padding's id, type and mask
+    assert split.pad_to_multiple_of == 1  # the split itself is as it was
+
+
+# ------------------------------------------------------------------------------------------- the same losses
+@pytest.mark.parametrize("changes", [{}, {"beta": 0}, {"alpha": 0, "beta": 0}, {"micro_batch_size": 3}])
+def test_static_shapes_train_alike(changes: dict, data: EncodedTask, tmp_path: Path) -> None:
+    backbone, teacher = made_of(tmp_path / "steady", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    plain, static = both(data, backbone, teacher, tmp_path / "cache", **changes)
+    assert losses(static) == pytest.approx(losses(plain), rel=1e-4)
+    assert losses(static)[0] != losses(static)[-1]
+
+
+def test_without_more_padding_they_train_the_same_bits(tmp_path: Path) -> None:
+    data = small_task(train=44, max_length=8)
+    assert set(data.splits["train"].lengths) == {8}
+    backbone, teacher = made_of(tmp_path / "backbone")  # with dropout
+    plain, static = both(data, backbone, teacher, tmp_path / "cache")
+    assert same_weights(plain.model, static.model)
+    assert losses(plain) == losses(static)
+    assert all(parameter.grad is None for parameter in static.model.parameters())
+
+
+def test_dropout_that_ends_is_another_step(data: EncodedTask, tmp_path: Path) -> None:
+    backbone, _ = made_of(tmp_path)
+    runs = [
+        fine_tune(
+            data, validate(FineTuneConfig, backbone=backbone, dropout_epochs=epochs, static_shapes=True, **VALUES)
+        )
+        for epochs in (0, 1, 3)
+    ]
+    assert len({losses(run)[-1] for run in runs}) == 3
+
+
+# --------------------------------------------------------------------------------------------- replayed steps
+def test_a_shape_is_recorded_once_and_small_batches_never() -> None:
+    model, seen = torch.nn.Dropout(), []
+
+    def update(batch: Batch) -> torch.Tensor:
+        seen.append(batch["input_ids"])
+        return batch["input_ids"].sum()
+
+    static = StaticUpdate(update, 2, model, torch.device("cpu"))
+    batches = [torch.arange(2 * length).view(2, length) + 1 for length in (8, 16, 8)]
+    for ids in batches:
+        assert static({"input_ids": ids, "rows": torch.arange(2)}) == ids.sum()
+    assert seen[0] is seen[2]  # one buffer for both batches of that shape
+    assert len(static.recorded) == 2
+    static({"input_ids": batches[0][:1], "rows": torch.arange(1)})
+    assert len(static.recorded) == 2
+    model.eval()
+    static({"input_ids": batches[0], "rows": torch.arange(2)})
+    assert len(static.recorded) == 3
+    assert torch.equal(batches[0], torch.arange(16).view(2, 8) + 1)  # what it was given is not its buffer
+
+
+class _Reads(torch.nn.Module):
+    """An objective that looks at a value, for which a device would be waited for."""
+
+    def __init__(self, objective: Objective):
+        super().__init__()
+        self.objective = objective
+
+    def forward(self, output: ModelOutput, batch: Batch) -> PKDTerms:
+        terms = self.objective(output, batch)
+        assert terms.loss > 0
+        return terms
+
+
+def fake_update(config: PreTrainedConfig, objective: torch.nn.Module, **changes) -> torch.Tensor:
+    """A step's update on tensors without values, all of them on a device of their own, as a recorded step is."""
+    values, on = validate(DistillConfig, **changes), torch.device("meta")
+    with FakeTensorMode():
+        batch = dict.fromkeys(("input_ids", "attention_mask"), torch.ones(8, 16, dtype=torch.long, device=on))
+        batch |= dict.fromkeys(("rows", "labels"), torch.zeros(8, dtype=torch.long, device=on))
+        batch["teacher_logits"] = torch.zeros(8, 2, dtype=torch.half, device=on)
+        batch["teacher_cls"] = torch.zeros(8, 2, config.hidden_size, dtype=torch.half, device=on)
+        with on:
+            model = AutoModelForSequenceClassification.from_config(config)
+        step = _Step(model, objective).train()
+        optimizer = torch.optim.AdamW(_parameter_groups(step, 0.01), lr=1e-3)
+        sums = _update(step, optimizer, values, make_accelerator(), False, batch)
+        assert all(parameter.grad is not None for parameter in model.classifier.parameters())
+    return sums
+
+
+@pytest.mark.parametrize(
+    "config", [bert_config(), *(config for config, _ in OTHER_BACKBONES.values())], ids=lambda config: config.model_type
+)
+@pytest.mark.parametrize("changes", [{}, {"micro_batch_size": 3}])
+@pytest.mark.parametrize("weights", [{"alpha": 0.5, "beta": 10.0}, {"alpha": 0.0, "beta": 0.0}])
+def test_an_update_waits_for_no_value_and_mixes_no_devices(
+    config: PreTrainedConfig, changes: dict, weights: dict
+) -> None:
+    objective = Objective({**weights, "temperature": 5.0}, range(1, 3))
+    sums = fake_update(config, objective, **changes)
+    assert (sums.shape, sums.device.type) == ((6,), "meta")
+    with pytest.raises(DataDependentOutputException):
+        fake_update(config, _Reads(objective), **changes)
+
+
+# ------------------------------------------------------------------------------------------------ who has them
+def test_static_shapes_are_for_one_cuda_device() -> None:
+    accelerator = make_accelerator()
+    found = [
+        use_static_shapes(validate(FineTuneConfig, static_shapes=asked), accelerator) for asked in (None, False, True)
+    ]
+    assert found == [accelerator.device.type == "cuda", False, True]
+
+
+def test_static_shapes_with_fp16_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^static_shapes = True: must not be True with fp16, whose loss"):
+        validate(FineTuneConfig, static_shapes=True, mixed_precision="fp16")
+
+
+TOGETHER = """
+from accelerate import PartialState
+from helpers import save_backbone, small_task
+from pkdlib.config import FineTuneConfig
+from pkdlib.training import fine_tune
+
+try:
+    fine_tune(small_task(), FineTuneConfig(static_shapes=True))
+except ValueError as error:
+    print(error)
+PartialState().destroy_process_group()
+"""
+
+
+@pytest.mark.skipif(not torch.distributed.is_available() or not torch.distributed.is_gloo_available(), reason="no gloo")
+def test_static_shapes_in_two_processes_are_refused() -> None:
+    expected = "static_shapes = True: needs a single process, here are 2\n"
+    assert run_together(TOGETHER, [], two_ranks()) == [expected, expected]
+
+
+# ---------------------------------------------------------------------------------------------------- on CUDA
+CUDA = """
+import sys
+from pathlib import Path
+from helpers import noisy_copy, small_task
+from pkdlib import graphs
+from pkdlib.config import DistillConfig
+from pkdlib.models import load_backbone
+from pkdlib.training import distill
+
+data, folder = small_task(train=44, max_length=8), Path(sys.argv[1])
+teacher, recorded = noisy_copy(load_backbone(folder / "backbone"), ("negative", "positive")), []
+record = graphs.StaticUpdate._record
+graphs.StaticUpdate._record = lambda *given: recorded.append(1) or record(*given)
+values = {"backbone": str(folder / "backbone"), "num_hidden_layers": 3, "train_batch_size": 8, "learning_rate": 2e-3}
+for static in (False, True, True):
+    run = distill(data, DistillConfig(static_shapes=static, **values), teacher, cache_dir=folder / "cache")
+    print(*[row["train_loss"] for row in run.record.history])
+assert run.record.device.startswith("cuda"), run.record.device
+assert len(recorded) == 2, recorded  # one shape in each of two runs
+"""
+
+
+@needs_cuda
+def test_replayed_steps_have_the_plain_loop_s_losses(tmp_path: Path) -> None:
+    """With dropout: a graph draws the numbers that the plain step would."""
+    save_backbone(tmp_path / "backbone")
+    (printed,) = run_together(CUDA, [str(tmp_path)], [{"ACCELERATE_USE_CPU": "false"}])
+    plain, static, again = ([float(loss) for loss in line.split()] for line in printed.splitlines()[-3:])
+    assert static == pytest.approx(plain, rel=1e-3)
+    assert again == pytest.approx(static, rel=1e-5)

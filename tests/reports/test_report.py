@@ -1,0 +1,296 @@
+"""The page says what the result files hold: its tables are parsed and compared with the records themselves."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from test_comparisons import run
+
+from pkdlib import ROOT, load_records
+from pkdlib.analysis.comparisons import comparisons
+from pkdlib.analysis.paper import paper_table
+from pkdlib.engine.files import write_text
+from pkdlib.records import RESULT_FILE, RunRecord, save_records, save_result
+from pkdlib.reports.layouts import teacher_table
+from pkdlib.reports.report import main, read_folder, tidy_runs, write_report
+
+RESULTS = ROOT / "data" / "results"
+ERROR = "ValueError: <train> has no row"
+
+
+class Page(HTMLParser):
+    """The cells of every table under its heading, the other text, and what would be fetched."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.tables: dict[str, list[list[list[str]]]] = {}
+        self.heading, self.text, self.fetched, self.inside = "", "", [], []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attributes: list) -> None:
+        self.inside.append(tag)
+        self.fetched += [value for name, value in attributes if name in ("src", "href")]
+        if tag == "h2":
+            self.heading = ""
+        if tag == "table":
+            self.tables.setdefault(self.heading, []).append([])
+        if tag == "tr":
+            self.tables[self.heading][-1].append([])
+        if tag in ("td", "th"):
+            self.tables[self.heading][-1][-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        while self.inside and self.inside.pop() != tag:  # img and meta have no end
+            pass
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if "h2" in self.inside:
+            self.heading += data
+        if {"td", "th"} & set(self.inside):
+            self.tables[self.heading][-1][-1][-1] += data
+
+    def rows(self, heading: str, number: int = 0) -> dict[str, list[str]]:
+        """The rows by their first cell."""
+        (found,) = [tables for name, tables in self.tables.items() if heading in name]
+        return {row[0]: row[1:] for row in found[number]}
+
+
+def percent(values: list[float]) -> str:
+    """Written anew, from scipy's own interval."""
+    mean = np.mean(values)
+    low, high = stats.t.interval(0.95, len(values) - 1, mean, stats.sem(values))
+    return f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}] ({len(values)})"
+
+
+def of(records: list[RunRecord], method: str) -> list[RunRecord]:
+    return sorted((record for record in records if record.method == method), key=lambda record: record.seed)
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of data/results as it is, which holds runs that stand in several files."""
+    out = tmp_path_factory.mktemp("recorded")
+    assert main([str(RESULTS), "--out", str(out)]) == 0
+    return out
+
+
+def test_the_tables_equal_the_recorded_files(recorded: Path) -> None:
+    page = Page(recorded / "index.html")
+    models, header = page.rows("Table 1"), page.tables["Models, as in the paper's Table 1"][0][0]
+    assert header[1:] == ["sst2, dev accuracy", "rte, dev accuracy", "mini-sentiment, test accuracy"]
+    assert models["BERT6 teacher"][3] == "57.8 (1)"
+    table_1, dev = paper_table("table_1"), paper_table("dev")
+    for method, theirs, authors in (("FT", "BERT3-FT", "3-FT"), ("KD", "BERT3-KD", "3-KD")):
+        cells = models[f"BERT3-{method}"]
+        for file, split, place in (("sst2-3", "dev", 0), ("rte-3", "dev", 3), ("mini-sentiment-3-tuned", "test", 6)):
+            found = of(load_records(RESULTS / f"{file}.jsonl"), method)
+            assert cells[place] == percent([record.metrics[split]["accuracy"] for record in found])
+        assert cells[4:6] == [f"{table_1.loc[theirs, 'RTE']}", f"{dev.loc[authors, 'RTE']}"]
+        assert cells[1:3] == [f"{table_1.loc[theirs, 'SST-2']}", f"{dev.loc[authors, 'SST-2']}"]
+
+
+def test_the_differences_equal_the_recorded_files(recorded: Path) -> None:
+    page = Page(recorded / "index.html")
+    rows = next(tables for name, tables in page.tables.items() if name == "Paired differences")[0]
+    (row,) = [row for row in rows if row[:3] == ["rte, dev accuracy", "3", "PKD-Skip − FT"]]
+    records = load_records(RESULTS / "rte-3.jsonl")
+    ours, base = ([r.metrics["dev"]["accuracy"] for r in of(records, method)] for method in ("PKD-Skip", "FT"))
+    found = stats.ttest_rel(ours, base)
+    low, high = found.confidence_interval(0.95)
+    mean = 100 * np.mean(np.subtract(ours, base))
+    assert row[3:5] == [f"{mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] (3)", f"{found.pvalue:.3f}"]
+    assert row[6:] == ["277", "too few rows: 277 cannot tell two runs less than 2.2 points apart"]
+    table = pd.read_csv(recorded / "differences.csv")
+    (line,) = table[(table.task == "rte") & (table.method == "PKD-Skip") & (table.baseline == "FT")].to_dict("records")
+    assert (line["difference"], line["low"], line["p"]) == pytest.approx((mean / 100, low, found.pvalue))
+    assert line["p_holm"] >= line["p"]
+
+
+def test_last_against_skip_and_the_better_teacher_equal_the_recorded_files(recorded: Path) -> None:
+    page = Page(recorded / "index.html")
+    records = load_records(RESULTS / "mini-sentiment-6.jsonl")
+    skip, last = ([r.metrics["test"]["accuracy"] for r in of(records, f"PKD-{name}")] for name in ("Skip", "Last"))
+    rows, (_, *header) = page.rows("Table 2"), page.tables["Last against Skip, as in Table 2"][0][0]
+    assert header[2] == "mini-sentiment, test accuracy, 6 layers"  # after three columns each of the real tasks
+    assert (rows["PKD-Skip"][6], rows["PKD-Last"][6]) == (percent(skip), percent(last))
+    assert rows["Skip − Last, points"][6].startswith(f"{100 * (np.mean(skip) - np.mean(last)):+.1f} [")
+    assert rows["p"][6] == f"{stats.ttest_rel(skip, last).pvalue:.3f}"
+    records = load_records(RESULTS / "mini-sentiment-better-teacher.jsonl")
+    (large,) = [r.fingerprints["weights"] for r in of(records, "teacher") if r.config["num_hidden_layers"] == 24]
+    chosen = [
+        r.metrics["test"]["accuracy"]
+        for r in of(records, "KD")
+        if r.fingerprints["teacher_weights"] == large and r.config["backbone"].endswith("mini-bert-12")
+    ]
+    assert page.rows("Table 5")["24 → 6 [mini-bert-12], KD"] == [percent(chosen)]
+
+
+def test_size_and_speed_equal_the_recorded_file(recorded: Path) -> None:
+    record = json.loads((RESULTS / "speed-cpu.json").read_text())
+    rows = Page(recorded / "index.html").rows("Table 4")
+    parts, found = record["parameters"]["3 layers"], record["speedups"]["by the clock"][2]
+    assert rows["3 layers"][:3] == [f"{parts[name] / 1e6:.2f}" for name in ("embedding", "transformer", "total")]
+    assert rows["3 layers"][5] == f"{found['speedup']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+    assert rows["3 layers"][-3:] == ["45.7", "27.35", "3.73"]
+
+
+def test_the_page_fetches_nothing_and_shows_every_varied_setting(recorded: Path) -> None:
+    page = Page(recorded / "index.html")
+    assert all(address.startswith(("data:image/png", "#")) for address in page.fetched)
+    source = paper_table("dev").attrs["source"]
+    assert source in page.text.partition("Where the paper's and the authors' figures are from")[2]
+    assert not re.search(r"@import|url\(|<script|<link", (recorded / "index.html").read_text())
+    for field in ("temperature", "alpha", "beta", "learning rate", "init", "train rows", "num hidden layers"):
+        assert re.search(rf"mini-sentiment(, 3 layers)?: {field}\n?", page.text), field
+
+
+def test_the_tidy_files_hold_every_run_once(recorded: Path) -> None:
+    runs = pd.read_parquet(recorded / "runs.parquet")
+    csv = pd.read_csv(recorded / "runs.csv")
+    assert list(runs.columns) == list(csv.columns) and len(runs) == len(csv)
+    identity = ["method", "num_hidden_layers", "task", "fingerprint_weights"]
+    recorded_once = {
+        (r.method, r.config["num_hidden_layers"], r.task, r.fingerprints["weights"]) for r in load_records(RESULTS)
+    }
+    assert not runs.duplicated(identity).any()
+    assert set(runs[identity].itertuples(index=False, name=None)) == recorded_once
+    assert "[4, 8]" in set(runs["layer_map"])
+    assert runs["test_accuracy"].tolist() == pytest.approx(csv["test_accuracy"].tolist(), nan_ok=True)
+
+
+# ------------------------------------------------------------------------------------------------------ sweeps
+def write_plan(folder: Path, runs: Iterable[str]) -> None:
+    plan = {"runs": [{"folder": f"runs/{name}"} for name in runs], "teachers": [{"folder": "teachers/t0"}]}
+    write_text(folder / "sweep.json", json.dumps({"grid": "smoke", **plan}))
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    """A teacher and four runs: two finished, one failed, one killed after its notebook had written a result."""
+    folder = tmp_path / "sweep"
+    listed = {"ft": "FT", "kd": "KD", "broken": "PKD-Skip", "killed": "PKD-Last"}
+    write_plan(folder, listed)
+    places = {folder / "runs" / name: run(method, 0, 0.5 + 0.1 * len(name)) for name, method in listed.items()}
+    places[folder / "teachers" / "t0"] = run("teacher", 0, 0.9)
+    for place, record in places.items():
+        write_text(place / "parameters.json", "{}")
+        if place.name != "broken":
+            save_result(record, place / "students" if place.name == "kd" else place)
+        if place.name in ("ft", "kd", "t0"):
+            write_text(place / "run.json", json.dumps({"id": place.name, "seconds": 1800.0}))
+    failure = {"cause": "notebook", "error": ERROR, "notebook": "notebook.ipynb"}
+    write_text(folder / "runs" / "broken" / "failure.json", json.dumps(failure))
+    write_text(folder / "runs" / "broken" / "notebook.ipynb", "{}")
+    return folder
+
+
+def test_a_sweep_s_counts_failures_and_unfinished_runs_are_shown(sweep: Path) -> None:
+    page = Page(write_report(sweep))
+    rows = page.tables["What was run"][0]
+    assert ["smoke", "run", "2", "1", "1", "4", "1.00"] in rows and ["teacher", "1", "0", "0", "1", "0.50"] in rows
+    assert "1 not finished: killed." in page.text
+    failures = page.text.partition("Failures")[2]
+    assert "broken (smoke; cause: notebook)" in failures
+    assert ERROR in failures and "runs/broken/notebook.ipynb" in failures
+    assert "<train>" not in (sweep / "report" / "index.html").read_text()  # escaped
+
+
+def test_a_run_that_the_grid_no_longer_lists_is_named_so(sweep: Path) -> None:
+    write_plan(sweep, ["ft"])
+    rows = Page(write_report(sweep)).tables["What was run"][0]
+    assert ["smoke", "run", "1", "0", "0", "1", "0.50"] in rows
+    assert ["run of an earlier grid", "1", "0", "0", "1", "0.50"] in rows
+
+
+def test_a_killed_run_s_result_does_not_count(sweep: Path) -> None:
+    assert {record.method for record in read_folder(sweep).records} == {"FT", "KD", "teacher"}
+    models = Page(write_report(sweep)).rows("Table 1")
+    assert models["BERT3-FT"][0] == "70.0 (1)" and models["BERT12 teacher"][0] == "90.0 (1)"
+    assert not any("PKD" in name for name in models)
+    write_text(sweep / "runs" / "killed" / "run.json", json.dumps({"id": "killed", "seconds": 1}))
+    assert Page(write_report(sweep)).rows("Table 1")["BERT3-PKD-Last"][0] == "110.0 (1)"
+
+
+def test_a_sweep_of_failures_alone_is_reported(sweep: Path) -> None:
+    for name in ("runs/ft", "runs/kd", "runs/killed", "teachers/t0"):
+        shutil.rmtree(sweep / name)
+    page = Page(write_report(sweep))
+    assert ERROR in page.text and "4 not finished: ft, kd, killed, t0." in page.text
+
+
+def test_a_report_is_no_run_of_the_next_one(sweep: Path) -> None:
+    first = write_report(sweep).with_name("runs.csv").read_text()
+    assert write_report(sweep).with_name("runs.csv").read_text() == first
+
+
+def test_a_folder_without_runs_gives_one_line_and_status_2(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for folder in (tmp_path, tmp_path / "missing"):
+        assert main([str(folder)]) == 2
+        (line,) = capsys.readouterr().out.splitlines()
+        assert line == f"{folder}: no runs there: no sweep.json, result.json or .jsonl file"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", [RESULT_FILE, "sweep.json", "speed.json"])
+def test_a_broken_file_is_named(name: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / name).write_text('{"grid": ')
+    assert main([str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{tmp_path / name}")
+
+
+def test_single_result_files_and_lists_make_tidy_rows(tmp_path: Path) -> None:
+    records = [run("FT", 0, 0.5), run("PKD-Skip", 0, 0.6), run("PKD-Skip", 0, 0.7, strategy=[1, 2])]
+    records[2] = records[2].model_copy(update={"method": "PKD-1,2", "run_id": "own map"})
+    records[2] = records[2].model_copy(update={"config": {**records[2].config, "strategy": [1, 2]}})
+    save_records(records, tmp_path / "runs.jsonl")
+    page = Page(write_report(tmp_path, tmp_path / "out"))
+    assert page.rows("Table 1")["BERT3-PKD-1,2"][0] == "70.0 (1)"
+    assert sorted(pd.read_parquet(tmp_path / "out" / "runs.parquet")["strategy"]) == ["[1, 2]", "skip", "skip"]
+    assert tidy_runs([]).empty
+
+
+def test_a_better_teacher_stands_beside_the_paper_s_by_depth_start_and_objective() -> None:
+    records = [
+        run("teacher", 0, 0.9, task="sst2"),
+        run("teacher", 0, 0.9, task="sst2", weights="t24", num_hidden_layers=24),
+    ]
+    for method, teacher, size in (("KD", "teacher-a", "base"), ("KD", "t24", "base"), ("PKD-Skip", "t24", "large")):
+        taught = {"teacher": teacher, "num_hidden_layers": 6, "backbone": f"hub/bert-{size}-uncased"}
+        records += [run(method, seed, 0.8 + seed / 10, task="sst2", **taught) for seed in (0, 1)]
+    records += [run("FT", 0, 0.7, task="sst2", num_hidden_layers=6, backbone="hub/bert-base-uncased")]
+    table = teacher_table(comparisons(records))
+    top = "sst2, dev accuracy"
+    paper, dev = paper_table("table_5")["SST-2"], paper_table("dev")["SST-2"]
+    rows = {
+        "12 → 6 [bert-base-uncased], KD": (f"{paper['#1: 12 to 6 [Base], KD']}", "–"),
+        "24 → 6 [bert-base-uncased], KD": (f"{paper['#2: 24 to 6 [Base], KD']}", f"{dev['24 to 6 [Base], KD']}"),
+        "24 → 6 [bert-large-uncased], PKD-Skip": (
+            f"{paper['#4: 24 to 6 [Large], PKD']}",
+            f"{dev['24 to 6 [Large], PKD']}",
+        ),
+    }
+    for name, theirs in rows.items():
+        assert tuple(table.loc[name, [(top, "paper, test"), (top, "authors, dev")]]) == theirs
+    assert table.loc["no teacher → 6 [bert-base-uncased], FT", (top, "ours")] == "70.0 (1)"
+    assert table.loc["24 → 6 [bert-base-uncased], KD", (top, "ours")] == percent([0.8, 0.9])
+
+
+def test_a_full_grid_shows_the_main_setting_s_plots_and_folds_the_others(tmp_path: Path) -> None:
+    grid = [(temperature, alpha) for temperature in (5, 10, 20) for alpha in (0.2, 0.5)]
+    records = [run("KD", seed, 0.5, temperature=t, alpha=a) for t, a in grid for seed in (0, 1)]
+    records += [run("KD", 2, 0.5, temperature=10, alpha=0.5)]  # of most runs: the main setting
+    save_records(records, tmp_path / "runs.jsonl")
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    shown, _, folded = text.partition("<h2>What the outcome hangs on</h2>")[2].partition("<details open>")
+    captions = [re.findall("<figcaption>(.*?)</figcaption>", part) for part in (shown, folded)]
+    assert [len(part) for part in captions] == [2, 3]  # either field through the main setting; 1 + 2 elsewhere
+    assert all("; " not in caption for caption in captions[0]) and all("; " in caption for caption in captions[1])

@@ -1,0 +1,313 @@
+"""Sweeps with real kernels in real processes: killed and gone on with, failing, on Dask; tiny students throughout."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import nbformat
+import psutil
+import pytest
+from dask.distributed import LocalCluster
+from helpers import figures, make_record
+
+from pkdlib import ROOT, load_records
+from pkdlib.records import save_result
+from pkdlib.sweeps.plan import PlannedRun
+from pkdlib.sweeps.worker import DEVICES, _gpu, failed, finished
+
+PARAMETERS = """
+teacher_dir = ""  # a teacher's folder
+methods = ["FT"]  # one
+seeds = [0]  # one
+num_train_epochs = 6  # of the student
+fate = "open"  # what becomes of the run
+output_dir = ""  # of the run
+"""
+CODE = """
+import os, signal
+from pkdlib.readers.sources import reload_data
+import pkdlib
+if fate == "raises":
+    raise ValueError("this run was meant to fail")
+data = reload_data(pkdlib.load_records(teacher_dir)[0])
+base = pkdlib.validate(pkdlib.DistillConfig, num_hidden_layers=2, num_train_epochs=num_train_epochs, seed=seeds[0])
+config = pkdlib.method_config(methods[0], base)
+pkdlib.distill(data, config, teacher_dir, None if fate == "forgets" else output_dir)
+if fate == "dies":
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+GRID = """
+notebook: {notebook}
+parameters: {{teacher.train_rows: 64, teacher.num_train_epochs: 1}}
+grid: {{methods: [FT, KD, PKD-Skip]}}
+seeds: [0, 1]
+"""
+
+
+STARTED: list[subprocess.Popen] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left():
+    """Of a test that fails, no sweep goes on; what a sweep has started ends with it."""
+    yield
+    for process in STARTED:
+        process.kill()
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory):
+    """A folder with a small notebook and its grid."""
+    folder = tmp_path_factory.mktemp("sweep")
+    parameters = nbformat.v4.new_code_cell(PARAMETERS.strip(), metadata={"tags": ["parameters"]})
+    notebook = nbformat.v4.new_notebook(cells=[parameters, nbformat.v4.new_code_cell(CODE.strip())])
+    notebook.metadata["kernelspec"] = {"name": "python3", "language": "python", "display_name": "Python 3"}
+    nbformat.write(notebook, folder / "student.ipynb")
+    (folder / "grid.yaml").write_text(GRID.format(notebook=folder / "student.ipynb"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(workshop):
+    assert run_to_its_end(workshop, "undisturbed").returncode == 0
+    return results(workshop / "undisturbed")
+
+
+def command(folder, out, *options):
+    return [sys.executable, "-m", "pkdlib.sweep", str(folder / "grid.yaml"), "--out", str(folder / out), *options]
+
+
+def start(folder, out, *options):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    log = open(folder / f"{out}.log", "a")  # noqa: SIM115  (the process writes on)
+    STARTED.append(
+        subprocess.Popen(command(folder, out, *options), stdout=log, stderr=log, env=environment, cwd=folder)
+    )
+    return STARTED[-1]
+
+
+def run_to_its_end(folder, out, *options):
+    process = start(folder, out, *options)
+    process.wait(timeout=400)
+    return process
+
+
+def results(out):
+    """What came out of each run, by its folder: all but times and dates."""
+    return {path.name: figures(load_records(path)[0]) for path in sorted((out / "runs").iterdir())}
+
+
+def runs_finished(out):
+    """run.json of every finished run and its date: both stay as they are when nothing is repeated."""
+    return {path.parent.name: (path.read_text(), path.stat().st_mtime_ns) for path in out.glob("*/*/run.json")}
+
+
+def processes(parent, words):
+    return [child for child in parent.children(recursive=True) if words in " ".join(command_line(child))]
+
+
+def command_line(process):
+    try:
+        return process.cmdline()
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return []
+
+
+def wait_for(condition, seconds=180):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+    return found
+
+
+def wait_until_finished(out, number):
+    wait_for(lambda: len(runs_finished(out)) >= number)
+
+
+def wait_until_on_its_way(out):
+    """Until an epoch has ended, from now on, in a run that has not."""
+    now = time.time()
+    wait_for(lambda: any(file.stat().st_mtime > now for file in (out / "runs").glob("*/checkpoint.safetensors")))
+
+
+def end_with_all_it_started(runner):
+    """SIGKILL the runner alone; what it had started must end by itself."""
+    family = runner.children(recursive=True)
+    runner.kill()
+    wait_for(lambda: not [child for child in family if child.is_running() and child.status() != "zombie"], 30)
+
+
+def test_killed_at_three_moments_it_ends_as_if_it_had_not_been(workshop, undisturbed):
+    out = workshop / "killed"
+    for victim, after in (("ipykernel_launcher", 1), ("multiprocessing.spawn", 2), (None, 4)):
+        before = runs_finished(out)
+        process = start(workshop, "killed", "--workers", "2")
+        runner = psutil.Process(process.pid)
+        wait_until_finished(out, after)
+        wait_until_on_its_way(out)
+        if victim:
+            processes(runner, victim)[0].kill()
+            wait_until_finished(out, len(runs_finished(out)) + 1)  # it goes on by itself
+        end_with_all_it_started(runner)
+        process.wait(timeout=60)
+        kept = runs_finished(out)
+        assert before.items() <= kept.items()
+    assert run_to_its_end(workshop, "killed", "--workers", "2").returncode == 0
+    assert kept.items() <= runs_finished(out).items()
+    assert len(runs_finished(out)) == 6 + 1  # and the teacher
+    assert results(out) == undisturbed
+    assert "resumes after epoch" in "".join(path.read_text() for path in out.rglob("log.txt"))
+
+
+def test_what_has_finished_is_not_repeated_and_what_is_new_is_run(workshop, undisturbed):
+    before = runs_finished(workshop / "undisturbed")
+    file = workshop / "grid.yaml"
+    text = file.read_text()
+    file.write_text(text.replace("[0, 1]", "[0]").replace("PKD-Skip", "PKD-Last"))
+    try:
+        assert run_to_its_end(workshop, "undisturbed").returncode == 0
+    finally:
+        file.write_text(text)
+    after = runs_finished(workshop / "undisturbed")
+    assert before.items() <= after.items() and len(after) == len(before) + 1
+
+
+def test_a_dask_cluster_of_two_processes_one_killed_gives_the_same(workshop, undisturbed):
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+        process = start(workshop, "dask", "--scheduler", cluster.scheduler_address)
+        wait_for(lambda: len(runs_finished(workshop / "dask")) >= 2)
+        worker = wait_for(lambda: processes(psutil.Process(), "pkdlib.worker"))[0].parent()
+        worker.kill()
+        assert process.wait(timeout=300) == 0
+    assert results(workshop / "dask") == undisturbed
+
+
+def test_failures_are_told_apart_and_leave_the_others_alone(workshop):
+    grid = GRID.format(notebook=workshop / "student.ipynb").replace("[0, 1]", "[0]")
+    fates = "fate: [fine, raises, dies, forgets]"
+    folder = workshop / "failures"
+    folder.mkdir()
+    (folder / "grid.yaml").write_text(grid.replace("methods: [FT, KD, PKD-Skip]", fates))
+    assert run_to_its_end(folder, "out").returncode == 1
+    runs = {path.name.split("-")[1]: path for path in (folder / "out" / "runs").iterdir()}
+    assert finished(runs["fine"]) and not failed(runs["fine"])
+    assert not any(finished(runs[fate]) for fate in ("raises", "dies", "forgets"))
+    causes = {fate: failed(runs[fate])["cause"] for fate in ("raises", "dies", "forgets")}
+    assert causes == {"raises": "notebook", "dies": "machine", "forgets": "notebook"}
+    assert "ValueError: this run was meant to fail" in failed(runs["raises"])["error"]
+    assert "kernel died" in failed(runs["dies"])["error"]
+    notebook = nbformat.read(runs["dies"] / "notebook.ipynb", as_version=4)
+    assert notebook.metadata["papermill"]["exception"] is None  # the notebook itself says that all is well
+    assert {cell.metadata["papermill"]["status"] for cell in notebook.cells} == {"completed"}
+    assert (runs["dies"] / "result.json").exists()  # complete, and yet the run is no success
+    tries = {fate: (path / "log.txt").read_text().count("Kernel is running") for fate, path in runs.items()}
+    assert (tries["dies"], tries["raises"]) == (2, 1)  # only what the machine may have done is tried again
+    told = (folder / "out.log").read_text()
+    assert "2 of 5 runs finished, 3 failed" in told
+    assert str(runs["raises"] / "notebook.ipynb") in told and "| ValueError: this run was meant to fail" in told
+
+
+def test_students_of_a_teacher_that_failed_are_not_tried(workshop):
+    folder = workshop / "untaught"
+    folder.mkdir()
+    text = GRID.format(notebook=workshop / "student.ipynb").replace("64", "64, teacher.mixed_precision: fp16")
+    (folder / "grid.yaml").write_text(text)
+    assert run_to_its_end(folder, "out").returncode == 1
+    told = (folder / "out.log").read_text()
+    assert told.count("not run: its teacher failed") == 6 and not (folder / "out" / "runs").exists()
+    assert "fp16" in told
+
+
+def test_what_an_executor_cannot_do_is_a_failure_and_no_endless_loop(workshop, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "teachers").write_text("in the way of the teachers' folder")
+    with ThreadPoolExecutor(1) as executor:
+        lost = runner.run_sweep(workshop / "grid.yaml", tmp_path / "out", executor=executor)
+    assert len(lost) == 6 + 1
+    told = capsys.readouterr().out
+    assert "FAILED train_rows 64, num_train_epochs 1 (machine)" in told and "Error: " in told
+    assert told.count("not run: its teacher failed") == 6
+
+
+def test_a_dry_run_lists_the_runs_and_the_time_left(workshop, undisturbed, capsys):
+    arguments = [str(workshop / "grid.yaml"), "--dry-run", "--workers", "2", "--out"]
+    assert runner.main([*arguments, str(workshop / "undisturbed")]) == 0
+    told = capsys.readouterr().out
+    assert told.count(": finished, ") == 7 and "0 runs left" in told
+    assert runner.main([*arguments, str(workshop / "nowhere")]) == 0
+    told = capsys.readouterr().out
+    assert told.count(": to do") == 7 and "no estimate" in told
+    assert not (workshop / "nowhere").exists()
+
+
+def test_the_second_stage_keeps_the_highest_mean_over_seeds(tmp_path):
+    runs = []
+    for temperature, scores in ((5.0, (0.9, 0.5)), (10.0, (0.8, 0.7)), (20.0, (0.6, 0.6))):
+        for seed, score in enumerate(scores):
+            axes = {"temperature": temperature, "learning_rate": 1e-3, "seed": seed}
+            runs.append(PlannedRun(tmp_path, {}, axes, f"{temperature}-{seed}", f"runs/{temperature}-{seed}"))
+            save_result(make_record(metrics={"dev": {"accuracy": score}}), tmp_path / runs[-1].folder)
+    then = runner.Then(keep=["temperature"])
+    assert runner.best_values(runs, then, tmp_path) == {"temperature": 10.0}
+    with pytest.raises(runner.GridError, match=r"then\.best = 'test_f1': no column of the results"):
+        runner.best_values(runs, runner.Then(keep=["temperature"], best="test_f1"), tmp_path)
+
+
+def test_the_second_stage_is_run_with_what_was_best_in_the_first(workshop):
+    folder = workshop / "stages"
+    folder.mkdir()
+    text = GRID.format(notebook=workshop / "student.ipynb").replace("[0, 1]", "[0]")
+    text = text.replace("methods: [FT, KD, PKD-Skip]", "num_train_epochs: [1, 8]")
+    (folder / "grid.yaml").write_text(text + "then: {keep: [num_train_epochs], grid: {methods: [KD]}}\n")
+    assert run_to_its_end(folder, "out").returncode == 0
+    records = [load_records(path)[0] for path in (folder / "out" / "runs").iterdir()]
+    first = {r.config["num_train_epochs"]: r.metrics["dev"]["accuracy"] for r in records if r.method == "FT"}
+    (second,) = [record for record in records if record.method == "KD"]
+    assert second.config["num_train_epochs"] == max(sorted(first), key=first.get)  # of equals the first
+    assert (
+        f"the best dev_accuracy: num_train_epochs {second.config['num_train_epochs']}"
+        in (folder / "out.log").read_text()
+    )
+    planned = json.loads((folder / "out" / "sweep.json").read_text())
+    assert len(planned["runs"]) == 3 and len(planned["teachers"]) == 1
+
+
+def test_runs_take_turns_on_gpus(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    taken, ends = [], threading.Event()
+
+    def run(seats):
+        with _gpu(seats):
+            taken.append(os.environ[DEVICES])
+            monkeypatch.setenv(DEVICES, "4,7")
+            ends.wait(60)
+
+    monkeypatch.setenv(DEVICES, "4,7")
+    threads = [threading.Thread(target=run, args=(1,)) for _ in range(3)]
+    for number, thread in enumerate(threads):
+        thread.start()
+        wait_for(lambda number=number: len(taken) >= min(number + 1, 2))
+    time.sleep(1.5)
+    assert sorted(taken) == ["4", "7"]  # the third waits for one of them
+    ends.set()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert len(taken) == 3
+
+
+def test_the_slurm_script_asks_for_what_a_run_needs(tmp_path):
+    script = subprocess.run(
+        [sys.executable, ROOT / "notebooks" / "grids" / "slurm.py", "smoke", "--out", tmp_path, "--script",
+         "--partition", "gpu", "--gpus", "1", "--threads", "6", "--memory", "24GB", "--walltime", "02:00:00"],
+        capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    ).stdout  # fmt: skip
+    lines = [line.removeprefix("#SBATCH ") for line in script.splitlines() if line.startswith("#SBATCH")]
+    assert {"-p gpu", "--cpus-per-task=6", "--gpus-per-node=1", "-t 02:00:00", "-n 1"} <= set(lines)
+    assert any(line.startswith("--mem=2") for line in lines)
+    assert "--nthreads 1" in script and sys.executable in script
+    assert json.dumps(str(tmp_path / "slurm"))[1:-1] in script
