@@ -9,13 +9,12 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
 
-from pkdlib.engine.batches import split_batch
+from pkdlib.engine.batches import Batch, split_batch
 from pkdlib.engine.complaints import ConfigError
 
 MULTIPLE = 8  # tokens: 128 are 16 shapes, and matrix units like multiples of 8
 WARM_UP = 3  # updates before one is recorded, in which libraries choose kernels and take their memory
 
-Batch = dict[str, Tensor]
 Update = Callable[[Batch], Tensor]
 
 
