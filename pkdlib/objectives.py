@@ -18,8 +18,9 @@ from pkdlib.targets import Want
 class Objective(nn.Module, ABC):
     """The loss of a batch. A class of your own may take the place of `PKD`: `distill(..., objective=Yours)`.
 
-    It is made as Yours(config, model, teacher), before any training; what it learns itself (a projection) is trained,
-    saved and restored with the model. A teacher that it runs along belongs in a tuple, which torch does not train.
+    It is made as Yours(config, model, teacher), with the seed set, before any training; what it learns itself (a
+    projection) is trained, kept and restored with the model. A teacher that runs along belongs in a tuple, which torch
+    does not train.
     """
 
     names: Sequence[str] = ("loss",)  # of the terms, the one to minimise first; a record's history has them by epoch
@@ -75,7 +76,7 @@ class PKD(Objective):
         self.asks = {"output_hidden_states": True}
         self.wants = pkd_wants(self.layers)
         if projects:
-            self.projection = _projection(ours.hidden_size, theirs.hidden_size, config.seed)
+            self.projection = _projection(ours.hidden_size, theirs.hidden_size)
 
     def forward(self, output: Output, batch: Batch) -> PKDTerms:
         student_cls, teacher_cls = None, None
@@ -97,10 +98,8 @@ def pkd_wants(layers: Sequence[int]) -> dict[str, Want]:
     return {"teacher_logits": lambda output: output.logits} | {f"teacher_cls_{k}": states(k) for k in layers}
 
 
-def _projection(student_width: int, teacher_width: int, seed: int) -> nn.Linear:
+def _projection(student_width: int, teacher_width: int) -> nn.Linear:
     """A learned map of the student's [CLS] states to the teacher's width, one for all layers (as TinyBERT's)."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        projection = nn.Linear(student_width, teacher_width, bias=False)
-        nn.init.orthogonal_(projection.weight)  # at first, no angle between states changes where width allows
+    projection = nn.Linear(student_width, teacher_width, bias=False)
+    nn.init.orthogonal_(projection.weight)  # at first, no angle between states changes where width allows
     return projection

@@ -72,7 +72,9 @@ def distill(
     teacher = load_classifier(teacher) if isinstance(teacher, str | Path) else teacher
     names, layers = data.task.label_names, config.num_hidden_layers
     model = build_student(config.backbone, layers, names, init=config.init, teacher=teacher, seed=config.seed)
-    goal = objective(config, model, teacher)
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)  # of what the objective draws, a first projection
+        goal = objective(config, model, teacher)
     started = time.perf_counter()
     fingerprint = weights_fingerprint(teacher) if teacher is not None else None  # large weights take a while: once
     targets = None

@@ -114,7 +114,7 @@ def test_the_projection_is_applied_to_the_students_states_alone() -> None:
 
 
 def test_a_first_projection_to_a_larger_width_turns_but_keeps_angles(data: EncodedTask, backbone: Path, wide) -> None:
-    weight = _projection(load_backbone(backbone).config.hidden_size, wide.config.hidden_size, seed=0).weight
+    weight = _projection(load_backbone(backbone).config.hidden_size, wide.config.hidden_size).weight
     torch.testing.assert_close(weight.T @ weight, torch.eye(32), atol=1e-5, rtol=0)
 
 
