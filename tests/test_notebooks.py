@@ -126,9 +126,9 @@ def with_answers(path, folder):
     notebook, cells = read(path), []
     for cell in notebook.cells:
         cells.append(cell)
-        found = re.match(r"(answer_\d) = None", cell.source) if cell.cell_type == "code" else None
-        if found:
-            for kind, answer in zip(("right", "wrong"), ANSWERS[path.stem][found[1]], strict=True):
+        exercise = re.match(r"(answer_\d) = None", cell.source) if cell.cell_type == "code" else None
+        if exercise:
+            for kind, answer in zip(("right", "wrong"), ANSWERS[path.stem][exercise[1]], strict=True):
                 source = cell.source.replace("= None", f"= {answer}", 1)
                 cells.append(nbformat.v4.new_code_cell(source, metadata={"tags": [kind]}))
     notebook.cells = cells
@@ -225,26 +225,26 @@ def test_every_notebook_runs_and_leaves_its_results(executed):
 
 
 def test_the_similarity_files_hold_every_metric_and_every_student(executed):
-    found = json.loads((executed / "similarity" / "similarity.json").read_text())
-    assert found["settings"]["rows"] == 60
-    assert sorted(found["layers_b_by_layers_a"]) == sorted(SIMILARITIES)
-    assert all(len(matrix) == 3 and len(matrix[0]) == 12 for matrix in found["layers_b_by_layers_a"].values())
+    written = json.loads((executed / "similarity" / "similarity.json").read_text())
+    assert written["settings"]["rows"] == 60
+    assert sorted(written["layers_b_by_layers_a"]) == sorted(SIMILARITIES)
+    assert all(len(matrix) == 3 and len(matrix[0]) == 12 for matrix in written["layers_b_by_layers_a"].values())
     table = pd.read_csv(executed / "similarity" / "similarity.csv")
     assert len(table) == len(SIMILARITIES) * 3 * 12
     row = table[(table["metric"] == "cka") & (table["layer_b"] == 3) & (table["layer_a"] == 12)]
-    assert row["similarity"].item() == pytest.approx(found["layers_b_by_layers_a"]["cka"][2][11])
+    assert row["similarity"].item() == pytest.approx(written["layers_b_by_layers_a"]["cka"][2][11])
     matched = pd.read_csv(executed / "similarity" / "matched.csv")
     assert len(matched) == 4 * 2 * 2 * 2  # methods, seeds, maps, matched layers
     assert set(matched["method"]) == {"FT", "KD", "PKD-Skip", "PKD-Last"}
 
 
 def test_the_benchmark_s_files_hold_every_timing_and_every_marker_of_the_chart(executed):
-    found = json.loads((executed / "speed" / "speed.json").read_text())
-    assert found["settings"]["layers"] == [4, 2] and found["settings"]["batch_size"] == 2
-    assert len(found["latencies"]) == 2 * 2
-    assert found["parameters"]["4 layers"]["transformer"] == 2 * found["parameters"]["2 layers"]["transformer"]
-    assert {"machine", "versions", "created_at", "precision"} <= set(found)
-    assert all([row["limit"] for row in rows] == [1, 2] for rows in found["speedups"].values())
+    written = json.loads((executed / "speed" / "speed.json").read_text())
+    assert written["settings"]["layers"] == [4, 2] and written["settings"]["batch_size"] == 2
+    assert len(written["latencies"]) == 2 * 2
+    assert written["parameters"]["4 layers"]["transformer"] == 2 * written["parameters"]["2 layers"]["transformer"]
+    assert {"machine", "versions", "created_at", "precision"} <= set(written)
+    assert all([row["limit"] for row in rows] == [1, 2] for rows in written["speedups"].values())
     chart = pd.read_csv(executed / "speed" / "latency_accuracy.csv")
     assert sorted(chart["num_hidden_layers"]) == [3] * 4 + [6] * 4 + [12]
 
