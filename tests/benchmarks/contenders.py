@@ -13,13 +13,15 @@ from torch.utils.data import DataLoader
 from transformers import AutoConfig, AutoModel, PreTrainedModel, get_linear_schedule_with_warmup
 
 from pkdlib.config import DistillConfig, validate
-from pkdlib.data import EncodedSplit, EncodedTask, encode_task, make_loader
+from pkdlib.data import EncodedSplit, EncodedTask, encode_task
+from pkdlib.engine.batches import make_loader
 from pkdlib.engine.batches import LengthGroupedBatches
 from pkdlib.engine.files import locate
 from pkdlib.engine.machine import make_accelerator
 from pkdlib.evaluation import evaluate
 from pkdlib.layer_maps import layer_map
-from pkdlib.losses import convert_beta, pkd_loss
+from pkdlib.losses import pkd_loss
+from pkdlib.analysis.paper import convert_beta
 from pkdlib.models import build_student, cls_states, load_tokenizer
 from pkdlib.readers.sources import load_task, subset
 from pkdlib.training import distill
