@@ -18,10 +18,11 @@ from pkdlib.engine.batches import LengthGroupedBatches
 from pkdlib.engine.files import locate
 from pkdlib.engine.machine import make_accelerator
 from pkdlib.evaluation import evaluate
-from pkdlib.layer_maps import layer_map
 from pkdlib.losses import convert_beta, pkd_loss
 from pkdlib.models import build_student, cls_states, load_tokenizer
+from pkdlib.objectives import PKD
 from pkdlib.readers.sources import load_task, subset
+from pkdlib.targets import Targets, teacher_targets
 from pkdlib.training import distill
 
 TEACHER_LAYERS = 12
@@ -41,8 +42,13 @@ class Case:
         names = self.data.task.label_names
         return build_student(self.config.backbone, self.config.num_hidden_layers, names, seed=self.config.seed)
 
-    def layers(self) -> list[int]:
-        return layer_map(self.teacher.config.num_hidden_layers, self.config.num_hidden_layers, self.config.strategy)
+    def objective(self, student: PreTrainedModel) -> PKD:
+        return PKD(self.config, student, self.teacher)
+
+    def targets(self, objective: PKD, folder: Path) -> Targets:
+        """The teacher's outputs for the training rows that the objective wants, read from `folder` or made there."""
+        split = self.data.splits["train"]
+        return teacher_targets(self.teacher, split, objective.wants, folder, asks=objective.asks)
 
 
 def read_rows(task: str, source: str | None, tokenizer_of: str, rows: int | None) -> EncodedTask:
@@ -103,7 +109,7 @@ def authors(case: Case) -> Scores:
             states.append(cls_states(output.hidden_states).cpu())  # (batch, all layers, hidden)
     train["logits"], train["states"] = torch.cat(logits), torch.cat(states)
     optimizer, schedule = _optimizer(student, case, -(-len(train["labels"]) // config.train_batch_size))
-    matched = [layer - 1 for layer in case.layers()]
+    matched = [layer - 1 for layer in case.objective(student).layers]
     beta = convert_beta(config.beta, len(matched), student.config.hidden_size, "paper", "official")
     scores = []
     student.train()  # once
@@ -174,7 +180,7 @@ def textbrewer(case: Case, grouped: bool = False) -> Scores:
         loader = DataLoader(split, size, shuffle=True, generator=order, collate_fn=lambda batch: batch)
     matches = [
         {"layer_T": layer, "layer_S": number, "feature": "hidden", "loss": "pkd", "weight": config.beta}
-        for number, layer in enumerate(case.layers(), start=1)
+        for number, layer in enumerate(case.objective(student).layers, start=1)
     ]
     terms = DistillationConfig(
         temperature=config.temperature, kd_loss_weight=config.alpha, hard_label_weight=1 - config.alpha,

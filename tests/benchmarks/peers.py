@@ -82,7 +82,7 @@ def token_limits(case: Case) -> dict[str, float]:
 def main() -> None:
     found = arguments("peers", __doc__, "glue", "backbone", "rounds", "same-dropout")
     if not HAS_TEXTBREWER:
-        say("textbrewer is not installed: left out (see benchmarks/README.md)")
+        say("textbrewer is not installed: left out (see tests/benchmarks/README.md)")
     rows = ROWS if found.glue and not found.quick else QUICK
     if torch.cuda.is_available() and not found.quick:
         rows = {task: dict.fromkeys(contenders, ON_CUDA) for task, contenders in rows.items()}

@@ -13,7 +13,6 @@ import torch
 from helpers import bert_config, mini_tokenizer, noisy_copy, save_backbone, small_task
 from transformers import BertModel
 
-from pkdlib.targets import teacher_outputs
 from tests.benchmarks.__main__ import OPTIONS_OF
 from tests.benchmarks.__main__ import main as run_all
 from tests.benchmarks.common import QUICK_RESULTS, figure, ratios, take_turns
@@ -88,9 +87,9 @@ def test_all_in_turn_runs_those_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # --------------------------------------------------------------------------------------- equal arithmetic
 def test_the_loop_has_the_losses_of_a_plain_one(case: Case, tmp_path: Path) -> None:
-    outputs = teacher_outputs(case.teacher, case.data.splits["train"], case.layers(), tmp_path / "cache")
     student = case.student()
-    fast, plain = kit_epochs(case, outputs, student), plain_epochs(case, outputs, student)
+    targets = case.targets(case.objective(student), tmp_path / "cache")
+    fast, plain = kit_epochs(case, targets, student), plain_epochs(case, targets, student)
     assert fast == pytest.approx(plain, rel=1e-5)
     assert fast[2] < fast[0]
     assert kit_epochs(case, None, student) != pytest.approx(plain, rel=1e-2)
