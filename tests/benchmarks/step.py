@@ -55,8 +55,9 @@ def plain_epochs(case: Case, targets: Targets, student: PreTrainedModel) -> list
             batch = {name: tensor.to(device) for name, tensor in batch.items()}
             labels = batch.pop("labels")
             output = model(**batch, output_hidden_states=True)
-            cls = torch.stack([wanted[f"teacher_cls_{layer}"] for layer in objective.layers], dim=1)  # (batch, layers, hidden)
-            student_cls = cls_states(output.hidden_states, range(1, cls.shape[1] + 1))  # as cls
+            states = [wanted[f"teacher_cls_{layer}"] for layer in objective.layers]
+            cls = torch.stack(states, dim=1)  # (batch, layers, hidden)
+            student_cls = cls_states(output.hidden_states, range(1, len(states) + 1))  # of the same shape
             logits = wanted["teacher_logits"]
             terms = pkd_loss(output.logits, labels, logits, student_cls, cls, **objective.weights)
             terms.loss.backward()
