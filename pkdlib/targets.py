@@ -33,6 +33,7 @@ class Targets:
     """The teacher's outputs for every row of a split: name -> (rows, ...), in half precision, mapped from files."""
 
     arrays: dict[str, Tensor]
+    paths: dict[str, Path]
 
     def of(self, rows: Tensor) -> dict[str, Tensor]:
         """The outputs for some rows (batch,), by name: (batch, ...)."""
@@ -70,7 +71,7 @@ def teacher_targets(
             with closing(forward_split(teacher, split, batch_size, accelerator, asks, "teacher outputs")) as passes:
                 _write(passes, {paths[name]: wants[name] for name in missing}, len(split))
     # Mapped copy-on-write: torch wants memory that may be written to.
-    return Targets({name: torch.from_numpy(np.load(path, mmap_mode="c")) for name, path in paths.items()})
+    return Targets({name: torch.from_numpy(np.load(path, mmap_mode="c")) for name, path in paths.items()}, paths)
 
 
 def _write(passes: Iterator[tuple[Tensor, ModelOutput]], wants: Mapping[Path, Want], rows: int) -> None:
