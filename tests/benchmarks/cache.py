@@ -1,5 +1,6 @@
-"""The teacher's cache: what building and reading it cost, and how little memory a large one takes."""
+"""Measures the cache of the teacher's outputs: the time to build and to read it, and the memory it takes."""
 
+import argparse
 import multiprocessing
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
@@ -23,19 +24,18 @@ from pkdlib.objectives import PKD
 from pkdlib.readers.sources import load_task
 from pkdlib.targets import Targets, teacher_targets
 from tests.benchmarks.common import Figure, arguments, enough_rows, figure, ratios, take_turns, write
-from tests.benchmarks.contenders import TEACHER_LAYERS, random_case, read_rows
+from tests.benchmarks.contenders import TEACHER_LAYERS, random_case, read_given
 from tests.benchmarks.step import kit_epochs
 
 LAYERS, HIDDEN = 5, 768  # matched layers of a student of six, and their width
 SIZES = (10_000, 100_000, 400_000)
 
 
-def speed(found) -> list[Figure]:
-    """Building against the bare teacher's forward passes, reading against training."""
-    task = "sst2" if found.glue else "mini-sentiment"
-    data = read_rows(task, found.glue, found.backbone, enough_rows(found, 1280))
+def speed(given: argparse.Namespace) -> list[Figure]:
+    """Time building against the bare teacher's forward passes, and reading against training."""
+    data = read_given(given, enough_rows(given, 1280))
     with tempfile.TemporaryDirectory() as folder:
-        case = random_case(data, found.backbone, Path(folder) / "backbone", num_train_epochs=1)
+        case = random_case(data, given.backbone, Path(folder) / "backbone", num_train_epochs=1)
         split, device = data.splits["train"], make_accelerator().device
         teacher, student = case.teacher.to(device), case.student()
         objective = case.objective(student)
@@ -57,7 +57,7 @@ def speed(found) -> list[Figure]:
                 targets.of(torch.tensor(rows))
 
         contenders = {"build": build, "bare": bare, "train": lambda: kit_epochs(case, targets, student), "read": read}
-        times = take_turns(contenders, found.rounds, warmup=1)
+        times = take_turns(contenders, given.rounds, warmup=1)
     return [
         figure("cache_build_vs_forward", 100 * ratios(times, "bare", "build"), "%"),
         figure("cache_build_vs_forward_processor", 100 * ratios(times, "bare", "build", "processor_s"), "%"),
@@ -126,28 +126,27 @@ def _random_targets(split: EncodedSplit, objective: PKD, hidden: int, folder: Pa
 
 
 def _memory() -> dict[str, float]:
-    """Megabytes of this process (Linux)."""
+    """Megabytes of this process (Linux), by kind."""
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return {
-        kind: int(lines[name].split()[0]) / 1000 for kind, name in (("anonymous", "RssAnon"), ("resident", "VmRSS"))
-    }
+    names = {"anonymous": "RssAnon", "resident": "VmRSS"}
+    return {kind: int(lines[name].split()[0]) / 1000 for kind, name in names.items()}
 
 
 def main() -> None:
-    found = arguments("cache", __doc__, "glue", "backbone", "rounds", "rows")
-    figures, hidden = speed(found), 64 if found.quick else HIDDEN
-    for rows in (200,) if found.quick else SIZES:
+    given = arguments("cache", __doc__, "glue", "backbone", "rounds", "rows")
+    figures, hidden = speed(given), 64 if given.quick else HIDDEN
+    for rows in (200,) if given.quick else SIZES:
         grown = []
-        for _ in range(1 if found.quick else 5):
+        for _ in range(1 if given.quick else 5):
             with (
                 tempfile.TemporaryDirectory() as folder,
                 ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool,  # a fresh process's memory
             ):
-                grown.append(pool.submit(memory, rows, folder, 4 if found.quick else 10, hidden).result())
+                grown.append(pool.submit(memory, rows, folder, 4 if given.quick else 10, hidden).result())
         size = f"{rows // 1000}k" if rows >= 1000 else f"{rows}"
         figures.append(figure(f"cache_memory_mb_{size}", [one["anonymous"] for one in grown], "MB"))
         figures.append(figure(f"cache_memory_mb_{size}_with_file_pages", [one["resident"] for one in grown], "MB"))
-    write("cache", figures, found, layers=LAYERS, hidden=hidden)
+    write("cache", figures, given, layers=LAYERS, hidden=hidden)
 
 
 if __name__ == "__main__":

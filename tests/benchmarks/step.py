@@ -1,4 +1,4 @@
-"""An epoch of patient distillation, in float32 and bf16, beside fine-tuning and a plain loop of equal arithmetic."""
+"""Times an epoch of patient distillation, in float32 and bf16, beside fine-tuning and a plain loop."""
 
 import copy
 import tempfile
@@ -18,7 +18,7 @@ from pkdlib.losses import pkd_loss
 from pkdlib.models import cls_states
 from pkdlib.targets import Targets
 from tests.benchmarks.common import arguments, enough_rows, ratio_figures, take_turns, write
-from tests.benchmarks.contenders import Case, random_case, read_rows
+from tests.benchmarks.contenders import Case, random_case, read_given
 
 
 def kit_epochs(case: Case, targets: Targets | None, student: PreTrainedModel) -> list[float]:
@@ -84,16 +84,16 @@ def contenders(case: Case, folder: Path) -> dict[str, Callable[[], object]]:
 
 
 def main() -> None:
-    found = arguments("step", __doc__, "glue", "backbone", "rounds", "rows")
-    task = "sst2" if found.glue else "mini-sentiment"
-    data = read_rows(task, found.glue, found.backbone, enough_rows(found, 640))
+    given = arguments("step", __doc__, "glue", "backbone", "rounds", "rows")
+    data = read_given(given, enough_rows(given, 640))
     with tempfile.TemporaryDirectory() as folder:
-        case = random_case(data, found.backbone, Path(folder) / "backbone", num_train_epochs=1)
-        times = take_turns(contenders(case, Path(folder)), found.rounds, warmup=1)
+        case = random_case(data, given.backbone, Path(folder) / "backbone", num_train_epochs=1)
+        times = take_turns(contenders(case, Path(folder)), given.rounds, warmup=1)
     figures = ratio_figures("pkd_step_vs_finetune_step", times, "PKD", "fine-tuning")
     figures += ratio_figures("pkd_step_vs_plain_loop", times, "plain loop", "PKD")
     figures += ratio_figures("pkd_step_float32_vs_bf16", times, "PKD", "PKD in bf16")
-    write("step", figures, found, task=task, rows=len(data.splits["train"]), batch=case.config.train_batch_size)
+    sizes = {"rows": len(data.splits["train"]), "batch": case.config.train_batch_size}
+    write("step", figures, given, task=data.task.name, **sizes)
 
 
 if __name__ == "__main__":

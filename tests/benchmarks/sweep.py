@@ -1,4 +1,4 @@
-"""Does a second worker halve a sweep? The same runs with one worker and with two, the same threads per run.
+"""Times a sweep with two workers and with one: the same runs, the same threads per run.
 
 python -m tests.benchmarks.sweep [--quick]
 """
@@ -43,7 +43,7 @@ def main() -> None:
             subprocess.run([sys.executable, "-c", SWEEP, folder / "grid.yaml", out, str(workers)], cwd=ROOT, check=True)
 
         def anew(workers: int) -> None:
-            """All students once more; their teacher is there."""
+            """Run all students again; their teacher is there."""
             shutil.rmtree(folder / "out" / "runs")
             sweep(workers, folder / "out")
 

@@ -1,4 +1,4 @@
-"""Every benchmark runs end to end at tiny size and writes its file; what it computes from timings, by hand."""
+"""Every benchmark runs end to end at tiny sizes and writes its file; its arithmetic equals sums by hand."""
 
 import importlib
 import json
@@ -22,7 +22,7 @@ from tests.benchmarks.loader import padding_share
 from tests.benchmarks.peers import token_limits
 from tests.benchmarks.step import kit_epochs, plain_epochs
 
-FIGURES = {  # of the issue's names, those that a run on the embedded tasks writes
+FIGURES = {  # that a run on the embedded tasks writes, among others
     "accuracy": {"dev_accuracy_kit", "dev_accuracy_authors"},
     "cache": {"cache_build_vs_forward", "cache_read_share", "cache_memory_mb_200"},
     "distillations": {"wall_teacher", "wall_PKD-Skip", "dev_accuracy_FT"},
@@ -50,13 +50,13 @@ def test_quick_run_writes_the_agreed_form(name: str, tmp_path: Path, monkeypatch
     monkeypatch.setattr(sys, "argv", [name, "--quick", "--out", str(tmp_path)])
     importlib.import_module(f"tests.benchmarks.{name}").main()
     (path,) = tmp_path.glob("*.json")
-    found = json.loads(path.read_text())
-    assert found.keys() == {"figures", "provenance"}
-    assert {"machine", "versions", "threads", "date", "settings"} <= found["provenance"].keys()
-    for one in found["figures"]:
+    result = json.loads(path.read_text())
+    assert result.keys() == {"figures", "provenance"}
+    assert {"machine", "versions", "threads", "date", "settings"} <= result["provenance"].keys()
+    for one in result["figures"]:
         assert one.keys() == {"name", "median", "low", "high", "unit"}
         assert one["low"] <= one["median"] <= one["high"]
-    names = [one["name"].removesuffix("_cuda") for one in found["figures"]]
+    names = [one["name"].removesuffix("_cuda") for one in result["figures"]]
     assert len(set(names)) == len(names)
     assert FIGURES[name] <= set(names)
 
@@ -145,9 +145,9 @@ def test_flops_by_hand() -> None:
 
 def test_token_limits_by_hand(case: Case) -> None:
     split = case.data.splits["train"]
-    found = token_limits(case)
+    limits = token_limits(case)
     # Per epoch, the student's 2 layers forward and backward are 6 passes, the teacher's 4, once in 3 epochs, 4/3.
-    assert found["authors"] == pytest.approx(64 / split.lengths.mean())
-    assert found["warm"] == pytest.approx((6 + 4) / 6)
+    assert limits["authors"] == pytest.approx(64 / split.lengths.mean())
+    assert limits["warm"] == pytest.approx((6 + 4) / 6)
     padded = sum(8 * split.lengths[start : start + 8].max() for start in range(0, 40, 8))
-    assert found["shuffled"] == pytest.approx((6 + 4) / (6 + 4 / 3) * padded / split.lengths.sum())
+    assert limits["shuffled"] == pytest.approx((6 + 4) / (6 + 4 / 3) * padded / split.lengths.sum())
