@@ -15,7 +15,7 @@ from transformers import BertModel
 
 from tests.benchmarks.__main__ import OPTIONS_OF
 from tests.benchmarks.__main__ import main as run_all
-from tests.benchmarks.common import QUICK_RESULTS, figure, ratios, take_turns
+from tests.benchmarks.common import QUICK_RESULTS, arguments, figure, ratios, take_turns
 from tests.benchmarks.contenders import Case, _padded, authors, kit, settings
 from tests.benchmarks.inference import flops
 from tests.benchmarks.loader import padding_share
@@ -68,6 +68,13 @@ def test_the_authors_dropout_is_a_record_of_its_own(tmp_path: Path, monkeypatch:
     names = {one["name"].removesuffix("_cuda") for one in json.loads(path.read_text())["figures"]}
     assert {f"mini_sentiment_vs_authors_same_dropout{ending}" for ending in ("", "_limit")} <= names
     assert not any("textbrewer" in name or name.endswith("vs_authors") for name in names)
+
+
+def test_quick_replaces_the_sizes_that_a_benchmark_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["loader", "--rows", "500", "--rounds", "9"])
+    assert vars(arguments("loader", "x", "rows", "rounds")) == {"quick": False, "out": None, "rows": 500, "rounds": 9}
+    sys.argv.append("--quick")
+    assert vars(arguments("loader", "x", "rows", "rounds")) == {"quick": True, "out": None, "rows": 64, "rounds": 2}
 
 
 def test_all_in_turn_knows_every_benchmark(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
