@@ -11,8 +11,8 @@ from transformers import BertTokenizerFast, PreTrainedTokenizerBase
 
 from pkdlib import encode_task, load_task, load_tokenizer
 from pkdlib.config import MINI_BERT
-from pkdlib.data import EncodedSplit, EncodedTask, Split, TaskData, make_loader
-from pkdlib.engine.batches import GROUP_BATCHES, LengthGroupedBatches, SortedBatches, split_batch
+from pkdlib.data import EncodedSplit, EncodedTask, Split, TaskData
+from pkdlib.engine.batches import GROUP_BATCHES, LengthGroupedBatches, SortedBatches, make_loader, split_batch
 from pkdlib.tasks import get_task
 
 TEXTS = ["the plot is good .", "a", "", "the food was never really cold , but the waiter bored us .", "zyx"]

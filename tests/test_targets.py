@@ -15,9 +15,10 @@ from numpy.lib.format import open_memmap
 from transformers import BertModel, PreTrainedModel
 from transformers import BertTokenizer as Tokenizer
 
-from pkdlib.data import EncodedSplit, Split, make_loader
-from pkdlib.engine.batches import LengthGroupedBatches
-from pkdlib.evaluation import predict, split_cls_states
+from pkdlib.analysis.similarity import split_cls_states
+from pkdlib.data import EncodedSplit, Split
+from pkdlib.engine.batches import LengthGroupedBatches, make_loader
+from pkdlib.evaluation import predict
 from pkdlib.models import load_tokenizer
 from pkdlib.objectives import pkd_wants
 from pkdlib.targets import Targets, teacher_targets
@@ -294,7 +295,7 @@ def test_an_output_that_changes_its_shape_is_refused(
     teacher: PreTrainedModel, split: EncodedSplit, tmp_path: Path
 ) -> None:
     wants = {"all states": lambda output: output.hidden_states[1]}  # (batch, length, hidden), and lengths differ
-    with pytest.raises(ValueError, match=r"a wanted output is \(\d+, 32\) per row here, \(\d+, 32\) before"):
+    with pytest.raises(ValueError, match=r"an output is \(\d+, 32\) per row here, \(\d+, 32\) before"):
         teacher_targets(teacher, split, wants, tmp_path, asks={"output_hidden_states": True}, batch_size=8)
     assert contents(tmp_path) == []
 

@@ -14,11 +14,11 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from pkdlib.analysis.speed import random_classifier
 from pkdlib.config import DistillConfig, validate
-from pkdlib.data import EncodedSplit, Split, make_loader
-from pkdlib.engine.batches import LengthGroupedBatches, SortedBatches
+from pkdlib.data import EncodedSplit, Split
+from pkdlib.engine.batches import LengthGroupedBatches, SortedBatches, make_loader
 from pkdlib.engine.machine import make_accelerator
-from pkdlib.engine.updates import leave_gradient
-from pkdlib.loop import _parameter_groups, _Step
+from pkdlib.engine.updates import GradientOf, parameter_groups
+from pkdlib.loop import _Step
 from pkdlib.models import load_tokenizer
 from pkdlib.objectives import PKD
 from pkdlib.readers.sources import load_task
@@ -78,7 +78,8 @@ def memory(rows: int, folder: str, steps: int, hidden: int) -> dict[str, float]:
     with torch.device("meta"):  # of this one the objective reads the configuration alone
         objective = PKD(config, student, random_classifier(TEACHER_LAYERS, hidden))
     step = _Step(student, objective).train()
-    optimizer = torch.optim.AdamW(_parameter_groups(step, 0.01), lr=1e-5, fused=True)
+    optimizer = torch.optim.AdamW(parameter_groups(step, 0.01), lr=1e-5, fused=True)
+    update = GradientOf(step, optimizer, accelerator, config.micro_batch_size, config.max_grad_norm, in_place=False)
 
     def train(split: EncodedSplit, real: int) -> dict[str, float]:
         targets = _random_targets(split, objective, hidden, Path(folder))
@@ -86,10 +87,7 @@ def memory(rows: int, folder: str, steps: int, hidden: int) -> dict[str, float]:
         batches.epoch, peak = 1, _memory()
         for number, batch in enumerate(make_loader(split, batches, targets.of)):
             if number % max(1, len(batches) // real) == 0:
-                leave_gradient(
-                    step, optimizer, accelerator, batch,
-                    micro_batch_size=None, max_grad_norm=config.max_grad_norm, in_place=False,
-                )  # fmt: skip
+                update(batch)
                 optimizer.step()
                 peak = {kind: max(value, _memory()[kind]) for kind, value in peak.items()}
         return peak

@@ -13,13 +13,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import AutoConfig, AutoModel, PreTrainedModel, get_linear_schedule_with_warmup
 
+from pkdlib.analysis.paper import convert_beta
 from pkdlib.config import DistillConfig, validate
-from pkdlib.data import EncodedSplit, EncodedTask, encode_task, make_loader
-from pkdlib.engine.batches import LengthGroupedBatches
+from pkdlib.data import EncodedSplit, EncodedTask, encode_task
+from pkdlib.engine.batches import LengthGroupedBatches, make_loader
 from pkdlib.engine.files import locate
 from pkdlib.engine.machine import make_accelerator
 from pkdlib.evaluation import evaluate
-from pkdlib.losses import convert_beta, pkd_loss
+from pkdlib.losses import pkd_loss
 from pkdlib.models import build_student, cls_states, load_tokenizer
 from pkdlib.objectives import PKD
 from pkdlib.readers.sources import load_task, subset

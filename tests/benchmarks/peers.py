@@ -12,8 +12,7 @@ from pathlib import Path
 
 import torch
 
-from pkdlib.data import make_loader
-from pkdlib.engine.batches import LengthGroupedBatches
+from pkdlib.engine.batches import LengthGroupedBatches, make_loader
 from pkdlib.engine.progress import say
 from tests.benchmarks.common import Figure, arguments, figure, ratio_figures, take_turns, write
 from tests.benchmarks.contenders import HAS_TEXTBREWER, Case, authors, kit, random_case, read_rows, textbrewer

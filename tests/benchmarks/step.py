@@ -10,8 +10,7 @@ import torch
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
 from pkdlib.config import method_config
-from pkdlib.data import make_loader
-from pkdlib.engine.batches import LengthGroupedBatches
+from pkdlib.engine.batches import LengthGroupedBatches, make_loader
 from pkdlib.engine.machine import make_accelerator
 from pkdlib.loop import Job, train
 from pkdlib.losses import pkd_loss
