@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from pkdlib.engine.complaints import complaints
+from pkdlib.engine.complaints import ConfigError, complaints
 from pkdlib.layer_maps import STRATEGIES
 
 MINI_BERT = "data/mini-bert-12"  # the embedded miniature BERT, from the project's root
@@ -26,10 +26,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "KD": {"beta": 0.0},
     **{f"PKD-{name.capitalize()}": {"strategy": name} for name in STRATEGIES},
 }
-
-
-class ConfigError(ValueError):
-    """A configuration with one or more bad fields, a line each."""
 
 
 class Config(BaseModel):

@@ -3,21 +3,20 @@
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Literal, Self
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from pkdlib.engine.batches import Batch
 from pkdlib.tasks import Task
 
 ENCODED_AT_ONCE = 1000  # rows: a tokenizer's lists take over twenty times the memory of the arrays made of them
-Batch = dict[str, Tensor]
 BadRows = Literal["error", "skip"]
 
 
@@ -140,18 +139,3 @@ def encode_task(data: TaskData, tokenizer: PreTrainedTokenizerBase, max_length: 
     fingerprints = {name: split.fingerprint for name, split in data.splits.items()}
     reading = {"source": data.source, "subset_seed": data.subset_seed, "bad_rows": data.bad_rows}
     return EncodedTask(data.task, splits, tokenizer, max_length, reading, fingerprints)
-
-
-def make_loader(
-    split: EncodedSplit, batches: Sampler[list[int]], add: Callable[[Tensor], Batch] | None = None
-) -> DataLoader:
-    """A loader of the split's padded batches, in the sampler's order.
-
-    add: what else belongs to the rows (batch,), by name. With CUDA, batches lie in pinned memory, from where they are
-    copied while the device computes.
-    """
-
-    def complete(batch: Batch) -> Batch:
-        return batch | add(batch["rows"]) if add else batch
-
-    return DataLoader(split, batch_sampler=batches, collate_fn=complete, pin_memory=torch.cuda.is_available())

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
-from pkdlib.data import EncodedSplit, make_loader
-from pkdlib.engine.batches import SortedBatches
+from pkdlib.data import EncodedSplit
+from pkdlib.engine.batches import SortedBatches, make_loader
 from pkdlib.engine.machine import make_accelerator
 from pkdlib.engine.progress import progress_bar
 from pkdlib.models import cls_states
@@ -69,9 +69,7 @@ def evaluate(
     Raises ValueError on an unlabelled split: its score would mean nothing; use `predict`.
     """
     if split.labels is None:
-        raise ValueError(
-            f"the {split.name} split of task {task.name} has no labels: it cannot be scored, only predicted"
-        )
+        raise ValueError(f"the {split.name} split of task {task.name} has no labels: it can only be predicted")
     logits = predict(model, split, batch_size, accelerator)
     metrics = task.compute_metrics(split.labels, logits.argmax(dim=-1).numpy())
     return {"loss": F.cross_entropy(logits, torch.from_numpy(split.labels)).item(), **metrics}

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
 from pkdlib.config import FineTuneConfig
-from pkdlib.data import Batch, EncodedTask, make_loader
-from pkdlib.engine.batches import LengthGroupedBatches
+from pkdlib.data import Batch, EncodedTask
+from pkdlib.engine.batches import LengthGroupedBatches, make_loader
 from pkdlib.engine.checkpoints import Checkpoint, History
-from pkdlib.engine.progress import progress_bar, say
+from pkdlib.engine.progress import progress_bar
 from pkdlib.engine.updates import MULTIPLE, StaticUpdate, leave_gradient, use_static_shapes
 from pkdlib.evaluation import evaluate
 from pkdlib.objectives import Objective
@@ -29,15 +29,22 @@ OnEpoch = Callable[[int, PreTrainedModel], None]  # called before training as ep
 class Job:
     """One training: a model, its rows, what it is trained on, and how."""
 
-    name: str  # in what is printed
+    method: str
     model: PreTrainedModel
     data: EncodedTask
     config: FineTuneConfig
     accelerator: Accelerator
     objective: Objective
     targets: Targets | None = None  # the teacher's outputs, added to every batch
+    teacher_weights: str | None = None  # the teacher's fingerprint
     checkpoint: Checkpoint | None = None  # where every finished epoch is kept, and from where a training goes on
     on_epoch: OnEpoch | None = None
+
+    @property
+    def name(self) -> str:
+        """What the training is called where it is printed, and in its record."""
+        layers = self.model.config.num_hidden_layers
+        return f"{self.data.task.name} {self.method} {layers} layers seed {self.config.seed}"
 
     def quality(self, row: dict[str, float]) -> tuple[float, float]:
         """What makes an epoch the best: the task's first metric on dev, then the lower dev loss."""
@@ -57,8 +64,8 @@ def train(job: Job) -> tuple[History, int]:
     step = _Step(model, job.objective)
     optimizer = torch.optim.AdamW(_parameter_groups(step, config.weight_decay), lr=config.learning_rate, fused=True)
     wrapped, optimizer = accelerator.prepare(step, optimizer)
-    settings = {"micro_batch_size": config.micro_batch_size, "max_grad_norm": config.max_grad_norm}
-    update = partial(leave_gradient, wrapped, optimizer, accelerator, in_place=static, **settings)
+    limits = {"micro_batch_size": config.micro_batch_size, "max_grad_norm": config.max_grad_norm}
+    update = partial(leave_gradient, wrapped, optimizer, accelerator, in_place=static, **limits)
     if static:
         update = StaticUpdate(update, config.train_batch_size, wrapped, accelerator.device)
     updates = len(loader) * config.num_train_epochs
@@ -67,7 +74,7 @@ def train(job: Job) -> tuple[History, int]:
     resumed = job.checkpoint.load(step, optimizer, schedule) if job.checkpoint else None
     history, best_weights = resumed or ([], {})
     if resumed:
-        _say(job, f"resumes after epoch {len(history)}/{config.num_train_epochs}")
+        accelerator.print(f"{job.name}: resumes after epoch {len(history)}/{config.num_train_epochs}", flush=True)
     else:
         _look(job, 0)
 
@@ -90,9 +97,9 @@ def train(job: Job) -> tuple[History, int]:
         if job.checkpoint:
             job.checkpoint.save(step, optimizer, schedule, history, {} if is_best else best_weights)
         metric = f"dev_{job.data.task.metrics[0]}"
-        _say(
-            job, f"epoch {epoch}/{config.num_train_epochs}, train loss {figures['train_loss']:.4f}, "
-            f"{metric.replace('_', ' ')} {figures[metric]:.4f}, {history[-1]['seconds']:.1f} s"
+        accelerator.print(
+            f"{job.name}: epoch {epoch}/{config.num_train_epochs}, train loss {figures['train_loss']:.4f}, "
+            f"{metric.replace('_', ' ')} {figures[metric]:.4f}, {history[-1]['seconds']:.1f} s", flush=True,
         )  # fmt: skip
 
     optimizer.zero_grad()
@@ -141,8 +148,3 @@ def _look(job: Job, epoch: int) -> None:
     if job.on_epoch is not None:
         with torch.random.fork_rng():
             job.on_epoch(epoch, job.model)
-
-
-def _say(job: Job, text: str) -> None:
-    if job.accelerator.is_main_process:
-        say(f"{job.name}: {text}")

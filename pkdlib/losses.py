@@ -7,14 +7,14 @@ Every loss takes tensors, computes in float32 whatever their precision, and retu
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 Form = Literal["paper", "official"]
-FORMS = ("paper", "official")
+FORMS = get_args(Form)
 
 
 class PKDTerms(NamedTuple):
@@ -84,11 +84,7 @@ DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"squared": squared_d
 
 
 def patience_loss(
-    student_cls: Tensor,
-    teacher_cls: Tensor,
-    normalize: bool = True,
-    form: Form = "paper",
-    distance: str = "squared",
+    student_cls: Tensor, teacher_cls: Tensor, normalize: bool = True, form: Form = "paper", distance: str = "squared"
 ) -> Tensor:
     """L_PT = sum_j || h_s[j]/||h_s[j]|| - h_t[I(j)]/||h_t[I(j)]|| ||^2, averaged over the batch (section 3.2).
 

@@ -63,7 +63,7 @@ class PKD(Objective):
         ours, theirs = model.config, teacher.config
         if theirs.num_labels != ours.num_labels:
             raise ValueError(f"num_labels: the teacher has {theirs.num_labels} labels, the student {ours.num_labels}")
-        self.wants = {"teacher_logits": lambda output: output.logits}
+        self.wants = pkd_wants(())
         if not config.beta:
             return
         if theirs.hidden_size != ours.hidden_size and not projects:
@@ -75,7 +75,7 @@ class PKD(Objective):
         if not self.layers:
             raise ConfigError(f"beta = {config.beta}: a student of one layer has no layer to match; beta must be 0")
         self.asks = {"output_hidden_states": True}
-        self.wants |= {f"teacher_cls_{layer}": partial(_cls_state, layer=layer) for layer in self.layers}
+        self.wants = pkd_wants(self.layers)
         if projects:
             self.projection = _projection(ours.hidden_size, theirs.hidden_size, config.seed)
 
@@ -84,14 +84,20 @@ class PKD(Objective):
         if self.layers:
             matched = range(1, len(self.layers) + 1)
             student_cls = self.projection(cls_states(output.hidden_states, matched))  # (batch, layers, hidden)
-            teacher_cls = torch.stack([batch[f"teacher_cls_{layer}"] for layer in self.layers], dim=1)
+            # In float32: bf16's autocast on a CPU cannot stack half precision.
+            teacher_cls = torch.stack([batch[f"teacher_cls_{layer}"].float() for layer in self.layers], dim=1)
         labels, teacher_logits = batch["labels"], batch.get("teacher_logits")
         return pkd_loss(output.logits, labels, teacher_logits, student_cls, teacher_cls, **self.weights)
 
 
+def pkd_wants(layers: Sequence[int]) -> dict[str, Want]:
+    """What L_PKD takes from a teacher: its logits and, of each matched layer, its [CLS] states (batch, hidden)."""
+    states = {f"teacher_cls_{layer}": partial(_cls_state, layer=layer) for layer in layers}
+    return {"teacher_logits": lambda output: output.logits, **states}
+
+
 def _cls_state(output: ModelOutput, layer: int) -> Tensor:
-    """[CLS] states (batch, hidden) of one layer."""
-    return cls_states(output.hidden_states, [layer])[:, 0]
+    return output.hidden_states[layer][:, 0]
 
 
 def _projection(student_width: int, teacher_width: int, seed: int) -> nn.Linear:

@@ -47,9 +47,8 @@ def fine_tune(
     """
     accelerator = make_accelerator(config.mixed_precision)
     model = build_student(config.backbone, config.num_hidden_layers, data.task.label_names, seed=config.seed)
-    objective = PKD(NO_TEACHER, model)
-    job = Job(_name(data, method, model, config), model, data, config, accelerator, objective, on_epoch=on_epoch)
-    return _carry_out(job, method, output_dir)
+    job = Job(method, model, data, config, accelerator, PKD(NO_TEACHER, model), on_epoch=on_epoch)
+    return _carry_out(job, output_dir)
 
 
 def distill(
@@ -75,41 +74,35 @@ def distill(
     model = build_student(config.backbone, layers, names, init=config.init, teacher=teacher, seed=config.seed)
     goal = objective(config, model, teacher)
     started = time.perf_counter()
-    # Large weights take a while to hash: once, here.
-    known = {"teacher_weights": weights_fingerprint(teacher)} if teacher is not None else {}
+    fingerprint = weights_fingerprint(teacher) if teacher is not None else None  # large weights take a while: once
     targets = None
-    if goal.wants:
+    if teacher is not None and goal.wants:
         targets = teacher_targets(
-            teacher, data.splits["train"], goal.wants, cache_dir, asks=goal.asks, batch_size=config.eval_batch_size,
-            accelerator=accelerator, fingerprint=known["teacher_weights"],
-        )  # fmt: skip
-    spent = {"teacher_outputs": time.perf_counter() - started}
-    name = _name(data, goal.method, model, config)
-    job = Job(name, model, data, config, accelerator, goal, targets, on_epoch=on_epoch)
-    return _carry_out(job, goal.method, output_dir, known, spent)
+            teacher,
+            data.splits["train"],
+            goal.wants,
+            cache_dir,
+            goal.asks,
+            config.eval_batch_size,
+            accelerator,
+            fingerprint,
+        )
+    job = Job(goal.method, model, data, config, accelerator, goal, targets, fingerprint, on_epoch=on_epoch)
+    return _carry_out(job, output_dir, {"teacher_outputs": time.perf_counter() - started})
 
 
-def _name(data: EncodedTask, method: str, model: PreTrainedModel, config: FineTuneConfig) -> str:
-    return f"{data.task.name} {method} {model.config.num_hidden_layers} layers seed {config.seed}"
-
-
-def _carry_out(
-    job: Job,
-    method: str,
-    output_dir: Path | None,
-    known: dict[str, str] | None = None,
-    spent: dict[str, float] | None = None,
-) -> Run:
+def _carry_out(job: Job, output_dir: Path | None, spent: dict[str, float] | None = None) -> Run:
     """Train, score every labelled split with the best epoch's weights, and write what was asked for.
 
-    known: the fingerprint of the teacher that the job was given; spent: seconds before the training, by their cause.
+    spent: seconds before the training, by their cause.
     """
     data, model, accelerator = job.data, job.model, job.accelerator
+    teacher = {"teacher_weights": job.teacher_weights} if job.teacher_weights else {}
     identity = {
         "config": job.config.model_dump_json(),
         "data": str(data.fingerprints),
         "max_length": str(data.max_length),
-        "teacher": str(known),
+        "teacher": str(teacher),
     }
     if output_dir is not None:
         output_dir = Path(output_dir)
@@ -130,7 +123,7 @@ def _carry_out(
     }
     record = RunRecord(
         run_id=f"{job.name.replace(' ', '-')}-{sha256(' '.join(identity.values()).encode()).hexdigest()[:8]}",
-        method=method,
+        method=job.method,
         task=data.task.name,
         task_definition=data.task,
         **data.reading,
@@ -144,7 +137,7 @@ def _carry_out(
         metrics=metrics,
         best_epoch=best_epoch,
         history=history,
-        fingerprints={**data.fingerprints, **(known or {}), "weights": weights_fingerprint(model)},
+        fingerprints={**data.fingerprints, **teacher, "weights": weights_fingerprint(model)},
         durations_s={
             **(spent or {}),
             "training": sum(row["seconds"] for row in history),  # of all epochs, those before an interruption too

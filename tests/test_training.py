@@ -165,10 +165,11 @@ def test_cold_and_warm_cache_give_equal_runs(
 ) -> None:
     config = distilling(backbone)
     cold = distill(data, config, teacher, cache_dir=tmp_path / "cache")
-    (file,) = (tmp_path / "cache").glob("*.safetensors")
-    written = file.stat()
+    files = sorted((tmp_path / "cache").glob("*.npy"))
+    written = [file.stat() for file in files]
+    assert len(files) == 1 + len(cold.record.layer_map)  # the logits, and the [CLS] states of each matched layer
     warm = distill(data, config, teacher, cache_dir=tmp_path / "cache")
-    assert file.stat() == written
+    assert [file.stat() for file in files] == written
     assert_same_run(cold, warm)
     teacher.save_pretrained(tmp_path / "teacher")
     from_folder = distill(data, config, tmp_path / "teacher", cache_dir=tmp_path / "another")
@@ -426,7 +427,7 @@ def test_patience_between_widths_is_refused_and_kd_is_not(data: EncodedTask, bac
 @pytest.mark.parametrize("changes", [{}, {"beta": 0}, {"alpha": 0}])
 def test_teacher_of_another_task_is_refused(changes: dict, data: EncodedTask, backbone: Path, tmp_path: Path) -> None:
     other = noisy_copy(load_backbone(backbone), ("entailment", "neutral", "contradiction"))
-    with no_update(), pytest.raises(ValueError, match=r"^num_labels: the teacher has 3 labels, task mini-sentiment 2"):
+    with no_update(), pytest.raises(ValueError, match=r"^num_labels: the teacher has 3 labels, the student 2"):
         distill(data, distilling(backbone, **changes), other, cache_dir=tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
@@ -584,6 +585,7 @@ import torch
 from accelerate import PartialState
 from helpers import small_task
 from pkdlib.config import DistillConfig, FineTuneConfig
+from pkdlib.engine.checkpoints import weights_fingerprint
 from pkdlib.models import load_classifier
 from pkdlib.training import distill, fine_tune
 
@@ -616,7 +618,7 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
     assert found[0]["processes"] == 2
     assert "epoch 3/3" in printed[0]
     assert "epoch 3/3" not in printed[1]  # one of them speaks
-    assert len(list((tmp_path / "cache").glob("*.safetensors"))) == 1
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 1 + 2  # logits, and [CLS] states of two layers
     for name, fingerprint in zip(("teacher", "student"), found[0]["weights"], strict=True):
         assert weights_fingerprint(load_classifier(tmp_path / name)) == fingerprint
     assert {record.method for record in load_records(tmp_path)} == {"teacher", "PKD-Skip"}

@@ -6,20 +6,30 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+MAX_VALUE = 200  # characters of a value that are shown
+
+
+class ConfigError(ValueError):
+    """A configuration with one or more bad fields, a line each."""
+
 
 def complaints(model: type[BaseModel], error: ValidationError) -> list[str]:
     """A line per mistake: where it is, the value, what is allowed."""
-    return [_complaint(model, entry) for entry in error.errors()]
+    return list(dict.fromkeys(_complaint(model, entry) for entry in error.errors()))
 
 
 def _complaint(model: type[BaseModel], entry: Mapping[str, Any]) -> str:
-    where = ".".join(map(str, entry["loc"])) or "content"
+    where = ".".join(part for part in entry["loc"] if isinstance(part, str))
+    allowed = entry["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    allowed = allowed.removesuffix(", unable to parse string as a number")
+    if not where:
+        return f"content: {allowed}"
+    if entry["type"] == "missing":
+        return f"{where}: missing, it has no default"
     if entry["type"] == "extra_forbidden":
         known = [field.alias or name for name, field in model.model_fields.items()]
         close = difflib.get_close_matches(str(entry["loc"][-1]), known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known names are {', '.join(known)}"
-        return f"{where} = {entry['input']!r}: unknown name; {hint}"
-    if entry["type"] == "missing":
-        return f"{where}: missing, it has no default"
-    allowed = entry["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    return f"{where} = {entry['input']!r}: {allowed.removesuffix(', unable to parse string as a number')}"
+        allowed = f"unknown name; {hint}"
+    value = repr(entry["input"])
+    return f"{where} = {value if len(value) <= MAX_VALUE else value[:MAX_VALUE] + '...'}: {allowed}"

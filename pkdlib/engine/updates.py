@@ -9,12 +9,12 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
 
-from pkdlib.engine.batches import split_batch
+from pkdlib.engine.batches import Batch, split_batch
+from pkdlib.engine.complaints import ConfigError
 
 MULTIPLE = 8  # tokens: 128 are 16 shapes, and matrix units like multiples of 8
 WARM_UP = 3  # updates before one is recorded, in which libraries choose kernels and take their memory
 
-Batch = dict[str, Tensor]
 Update = Callable[[Batch], Tensor]
 
 
@@ -51,13 +51,13 @@ def leave_gradient(
 def use_static_shapes(asked: bool | None, mixed_precision: str, accelerator: Accelerator) -> bool:
     """What is asked for; with None, whether this is one CUDA device without fp16's loss scaling.
 
-    Raises ValueError when it is asked for among several processes, which exchange gradients within a step.
+    Raises ConfigError when it is asked for among several processes, which exchange gradients within a step.
     """
     alone = accelerator.num_processes == 1
     if asked is None:
         return alone and accelerator.device.type == "cuda" and mixed_precision != "fp16"
     if asked and not alone:
-        raise ValueError(f"static_shapes = True: needs a single process, here are {accelerator.num_processes}")
+        raise ConfigError(f"static_shapes = True: needs a single process, here are {accelerator.num_processes}")
     return asked
 
 

@@ -16,6 +16,7 @@ from pkdlib.data import encode_split
 from pkdlib.engine.progress import say
 from pkdlib.evaluation import predict
 from pkdlib.models import load_classifier, load_tokenizer
+from pkdlib.readers.layouts import layout_of
 from pkdlib.readers.sources import load_split
 from pkdlib.records import RESULT_FILE, load_records
 from pkdlib.tasks import Task, get_task
@@ -47,7 +48,8 @@ def read_table(path: Path | zipfile.Path) -> pd.DataFrame:
 
 def official_indices(task: Task, source: str | Path) -> list[str]:
     """The index of every row of a GLUE test file: its column `index`, or 0, 1, ... where it has none."""
-    inner, outer = (Path(source) / folder / f"{task.splits['test']}.tsv" for folder in (task.folder, ""))
+    layout = layout_of(task)
+    inner, outer = (Path(source) / folder / f"{layout.splits['test']}.tsv" for folder in (layout.folder, ""))
     table = read_table(outer if outer.is_file() else inner)  # of neither, the error names the usual place
     return table["index"].tolist() if "index" in table else [str(row) for row in range(len(table))]
 

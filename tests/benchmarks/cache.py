@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerBase
 
 from pkdlib.analysis.speed import random_classifier
 from pkdlib.config import DistillConfig, validate
-from pkdlib.data import EncodedSplit, Split, make_loader
+from pkdlib.data import EncodedSplit, Split
+from pkdlib.engine.batches import make_loader
 from pkdlib.engine.batches import LengthGroupedBatches, SortedBatches
 from pkdlib.engine.machine import make_accelerator
 from pkdlib.loop import _parameter_groups, _Step, _update

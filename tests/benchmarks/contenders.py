@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader
 from transformers import AutoConfig, AutoModel, PreTrainedModel, get_linear_schedule_with_warmup
 
 from pkdlib.config import DistillConfig, validate
-from pkdlib.data import EncodedSplit, EncodedTask, encode_task, make_loader
+from pkdlib.data import EncodedSplit, EncodedTask, encode_task
+from pkdlib.engine.batches import make_loader
 from pkdlib.engine.batches import LengthGroupedBatches
 from pkdlib.engine.files import locate
 from pkdlib.engine.machine import make_accelerator

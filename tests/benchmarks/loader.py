@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 from torch import Tensor
 
-from pkdlib.data import make_loader
+from pkdlib.engine.batches import make_loader
 from pkdlib.engine.batches import LengthGroupedBatches
 from tests.benchmarks.common import arguments, figure, take_turns, write
 from tests.benchmarks.contenders import read_rows

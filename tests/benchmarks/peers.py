@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from pkdlib.data import make_loader
+from pkdlib.engine.batches import make_loader
 from pkdlib.engine.batches import LengthGroupedBatches
 from pkdlib.engine.progress import say
 from tests.benchmarks.common import Figure, arguments, figure, ratio_figures, take_turns, write

@@ -9,7 +9,8 @@ from tests.benchmarks.common import arguments, figure, take_turns, write
 
 FIRST_BATCH = f"""
 import pkdlib
-from pkdlib.data import LengthGroupedBatches, make_loader
+from pkdlib.data import LengthGroupedBatches
+from pkdlib.engine.batches import make_loader
 
 data = pkdlib.encode_task(pkdlib.load_task("mini-sentiment"), pkdlib.load_tokenizer("{MINI_BERT}"), 64)
 split = data.splits["train"]

@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
 from pkdlib.config import method_config
-from pkdlib.data import make_loader
+from pkdlib.engine.batches import make_loader
 from pkdlib.engine.batches import LengthGroupedBatches
 from pkdlib.engine.machine import make_accelerator
 from pkdlib.loop import train
