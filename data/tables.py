@@ -140,7 +140,8 @@ def _measured(row: pd.Series) -> str:
 def _markdown(table: pd.DataFrame) -> str:
     lines = ["| | " + " | ".join(table.columns) + " |", "|---" * (len(table.columns) + 1) + "|"]
     lines += [f"| {name} | " + " | ".join(row) + " |" for name, row in zip(table.index, table.to_numpy(), strict=True)]
-    return "\n".join(lines)
+    text = "\n".join(lines)
+    return re.sub(r"\[(\S+), (\S+)\]", "[\\1,\u00a0\\2]", text)  # an interval is not broken over two lines
 
 
 def tables() -> dict[str, str]:

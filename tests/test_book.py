@@ -106,6 +106,8 @@ def test_a_page_of_the_guide_has_every_table_and_block_and_nothing_left_as_it_wa
     article = page(book / "guide" / f"{name}.html").select_one("article")
     assert len(article.select("table")) == len(re.findall(r"^\|---", source, re.MULTILINE))
     assert len(article.select("h2")) == len(re.findall("^## ", source, re.MULTILINE))
+    lines = [line for code in article.select("pre") for line in code.get_text().splitlines()]
+    assert max(map(len, lines), default=0) <= 78, "the column hides the end of a longer line"
     for code in article.select("pre, code"):
         code.decompose()
     assert not re.search(r"<!--|\]\(|\*\*|`", article.get_text())
