@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from accelerate import Accelerator
@@ -17,7 +16,7 @@ from pkdlib.data import Batch, EncodedTask
 from pkdlib.engine.batches import LengthGroupedBatches, make_loader
 from pkdlib.engine.checkpoints import Checkpoint, History
 from pkdlib.engine.progress import progress_bar
-from pkdlib.engine.updates import MULTIPLE, StaticUpdate, leave_gradient, use_static_shapes
+from pkdlib.engine.updates import MULTIPLE, GradientOf, StaticUpdate, Update, parameter_groups, use_static_shapes
 from pkdlib.evaluation import evaluate
 from pkdlib.objectives import Objective
 from pkdlib.targets import Targets
@@ -62,10 +61,9 @@ def train(job: Job) -> tuple[History, int]:
     batches = LengthGroupedBatches(rows.lengths, config.train_batch_size, config.seed, config.shuffle)
     loader = accelerator.prepare_data_loader(make_loader(rows, batches, job.targets.of if job.targets else None))
     step = _Step(model, job.objective)
-    optimizer = torch.optim.AdamW(_parameter_groups(step, config.weight_decay), lr=config.learning_rate, fused=True)
+    optimizer = torch.optim.AdamW(parameter_groups(step, config.weight_decay), lr=config.learning_rate, fused=True)
     wrapped, optimizer = accelerator.prepare(step, optimizer)
-    limits = {"micro_batch_size": config.micro_batch_size, "max_grad_norm": config.max_grad_norm}
-    update = partial(leave_gradient, wrapped, optimizer, accelerator, in_place=static, **limits)
+    update: Update = GradientOf(wrapped, optimizer, accelerator, config.micro_batch_size, config.max_grad_norm, static)
     if static:
         update = StaticUpdate(update, config.train_batch_size, wrapped, accelerator.device)
     updates = len(loader) * config.num_train_epochs
@@ -122,15 +120,6 @@ class _Step(nn.Module):
         output = self.model(**inputs, **self.objective.asks)
         terms = self.objective(output, batch)
         return terms[0], torch.stack([term.detach() for term in terms]), output.logits.detach()
-
-
-def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Matrices decay; biases and LayerNorm weights, the vectors, do not."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
 
 
 def _figures(job: Job, epoch: int, sums: Tensor) -> dict[str, float]:

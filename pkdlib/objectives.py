@@ -2,18 +2,16 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.utils import ModelOutput
 
 from pkdlib.config import ConfigError, DistillConfig, Role, fields_with_role, method_name
 from pkdlib.data import Batch
 from pkdlib.layer_maps import layer_map
 from pkdlib.losses import PKDTerms, pkd_loss
-from pkdlib.models import cls_states
+from pkdlib.models import Output, cls_states
 from pkdlib.targets import Want
 
 
@@ -34,7 +32,7 @@ class Objective(nn.Module, ABC):
         self.method = type(self).__name__  # by which a record calls it
 
     @abstractmethod
-    def forward(self, output: ModelOutput, batch: Batch) -> Sequence[Tensor]:
+    def forward(self, output: Output, batch: Batch) -> Sequence[Tensor]:
         """The terms, scalars in the order of `names`.
 
         output: the student's, with what `asks` made it give; batch: its inputs, `labels` and every wanted output,
@@ -79,7 +77,7 @@ class PKD(Objective):
         if projects:
             self.projection = _projection(ours.hidden_size, theirs.hidden_size, config.seed)
 
-    def forward(self, output: ModelOutput, batch: Batch) -> PKDTerms:
+    def forward(self, output: Output, batch: Batch) -> PKDTerms:
         student_cls, teacher_cls = None, None
         if self.layers:
             matched = range(1, len(self.layers) + 1)
@@ -92,12 +90,11 @@ class PKD(Objective):
 
 def pkd_wants(layers: Sequence[int]) -> dict[str, Want]:
     """What L_PKD takes from a teacher: its logits and, of each matched layer, its [CLS] states (batch, hidden)."""
-    states = {f"teacher_cls_{layer}": partial(_cls_state, layer=layer) for layer in layers}
-    return {"teacher_logits": lambda output: output.logits, **states}
 
+    def states(layer: int) -> Want:
+        return lambda output: output.hidden_states[layer][:, 0]
 
-def _cls_state(output: ModelOutput, layer: int) -> Tensor:
-    return output.hidden_states[layer][:, 0]
+    return {"teacher_logits": lambda output: output.logits} | {f"teacher_cls_{k}": states(k) for k in layers}
 
 
 def _projection(student_width: int, teacher_width: int, seed: int) -> nn.Linear:

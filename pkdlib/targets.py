@@ -1,6 +1,5 @@
 """What a student is to match: the teacher's outputs over a split, computed once and kept on disk by name."""
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -13,18 +12,18 @@ from accelerate import Accelerator
 from filelock import FileLock
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.utils import ModelOutput
 
 from pkdlib.data import EncodedSplit
 from pkdlib.engine.arrays import write_rows
 from pkdlib.engine.checkpoints import weights_fingerprint
-from pkdlib.engine.files import RUNS
+from pkdlib.engine.files import RUNS, digest
 from pkdlib.engine.machine import make_accelerator
 from pkdlib.evaluation import forward_split
+from pkdlib.models import Output
 
 CACHE = RUNS / "cache"
 FORMAT = 2  # of the files; a new one leaves old files unread
-Want = Callable[[ModelOutput], Tensor]  # of a forward pass's output: (batch, ...), of one shape for every row
+Want = Callable[[Output], Tensor]  # (batch, ...), of one shape for every row
 
 
 @dataclass(frozen=True)
@@ -60,17 +59,13 @@ def teacher_targets(
     """
     accelerator = accelerator or make_accelerator()
     content = [FORMAT, fingerprint or weights_fingerprint(teacher), split.fingerprint, accelerator.mixed_precision]
-    paths = {name: Path(folder) / f"{_digest([*content, name])}.npy" for name in wants}
+    paths = {name: Path(folder) / f"{digest(json.dumps([*content, name]).encode())}.npy" for name in wants}
     if not all(path.exists() for path in paths.values()):
         Path(folder).mkdir(parents=True, exist_ok=True)
-        with FileLock(Path(folder) / f"{_digest(content)}.lock"):
+        with FileLock(Path(folder) / f"{digest(json.dumps(content).encode())}.lock"):
             missing = {path: wants[name] for name, path in paths.items() if not path.exists()}
             with closing(forward_split(teacher, split, batch_size, accelerator, asks, "teacher outputs")) as passes:
                 outputs = ((rows, {path: want(output) for path, want in missing.items()}) for rows, output in passes)
                 write_rows(outputs if missing else (), len(split))
     # Mapped copy-on-write: torch wants memory that may be written to.
     return Targets({name: torch.from_numpy(np.load(path, mmap_mode="c")) for name, path in paths.items()}, paths)
-
-
-def _digest(content: list) -> str:
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:20]

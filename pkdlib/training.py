@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ from transformers import PreTrainedModel
 from pkdlib.config import DistillConfig, FineTuneConfig
 from pkdlib.data import EncodedTask
 from pkdlib.engine.checkpoints import Checkpoint, weights_fingerprint
+from pkdlib.engine.files import digest
 from pkdlib.engine.machine import device_name, make_accelerator
 from pkdlib.evaluation import evaluate
 from pkdlib.loop import Job, OnEpoch, train
@@ -19,8 +19,6 @@ from pkdlib.models import build_student, load_classifier
 from pkdlib.objectives import PKD, Objective
 from pkdlib.records import RESULT_FILE, RunRecord, save_result
 from pkdlib.targets import CACHE, teacher_targets
-
-NO_TEACHER = DistillConfig(alpha=0.0, beta=0.0)
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,9 @@ def fine_tune(
     """
     accelerator = make_accelerator(config.mixed_precision)
     model = build_student(config.backbone, config.num_hidden_layers, data.task.label_names, seed=config.seed)
-    job = Job(method, model, data, config, accelerator, PKD(NO_TEACHER, model), on_epoch=on_epoch)
+    job = Job(
+        method, model, data, config, accelerator, PKD(DistillConfig(alpha=0.0, beta=0.0), model), on_epoch=on_epoch
+    )
     return _carry_out(job, output_dir)
 
 
@@ -92,10 +92,7 @@ def distill(
 
 
 def _carry_out(job: Job, output_dir: Path | None, spent: dict[str, float] | None = None) -> Run:
-    """Train, score every labelled split with the best epoch's weights, and write what was asked for.
-
-    spent: seconds before the training, by their cause.
-    """
+    """Train, score every labelled split with the best epoch's weights, and write it all; spent: seconds before."""
     data, model, accelerator = job.data, job.model, job.accelerator
     teacher = {"teacher_weights": job.teacher_weights} if job.teacher_weights else {}
     identity = {
@@ -122,7 +119,7 @@ def _carry_out(job: Job, output_dir: Path | None, spent: dict[str, float] | None
         if split.labels is not None and split.name != "train"
     }
     record = RunRecord(
-        run_id=f"{job.name.replace(' ', '-')}-{sha256(' '.join(identity.values()).encode()).hexdigest()[:8]}",
+        run_id=f"{job.name.replace(' ', '-')}-{digest(' '.join(identity.values()).encode())[:8]}",
         method=job.method,
         task=data.task.name,
         task_definition=data.task,
@@ -151,6 +148,7 @@ def _carry_out(job: Job, output_dir: Path | None, spent: dict[str, float] | None
         model.save_pretrained(output_dir)
         data.tokenizer.save_pretrained(output_dir)
         save_result(record, output_dir)
-        job.checkpoint.remove()  # only now: until here, nothing that was trained is lost
+        if job.checkpoint:
+            job.checkpoint.remove()  # only now: until here, nothing that was trained is lost
     accelerator.wait_for_everyone()  # so that any process may read what was written
     return Run(model, record)

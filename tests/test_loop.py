@@ -10,10 +10,10 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import BertForSequenceClassification, BertModel, PreTrainedModel
 
+from pkdlib.analysis.similarity import split_cls_states
 from pkdlib.config import DistillConfig, FineTuneConfig, validate
 from pkdlib.data import EncodedTask
 from pkdlib.engine.batches import LengthGroupedBatches
-from pkdlib.evaluation import split_cls_states
 from pkdlib.losses import patience_loss
 from pkdlib.models import load_backbone, load_classifier
 from pkdlib.objectives import PKD, _projection

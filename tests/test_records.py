@@ -12,7 +12,8 @@ from pkdlib import ROOT, DistillConfig, load_records, method_config, validate
 from pkdlib.analysis.tables import history_frame, load_results, matching, students_of, varied
 from pkdlib.config import method_name
 from pkdlib.engine.files import write_text
-from pkdlib.records import RESULT_FILE, save_records, save_result
+from pkdlib.readers.records import save_records
+from pkdlib.records import RESULT_FILE, save_result
 
 
 # ------------------------------------------------------------------------------------------------- files

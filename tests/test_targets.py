@@ -15,9 +15,10 @@ from numpy.lib.format import open_memmap
 from transformers import BertModel, PreTrainedModel
 from transformers import BertTokenizer as Tokenizer
 
+from pkdlib.analysis.similarity import split_cls_states
 from pkdlib.data import EncodedSplit, Split
 from pkdlib.engine.batches import LengthGroupedBatches, make_loader
-from pkdlib.evaluation import predict, split_cls_states
+from pkdlib.evaluation import predict
 from pkdlib.models import load_tokenizer
 from pkdlib.objectives import pkd_wants
 from pkdlib.targets import Targets, teacher_targets

@@ -29,16 +29,18 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import BertModel, PreTrainedModel
 
+from pkdlib.analysis.similarity import split_cls_states
 from pkdlib.analysis.tables import load_results
 from pkdlib.config import ConfigError, DistillConfig, FineTuneConfig, method_name, validate
 from pkdlib.data import EncodedTask, encode_task
 from pkdlib.engine.batches import LengthGroupedBatches
 from pkdlib.engine.checkpoints import CHECKPOINT_FILE, weights_fingerprint
-from pkdlib.evaluation import evaluate, predict, split_cls_states
+from pkdlib.evaluation import evaluate, predict
 from pkdlib.losses import kd_loss, patience_loss
 from pkdlib.models import build_student, load_backbone, load_classifier, load_tokenizer
+from pkdlib.readers.records import load_records
 from pkdlib.readers.sources import load_task, reload_data
-from pkdlib.records import RESULT_FILE, load_records
+from pkdlib.records import RESULT_FILE
 from pkdlib.training import Run, distill, fine_tune
 
 STEADY = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from pkdlib.analysis.statistics import paired_difference
+from pkdlib.losses import FORMS, Form
 
 PAPER_FILE = Path(__file__).with_name("paper.json")
 WIDTH = 768  # of BERT-base's states: what the authors' beta is meant for
@@ -90,6 +91,21 @@ def paper_teacher() -> dict[str, Any]:
 def _fixed() -> dict[str, Any]:
     fields = ("train_batch_size", "num_train_epochs", "weight_decay", "warmup_ratio")
     return {field: _paper()["fixed"][field] for field in fields}
+
+
+def convert_beta(beta: float, num_matched_layers: int, hidden_size: int, source: Form, target: Form) -> float:
+    """The beta that weighs the patience term equally in another form.
+
+    The paper's form sums over M matched layers and d dimensions where the authors' code averages, so
+    beta_paper = beta_official / (M d): their 1000 with M = 5 and d = 768 is about 0.26 on the paper's scale.
+    """
+    for name, form in (("source", source), ("target", target)):
+        if form not in FORMS:
+            raise ValueError(f"{name} = {form!r}: must be one of {', '.join(FORMS)}")
+    if source == target:
+        return beta
+    elements = num_matched_layers * hidden_size
+    return beta / elements if target == "paper" else beta * elements
 
 
 def reference_rows(task: str, metric: str = "accuracy") -> pd.DataFrame:

@@ -10,14 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from scipy.stats import rankdata
 from sklearn.decomposition import PCA
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import PreTrainedModel
 
-from pkdlib.data import Split, encode_split
-from pkdlib.evaluation import split_cls_states
-from pkdlib.models import load_backbone, load_tokenizer
+from pkdlib.data import EncodedSplit, Split, encode_split
+from pkdlib.evaluation import forward_split
+from pkdlib.models import cls_states, load_backbone, load_tokenizer
 
 TINY = 1e-30  # keeps a layer that says the same of every row from dividing by zero
 
@@ -97,6 +99,17 @@ def get_similarity(metric: str) -> Metric:
     if metric not in SIMILARITIES:
         raise ValueError(f"metric = {metric!r}: must be one of {', '.join(SIMILARITIES)}")
     return SIMILARITIES[metric]
+
+
+def split_cls_states(
+    model: PreTrainedModel, split: EncodedSplit, batch_size: int = 128, accelerator: Accelerator | None = None
+) -> Tensor:
+    """[CLS] states (rows, layers, hidden) of every layer for every row, float32 on the CPU."""
+    config = model.config
+    states = torch.empty(len(split), config.num_hidden_layers, config.hidden_size)
+    for rows, output in forward_split(model, split, batch_size, accelerator, {"output_hidden_states": True}):
+        states[rows] = cls_states(output.hidden_states).float().cpu()
+    return states
 
 
 def checkpoint_cls_states(checkpoint: str | Path, split: Split, max_length: int = 128, batch_size: int = 128) -> Tensor:

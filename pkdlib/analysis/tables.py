@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from pkdlib.config import DistillConfig
-from pkdlib.records import RESULT_FILE, RunRecord, load_records
+from pkdlib.readers.records import load_records
+from pkdlib.records import RESULT_FILE, RunRecord
 
 
 def students_of(teacher_dir: Path, students_dir: Path) -> list[tuple[Path, RunRecord]]:

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration
 
-from pkdlib.engine.complaints import ConfigError
+from pkdlib.engine.configs import ConfigError
 
 VERSION = "0.1.0"
 PACKAGES = ("torch", "transformers", "accelerate", "numpy")

@@ -17,8 +17,9 @@ from pkdlib.engine.progress import say
 from pkdlib.evaluation import predict
 from pkdlib.models import load_classifier, load_tokenizer
 from pkdlib.readers.layouts import layout_of
+from pkdlib.readers.records import load_records
 from pkdlib.readers.sources import load_split
-from pkdlib.records import RESULT_FILE, load_records
+from pkdlib.records import RESULT_FILE
 from pkdlib.tasks import Task, get_task
 
 # task -> name of its file in the archive, rows of the official test file

@@ -36,7 +36,8 @@ from pkdlib.analysis.tables import history_frame, results_frame
 from pkdlib.engine.files import write_text
 from pkdlib.engine.machine import timestamp
 from pkdlib.engine.progress import say
-from pkdlib.records import RESULT_FILE, RunRecord, load_records
+from pkdlib.readers.records import load_records
+from pkdlib.records import RESULT_FILE, RunRecord
 from pkdlib.reports import layouts
 from pkdlib.sweeps.folder import RUN_FILE, SPEC_FILE, SWEEP_FILE, failed, finished, read_json
 

@@ -15,7 +15,8 @@ from pkdlib.data import EncodedSplit, Split
 from pkdlib.engine.batches import make_loader
 from pkdlib.engine.batches import LengthGroupedBatches, SortedBatches
 from pkdlib.engine.machine import make_accelerator
-from pkdlib.loop import _parameter_groups, _Step, _update
+from pkdlib.loop import _Step, _update
+from pkdlib.engine.updates import parameter_groups
 from pkdlib.models import load_tokenizer
 from pkdlib.objectives import Objective
 from pkdlib.readers.sources import load_task
@@ -76,7 +77,7 @@ def memory(rows: int, folder: str, steps: int, hidden: int) -> dict[str, float]:
     accelerator = make_accelerator()
     objective = Objective(config.model_dump(include={"alpha", "beta", "temperature"}), range(1, LAYERS + 1))
     step = _Step(random_classifier(LAYERS + 1, hidden), objective).train()
-    optimizer = torch.optim.AdamW(_parameter_groups(step, 0.01), lr=1e-5, fused=True)
+    optimizer = torch.optim.AdamW(parameter_groups(step, 0.01), lr=1e-5, fused=True)
 
     def train(split: EncodedSplit, outputs: TeacherOutputs, real: int) -> dict[str, float]:
         batches = LengthGroupedBatches(split.lengths, config.train_batch_size, seed=0)

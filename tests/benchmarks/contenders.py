@@ -20,7 +20,8 @@ from pkdlib.engine.files import locate
 from pkdlib.engine.machine import make_accelerator
 from pkdlib.evaluation import evaluate
 from pkdlib.layer_maps import layer_map
-from pkdlib.losses import convert_beta, pkd_loss
+from pkdlib.losses import pkd_loss
+from pkdlib.analysis.paper import convert_beta
 from pkdlib.models import build_student, cls_states, load_tokenizer
 from pkdlib.readers.sources import load_task, subset
 from pkdlib.training import distill

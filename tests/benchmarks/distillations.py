@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pkdlib.analysis.tables import results_frame
 from pkdlib.config import METHODS, DistillConfig, FineTuneConfig, method_config, validate
-from pkdlib.records import save_records
+from pkdlib.readers.records import save_records
 from pkdlib.training import distill, fine_tune
 from tests.benchmarks.common import arguments, figure, write
 from tests.benchmarks.contenders import read_rows

@@ -22,8 +22,8 @@ from transformers.utils import ModelOutput
 from pkdlib.config import ConfigError, DistillConfig, FineTuneConfig, validate
 from pkdlib.data import Batch, EncodedTask
 from pkdlib.engine.machine import make_accelerator
-from pkdlib.engine.updates import StaticUpdate, leave_gradient, use_static_shapes
-from pkdlib.loop import _parameter_groups, _Step
+from pkdlib.engine.updates import GradientOf, StaticUpdate, parameter_groups, use_static_shapes
+from pkdlib.loop import _Step
 from pkdlib.losses import PKDTerms
 from pkdlib.models import load_backbone
 from pkdlib.objectives import PKD, Objective
@@ -144,11 +144,9 @@ def fake_update(config: PreTrainedConfig, objective: type[Objective], **changes)
         with on:
             model = AutoModelForSequenceClassification.from_config(config)
         step = _Step(model, objective(values, model, model)).train()
-        optimizer = torch.optim.AdamW(_parameter_groups(step, 0.01), lr=1e-3)
-        sums = leave_gradient(
-            step, optimizer, make_accelerator(), batch, micro_batch_size=values.micro_batch_size, max_grad_norm=1.0,
-            in_place=True,
-        )  # fmt: skip
+        optimizer = torch.optim.AdamW(parameter_groups(step, 0.01), lr=1e-3)
+        gradient = GradientOf(step, optimizer, make_accelerator(), values.micro_batch_size, 1.0, in_place=True)
+        sums = gradient(batch)
         assert all(parameter.grad is not None for parameter in model.classifier.parameters())
     return sums
 

@@ -1,16 +1,36 @@
-"""Pydantic's errors as lines for a person."""
+"""Validated configurations, whose errors are lines for a person."""
 
 import difflib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 MAX_VALUE = 200  # characters of a value that are shown
 
 
 class ConfigError(ValueError):
     """A configuration with one or more bad fields, a line each."""
+
+
+class Config(BaseModel):
+    """A set of validated fields; an unknown name is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+AnyConfig = TypeVar("AnyConfig", bound=Config)
+
+
+def validate(config_class: type[AnyConfig], /, **values: Any) -> AnyConfig:
+    """A configuration from keyword values; numbers given as text ("2e-5") are coerced.
+
+    Raises ConfigError with a line per bad field: its name, its value and what is allowed.
+    """
+    try:
+        return config_class(**values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(complaints(config_class, error))) from None
 
 
 def complaints(model: type[BaseModel], error: ValidationError) -> list[str]:
