@@ -9,7 +9,7 @@ import torch
 
 from pkdlib import ROOT, DistillConfig, layer_map, load_records, validate
 from pkdlib.analysis.similarity import map_agreement
-from pkdlib.analysis.statistics import paired_difference
+from pkdlib.analysis.statistics import mean_interval, paired_difference
 from pkdlib.analysis.tables import load_results
 
 RESULTS = ROOT / "data" / "results"
@@ -81,6 +81,29 @@ def test_the_pooled_students_share_their_teacher_and_settings():
     assert {record.config["beta"] for record in records} == {0.0, 0.3}
     for content in ("teacher_weights", "train", "test"):
         assert len({record.fingerprints[content] for record in records}) == 1
+
+
+def test_what_the_better_teacher_and_the_larger_start_do():
+    records = load_records(RESULTS / "mini-sentiment-better-teacher.jsonl")
+    layers = {
+        one.fingerprints["weights"]: one.config["num_hidden_layers"] for one in records if one.method == "teacher"
+    }
+    scores = {}  # (method, teacher's layers, size of the start) -> accuracy by seed
+    for one in records:
+        if one.method != "teacher":
+            start = int(one.config["backbone"].rpartition("-")[2])
+            key = (one.method, layers.get(one.fingerprints.get("teacher_weights")), start)
+            scores.setdefault(key, {})[one.seed] = one.metrics["test"]["accuracy"]
+
+    def difference(first, second):  # (low, high)
+        return mean_interval([scores[first][seed] - scores[second][seed] for seed in sorted(scores[first])])[1:]
+
+    assert all(sorted(by_seed) == [0, 1, 2, 3, 4] for by_seed in scores.values())
+    assert difference(("KD", 24, 12), ("KD", 12, 12))[0] > 0
+    for method, teacher in (("FT", None), ("KD", 12), ("KD", 24)):
+        assert difference((method, teacher, 24), (method, teacher, 12))[0] > 0
+    for teacher, start in ((24, 12), (12, 24)):  # of another width
+        assert difference(("PKD-Skip", teacher, start), ("KD", teacher, start))[1] < 0
 
 
 @pytest.mark.parametrize("file", ["sst2-3.jsonl", "rte-3.jsonl"])
