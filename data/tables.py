@@ -1,6 +1,6 @@
-"""Write the README's result tables anew from the recorded runs in data/results: `python data/tables.py`.
+"""Write the result tables of the README and the guide anew from data/results: `python data/tables.py`.
 
-Each table stands between `<!-- NAME -->` and `<!-- /NAME -->`; a test holds the README to them.
+A table stands between `<!-- NAME -->` and `<!-- /NAME -->` on the page that shows it; a test holds the pages to them.
 """
 
 import json
@@ -17,16 +17,24 @@ from pkdlib.analysis.statistics import mean_interval, paired_difference, summary
 from pkdlib.analysis.tables import load_results
 
 FOLDER = Path(__file__).parent / "results"
-README = Path(__file__).parent.parent / "README.md"
+PROJECT = Path(__file__).parent.parent
+PAGES = [PROJECT / "README.md", *sorted((PROJECT / "notebooks" / "guide").glob("*.md"))]
 METHODS = ("FT", "KD", "PKD-Last", "PKD-Skip")
 PAIRS = (("KD", "FT"), ("PKD-Skip", "FT"), ("PKD-Skip", "KD"), ("PKD-Skip", "PKD-Last"))
 SPREAD = ("median", "low", "high")
 MINI = {"tuned": "mini-sentiment-3-tuned.jsonl", "short of steps": "mini-sentiment-3-short.jsonl"}
+SIZES = {  # layers of the students -> records; all have the tutorial's teacher and equal settings
+    2: "mini-sentiment-ablations.jsonl",
+    3: MINI["tuned"],
+    4: "mini-sentiment-ablations.jsonl",
+    6: "mini-sentiment-6.jsonl",
+}
 REAL = {"SST-2": "sst2-3.jsonl", "RTE": "rte-3.jsonl"}
 
 
-def _percent(mean: float, low: float, high: float, sign: str = "") -> str:
-    return f"{100 * mean:{sign}.1f} [{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
+def _percent(mean: float, low: float, high: float, sign: str = "", digits: int = 1) -> str:
+    mean, low, high = (f"{100 * value:{sign}.{digits}f}" for value in (mean, low, high))
+    return f"{mean} [{low}, {high}]"
 
 
 def comparison_table(frames: dict[str, pd.DataFrame], metric: str) -> str:
@@ -43,6 +51,33 @@ def comparison_table(frames: dict[str, pd.DataFrame], metric: str) -> str:
             column[f"{method} − {baseline}"] = _percent(pair["difference"], pair["low"], pair["high"], "+")
         columns[f"{name} ({students['seed'].nunique()} seeds)"] = column
     return _markdown(pd.DataFrame(columns))
+
+
+def first_table(file: str, metric: str) -> str:
+    """Mean and 95 % interval of every method of one student size, and its paired difference to FT."""
+    frame = load_results(FOLDER / file)
+    students = frame[frame["method"] != "teacher"]
+    means = summary(students, metric, ["method"]).set_index("method")
+    teacher = frame[frame["method"] == "teacher"]
+    rows = {f"teacher, {teacher['num_hidden_layers'].item()} layers": [f"{100 * teacher[metric].item():.1f}", ""]}
+    rows |= {method: [_percent(*means.loc[method, ["mean", "low", "high"]]), ""] for method in METHODS}
+    for method in METHODS[1:]:
+        pair = paired_difference(students, metric, method, "FT")
+        rows[method][1] = _percent(pair["difference"], pair["low"], pair["high"], "+")
+    return _markdown(pd.DataFrame(rows, index=["test accuracy", "minus FT"]).T)
+
+
+def patience_table(metric: str) -> str:
+    """PKD-Skip minus KD by the students' number of layers, and over all these pairs together."""
+    rows, everything = {}, []
+    for layers, file in SIZES.items():
+        frame = load_results(FOLDER / file)
+        frame = frame[frame["num_hidden_layers"] == layers].set_index(["method", "seed"])[metric]
+        differences = (frame["PKD-Skip"] - frame["KD"]).dropna()
+        rows[f"{layers} layers"] = [str(len(differences)), _percent(*mean_interval(differences), "+", 2)]
+        everything += differences.tolist()
+    rows["all of these"] = [str(len(everything)), _percent(*mean_interval(everything), "+", 2)]
+    return _markdown(pd.DataFrame(rows, index=["pairs of runs", "PKD-Skip − KD"]).T)
 
 
 def learning_rate_table(file: str, metric: str) -> str:
@@ -105,15 +140,18 @@ def _measured(row: pd.Series) -> str:
 def _markdown(table: pd.DataFrame) -> str:
     lines = ["| | " + " | ".join(table.columns) + " |", "|---" * (len(table.columns) + 1) + "|"]
     lines += [f"| {name} | " + " | ".join(row) + " |" for name, row in zip(table.index, table.to_numpy(), strict=True)]
-    return "\n".join(lines)
+    text = "\n".join(lines)
+    return re.sub(r"\[(\S+), (\S+)\]", "[\\1,\u00a0\\2]", text)  # an interval is not broken over two lines
 
 
 def tables() -> dict[str, str]:
     mini, real = ({name: load_results(FOLDER / file) for name, file in files.items()} for files in (MINI, REAL))
     sizes = load_results(FOLDER / "mini-sentiment-3-sizes.jsonl").groupby("train_rows")
     return {
+        "first": first_table(MINI["tuned"], "test_accuracy"),
         "mini": comparison_table(mini, "test_accuracy"),
         "mini-sizes": comparison_table({f"{rows:,} rows": frame for rows, frame in sizes}, "test_accuracy"),
+        "mini-patience": patience_table("test_accuracy"),
         "mini-learning-rate": learning_rate_table("mini-sentiment-3-learning-rate.jsonl", "dev_accuracy"),
         "mini-layers": layers_table("mini-sentiment-6"),
         "mini-teachers": teachers_table("mini-sentiment-better-teacher.jsonl", "test_accuracy"),
@@ -131,4 +169,5 @@ def fill(text: str) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(fill(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(fill(page.read_text(encoding="utf-8")), encoding="utf-8")
