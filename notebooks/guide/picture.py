@@ -15,7 +15,7 @@ def draw(path: Path = PICTURE) -> None:
     """Write the picture of PKD-Skip with the paper's sizes as SVG, on white, which dark pages need."""
     use_style()
     plt.rcParams["svg.hashsalt"] = "pkd"  # equal drawings are equal files
-    figure, ax = plt.subplots(figsize=(7, 5.6))
+    figure, ax = plt.subplots(figsize=(7, 4.2))
     layers = layer_map(TEACHER_LAYERS, STUDENT_LAYERS, "skip")
     plot_distillation(TEACHER_LAYERS, STUDENT_LAYERS, layers, ax)
     figure.savefig(path, facecolor="white", bbox_inches="tight", metadata={"Date": None})
