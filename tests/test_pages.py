@@ -63,11 +63,6 @@ def test_the_readme_fits_on_a_few_screens() -> None:
     assert len(read(ROOT / "README.md").splitlines()) <= 150
 
 
-def test_the_readme_installs_the_locked_torch() -> None:
-    (named,) = re.findall(r"torch==\S+", read(ROOT / "README.md"))
-    assert named in read(ROOT / "requirements.lock").splitlines()
-
-
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_relative_link_leads_to_a_file_and_a_place_in_it(path: Path) -> None:
     for link in LINK.findall(read(path)):
