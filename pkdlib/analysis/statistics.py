@@ -106,7 +106,7 @@ def bootstrap_interval(
     score = METRICS[metric]
     found = stats.bootstrap(
         (labels, predictions),
-        lambda *rows: float(score(*rows, zero_division=0.0) if metric == "f1" else score(*rows)),
+        score,
         paired=True,
         vectorized=False,
         n_resamples=resamples,
