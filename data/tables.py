@@ -12,7 +12,7 @@ import torch
 
 from pkdlib import load_records
 from pkdlib.analysis.similarity import most_similar_layers
-from pkdlib.analysis.speed import FIGURES, benchmark_figures
+from pkdlib.analysis.speed import benchmark_figures
 from pkdlib.analysis.statistics import mean_interval, paired_difference, summary
 from pkdlib.analysis.tables import load_results
 
@@ -88,13 +88,11 @@ def teachers_table(file: str, metric: str) -> str:
 def speed_table() -> str:
     """The recorded benchmarks' figures: median and range over rounds, and the limit, a pair of columns per device."""
     columns = {}
-    for device, frame in benchmark_figures().groupby("device"):
-        found = frame.set_index("name")
-        columns[device] = {name: _measured(found.loc[name]) for name in FIGURES if name in found.index}
-        limits = found["limit"].dropna()
-        columns[f"{device}: limit"] = {name: f"{limits[name]:.2f}" for name in columns[device] if name in limits}
-    table = pd.DataFrame(columns).reindex([name for name in FIGURES if name in columns["cpu"]]).fillna("")
-    return _markdown(table.rename(FIGURES))
+    for device, frame in benchmark_figures().dropna(subset="label").groupby("device"):
+        rows = frame.set_index("label")
+        columns[device] = {label: _measured(row) for label, row in rows.iterrows()}
+        columns[f"{device}: limit"] = {label: f"{limit:.2f}" for label, limit in rows["limit"].dropna().items()}
+    return _markdown(pd.DataFrame(columns).reindex(list(columns["cpu"])).fillna(""))
 
 
 def _measured(row: pd.Series) -> str:
