@@ -29,11 +29,9 @@ def paired_p(differences: ArrayLike) -> float:
     without a variance there is no test.
     """
     differences = np.asarray(differences, dtype=float)
-    if len(differences) < 2:
-        return float("nan")
-    if not differences.any():
+    if len(differences) > 1 and not differences.any():
         return 1.0
-    if np.ptp(differences) < 1e-12:  # the same number of rows, whatever the rounding
+    if len(differences) < 2 or np.ptp(differences) < 1e-12:  # the same number of rows, whatever the rounding
         return float("nan")
     return float(stats.ttest_1samp(differences, 0.0).pvalue)
 
@@ -99,22 +97,14 @@ def bootstrap_interval(
     labels, predictions: class indices, (rows,). It says what other rows would have given, where `mean_interval` says
     what other seeds would. Raises ValueError for an unknown metric or unequal rows.
     """
-    labels, predictions = _same_rows(labels, predictions)
+    rows = _same_rows(labels, predictions)
     if metric not in METRICS:
         raise ValueError(f"metric = {metric!r}: must be one of {', '.join(METRICS)}")
-    score = METRICS[metric]
-    found = stats.bootstrap(
-        (labels, predictions),
-        score,
-        paired=True,
-        vectorized=False,
-        n_resamples=resamples,
-        confidence_level=confidence,
-        method="percentile",
-        random_state=np.random.default_rng(seed),
-    )
-    interval = found.confidence_interval
-    return float(score(labels, predictions)), float(interval.low), float(interval.high)
+    low, high = stats.bootstrap(
+        rows, METRICS[metric], paired=True, vectorized=False, n_resamples=resamples, confidence_level=confidence,
+        method="percentile", random_state=np.random.default_rng(seed),
+    ).confidence_interval  # fmt: skip
+    return METRICS[metric](*rows), float(low), float(high)
 
 
 def mcnemar(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> dict[str, float]:
@@ -124,12 +114,11 @@ def mcnemar(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> dict[str,
     like a fair coin. Gives their numbers, the difference in accuracy (first minus second) and the two-sided p.
     """
     labels, first, second = _same_rows(labels, first, second)
-    right, other = first == labels, second == labels
-    only_first, only_second = int((right & ~other).sum()), int((other & ~right).sum())
-    apart = only_first + only_second
-    p = stats.binomtest(only_first, apart).pvalue if apart else 1.0
-    difference = (only_first - only_second) / len(labels)
-    return {"only_first": only_first, "only_second": only_second, "difference": difference, "p": float(p)}
+    only_first = int(((first == labels) & (second != labels)).sum())
+    only_second = int(((second == labels) & (first != labels)).sum())
+    apart, difference = only_first + only_second, (only_first - only_second) / len(labels)
+    p = float(stats.binomtest(only_first, apart).pvalue) if apart else 1.0
+    return {"only_first": only_first, "only_second": only_second, "difference": difference, "p": p}
 
 
 def smallest_difference(rows: int, level: float = 0.05) -> float:
@@ -143,7 +132,7 @@ def smallest_difference(rows: int, level: float = 0.05) -> float:
 def size_warning(difference: float, rows: int) -> str:
     """Why a split of so many rows is too small for a difference in accuracy (in 0..1), or "" where it is not.
 
-    The intervals over seeds do not hold this: every seed is scored on the same rows. Of F1 it is about true.
+    Intervals over seeds do not cover this, as all seeds share the same rows. For F1 it is approximate.
     """
     changed = round(abs(difference) * rows, 6)  # in rows
     if changed < 1:
@@ -155,8 +144,9 @@ def size_warning(difference: float, rows: int) -> str:
 
 
 def _same_rows(*columns: ArrayLike) -> list[np.ndarray]:
-    found = [np.asarray(column) for column in columns]
-    if len({array.shape for array in found}) > 1 or found[0].ndim != 1 or not len(found[0]):
-        raise ValueError(f"labels and predictions: shapes {', '.join(str(array.shape) for array in found)}: must be "
-                         "(rows,), equal and not empty")  # fmt: skip
-    return found
+    arrays = [np.asarray(column) for column in columns]
+    shapes = [array.shape for array in arrays]
+    if len(set(shapes)) > 1 or len(shapes[0]) != 1 or shapes[0] == (0,):
+        text = ", ".join(map(str, shapes))
+        raise ValueError(f"labels and predictions: shapes {text}: must be (rows,), equal and not empty")
+    return arrays
