@@ -4,6 +4,7 @@ import copy
 import json
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +29,9 @@ def random_classifier(
     hidden_size: a multiple of 64, the width of a head; 768 is BERT-base's. Torch's random state is left as it was.
     """
     config = BertConfig(
-        num_hidden_layers=num_hidden_layers,
-        hidden_size=hidden_size,
-        intermediate_size=4 * hidden_size,
-        num_attention_heads=hidden_size // HEAD_WIDTH,
-        num_labels=num_labels,
-    )
+        num_hidden_layers=num_hidden_layers, hidden_size=hidden_size, intermediate_size=4 * hidden_size,
+        num_attention_heads=hidden_size // HEAD_WIDTH, num_labels=num_labels,
+    )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return AutoModelForSequenceClassification.from_config(config).eval()
@@ -60,11 +58,10 @@ def timing_setup(precision: str = "auto") -> tuple[torch.device, torch.dtype]:
     if precision not in ("auto", *DTYPES):
         raise ConfigError(f"precision = {precision!r}: must be one of auto, {', '.join(DTYPES)}")
     device = make_accelerator().device
-    if precision == "auto":
-        precision = "fp16" if device.type == "cuda" else "fp32"
-    if precision == "fp16" and device.type != "cuda":
+    on_cuda = device.type == "cuda"
+    if precision == "fp16" and not on_cuda:
         raise ConfigError("precision = 'fp16': needs a CUDA device; allowed here: auto, fp32, bf16")
-    return device, DTYPES[precision]
+    return device, DTYPES["fp16" if on_cuda else "fp32"] if precision == "auto" else DTYPES[precision]
 
 
 def time_call(function: Callable[[], object], device: torch.device | str = "cpu") -> float:
@@ -113,18 +110,18 @@ def measure_latency(
     generator = torch.Generator().manual_seed(seed)
     input_ids = torch.randint(vocabulary, (batch_size, length), generator=generator).to(device)  # (batch, length)
     copies = {name: copy.deepcopy(model).to(device, dtype).eval() for name, model in models.items()}
-    for model in copies.values():
+    calls = {name: partial(model, input_ids=input_ids) for name, model in copies.items()}
+    for call in calls.values():
         for _ in range(warmup):
-            time_call(lambda model=model: model(input_ids=input_ids), device)
+            time_call(call, device)
     rows, names = [], list(copies)
     for repeat in range(1, repeats + 1):
         first = (repeat - 1) % len(names)
         for name in names[first:] + names[:first]:
-            model = copies[name]
             started = time.process_time()
-            latency_ms = time_call(lambda model=model: model(input_ids=input_ids), device)
+            latency_ms = time_call(calls[name], device)
             processor_ms = 1000 * (time.process_time() - started)
-            row = {"model": name, "num_hidden_layers": model.config.num_hidden_layers, "repeat": repeat}
+            row = {"model": name, "num_hidden_layers": models[name].config.num_hidden_layers, "repeat": repeat}
             row |= {"latency_ms": latency_ms, "processor_ms": processor_ms}
             rows.append(row | {"throughput_eps": 1000 * batch_size / latency_ms})
     return pd.DataFrame(rows)
@@ -153,8 +150,8 @@ def speedups(latencies: pd.DataFrame, baseline: str, time_column: str = "latency
     for model in latencies["model"].unique():
         ratios = by_repeat[baseline] / by_repeat[model]
         speedup, low, high = np.exp(mean_interval(np.log(ratios))).tolist()
-        row = {"model": model, "num_hidden_layers": int(layers[model]), **medians.loc[model]}
-        row |= {"speedup": speedup, "low": low, "high": high, "median": ratios.median(), "repeats": len(ratios)}
+        row = {"model": model, "num_hidden_layers": int(layers[model]), **medians.loc[model], "speedup": speedup}
+        row |= {"low": low, "high": high, "median": ratios.median(), "repeats": len(ratios)}
         rows.append(row | {"limit": layers[baseline] / layers[model]})
     return pd.DataFrame(rows)
 
