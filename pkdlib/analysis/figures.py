@@ -27,18 +27,12 @@ def use_style() -> None:
 
 # --------------------------------------------------------------------------------------- the method and its losses
 def plot_layer_map(
-    num_teacher_layers: int,
-    num_student_layers: int,
-    layers: Sequence[int],
-    ax: Axes,
-    color: str = COLORS["PKD-Skip"],
+    num_teacher_layers: int, num_student_layers: int, layers: Sequence[int], ax: Axes, color: str = COLORS["PKD-Skip"]
 ) -> Axes:
     """Teacher and student as columns of layers, an arrow from each matched student layer to its teacher layer."""
     matched = range(1, len(layers) + 1)
-    for x, count, name, marked in (
-        (0, num_student_layers, "student", matched),
-        (1, num_teacher_layers, "teacher", layers),
-    ):
+    columns = {"student": (num_student_layers, matched), "teacher": (num_teacher_layers, layers)}
+    for x, (name, (count, marked)) in enumerate(columns.items()):
         for layer in range(1, count + 1):
             face = "#56B4E9" if layer in marked else "#eeeeee"
             ax.add_patch(Rectangle((x - 0.2, layer - 0.4), 0.4, 0.8, facecolor=face, edgecolor="#444444"))
@@ -100,27 +94,29 @@ def plot_terms(terms: PKDTerms, alpha: float, beta: float, ax: Axes) -> Axes:
 
 # -------------------------------------------------------------------------------------------------- hidden states
 def plot_similarity(
-    similarity: Tensor | np.ndarray, ax: Axes, layers: Sequence[int] = (), title: str = "", colorbar: bool = True
+    similarity: Tensor | np.ndarray,
+    ax: Axes,
+    layers: Sequence[int] = (),
+    title: str = "",
+    colorbar: bool = True,
+    chosen: int | None = None,
 ) -> Axes:
-    """A student x teacher heatmap on a fixed 0-1 scale; the layer map outlined, each row's maximum marked by a dot."""
+    """A student x teacher heatmap on a fixed 0-1 scale; the layer map outlined, each row's maximum marked by a dot.
+
+    chosen: a student layer (from 1) whose row is framed.
+    """
     matrix = np.asarray(similarity)
     rows, columns = matrix.shape
     sns.heatmap(matrix, ax=ax, vmin=0, vmax=1, cmap="cividis", cbar=colorbar, square=True,
                 xticklabels=range(1, columns + 1), yticklabels=range(1, rows + 1))  # fmt: skip
     for row, layer in enumerate(layers):
         ax.add_patch(Rectangle((layer - 1, row), 1, 1, fill=False, edgecolor="#D55E00", linewidth=2))
+    if chosen is not None:  # not clipped: half of the frame's line lies outside
+        frame = Rectangle((0, chosen - 1), columns, 1, fill=False, edgecolor="#D55E00", linewidth=3)
+        ax.add_patch(frame).set_clip_on(False)
     ax.scatter(matrix.argmax(axis=1) + 0.5, np.arange(rows) + 0.5, s=12, color="#ffffff", edgecolor="#000000")
     ax.set(xlabel="teacher layer", ylabel="student layer", title=title)
     ax.tick_params(axis="y", rotation=0)
-    return ax
-
-
-def plot_chosen_layer(similarity: Tensor | np.ndarray, layer: int, ax: Axes, title: str = "") -> Axes:
-    """The heatmap of `plot_similarity` with the row of one student layer (from 1) framed."""
-    plot_similarity(similarity, ax, title=title)
-    frame = Rectangle((0, layer - 1), similarity.shape[1], 1, fill=False, edgecolor="#D55E00", linewidth=3)
-    frame.set_clip_on(False)  # half of its line lies outside
-    ax.add_patch(frame)
     return ax
 
 
@@ -191,9 +187,8 @@ def plot_comparison(frame: pd.DataFrame, metric: str, ax: Axes, teacher: float |
     """`metric` of one student size by method: a dot per seed, the mean with its 95 % interval, the teacher's line."""
     methods = list(frame["method"].unique())
     places = frame["method"].map(methods.index)
-    for place, method in enumerate(methods):
-        values = frame.loc[frame["method"] == method, metric]
-        ax.scatter([place - 0.12] * len(values), values, s=14, color=COLORS.get(method, OTHER), alpha=0.5)
+    colors = [COLORS.get(method, OTHER) for method in frame["method"]]
+    ax.scatter(places - 0.12, frame[metric], s=14, color=colors, alpha=0.5)
     means = {"marker": "D", "linestyle": "", "legend": False, "err_kws": {"capsize": 4}}
     _plot_means(frame.assign(place=places + 0.12), "place", metric, ax, **INTERVALS, **means)
     ax.set(xticks=range(len(methods)), xticklabels=methods, xlim=(-0.6, len(methods) - 0.4), xlabel="")
@@ -223,14 +218,11 @@ def _reach(row: Mapping[str, float], middle: str, low: str, high: str) -> list[l
 
 def plot_differences(differences: pd.DataFrame, ax: Axes, shift: float = 0.0) -> Axes:
     """Paired differences with their 95 % intervals, in percentage points, against the line of no difference."""
-    labels = [
-        f"{method} minus {baseline}"
-        for method, baseline in zip(differences["method"], differences["baseline"], strict=True)
-    ]
-    points = 100 * differences[["difference", "low", "high"]]
-    for place, (method, row) in enumerate(zip(differences["method"], points.to_dict("records"), strict=True)):
+    points = differences.assign(**100 * differences[["difference", "low", "high"]]).to_dict("records")
+    for place, row in enumerate(points):
         ax.errorbar(row["difference"], place + shift, xerr=_reach(row, "difference", "low", "high"), fmt="D",
-                    color=COLORS.get(method, OTHER), capsize=4)  # fmt: skip
+                    color=COLORS.get(row["method"], OTHER), capsize=4)  # fmt: skip
+    labels = [f"{row['method']} minus {row['baseline']}" for row in points]
     ax.axvline(0, color="#000000", linewidth=1)
     ax.set(yticks=range(len(labels)), yticklabels=labels, ylim=(len(labels) - 0.5, -0.5))
     ax.set(xlabel="difference, percentage points")

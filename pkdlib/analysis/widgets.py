@@ -189,7 +189,8 @@ def similarity_explorer(
         alike = similarity.most_similar_layers(matrix)[layer - 1]
         figure = Figure(figsize=(11, 3.6), layout="constrained")
         axes = figure.subplots(1, 3, width_ratios=[1.3, 1, 1])
-        figures.plot_chosen_layer(matrix, layer, axes[0], metric).set(xlabel=f"layer of {a}", ylabel=f"layer of {b}")
+        figures.plot_similarity(matrix, axes[0], title=metric, chosen=layer)
+        axes[0].set(xlabel=f"layer of {a}", ylabel=f"layer of {b}")
         nearest = {}
         for (model, number), ax in zip(((b, layer), (a, alike)), axes[1:], strict=True):
             title = f"{model}, layer {number}"

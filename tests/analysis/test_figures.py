@@ -114,13 +114,13 @@ def test_history_is_a_line_per_method(seeds: int, ax: Axes) -> None:
 def test_comparison_has_a_dot_per_seed(seeds: int, teacher: float | None, ax: Axes) -> None:
     frame = results(METHODS, seeds)
     assert figures.plot_comparison(frame, "dev_accuracy", ax, teacher) is ax
-    scatters = [scatter for scatter in ax.collections if hasattr(scatter, "get_sizes") and len(scatter.get_sizes())]
-    for position, (method, scatter) in enumerate(zip(METHODS, scatters, strict=True)):
+    (scatter,) = [scatter for scatter in ax.collections if hasattr(scatter, "get_sizes") and len(scatter.get_sizes())]
+    for position, method in enumerate(METHODS):
         values = frame.loc[frame["method"] == method, "dev_accuracy"]
-        points = scatter.get_offsets()
-        assert len(points) == seeds
-        assert abs(points[:, 0] - position).max() < 0.5
-        np.testing.assert_allclose(points[:, 1], values)
+        near = abs(scatter.get_offsets()[:, 0] - position) < 0.5
+        np.testing.assert_allclose(scatter.get_offsets()[near, 1], values)
+        colors = {to_hex(color) for color in scatter.get_facecolor()[near]}
+        assert colors == {figures.COLORS.get(method, figures.OTHER).lower()}
         (diamond,) = ax.containers[position].lines[0].get_ydata()
         assert diamond == pytest.approx(values.mean())
         if seeds > 1:
@@ -264,7 +264,7 @@ def test_arrows_have_the_colour_that_is_asked_for(ax: Axes) -> None:
 
 def test_a_chosen_layer_is_framed_over_all_columns(ax: Axes) -> None:
     matrix = torch.tensor([[0.1, 0.9, 0.3], [0.8, 0.1, 0.7]])
-    assert figures.plot_chosen_layer(matrix, 2, ax, "cka") is ax
+    assert figures.plot_similarity(matrix, ax, title="cka", chosen=2) is ax
     (frame,) = [patch for patch in ax.patches if isinstance(patch, Rectangle)]
     assert (*frame.get_xy(), frame.get_width(), frame.get_height()) == (0, 1, 3, 1)
     assert ax.get_title() == "cka"
