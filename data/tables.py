@@ -35,9 +35,9 @@ def comparison_table(frames: dict[str, pd.DataFrame], metric: str) -> str:
     for name, frame in frames.items():
         teacher = frame[frame["method"] == "teacher"][metric].item()
         students = frame[frame["method"] != "teacher"]
-        found = summary(students, metric, ["method"]).set_index("method")
+        scores = summary(students, metric, ["method"]).set_index("method")
         column = {"teacher": f"{100 * teacher:.1f}"}
-        column |= {method: _percent(*found.loc[method, ["mean", "low", "high"]]) for method in METHODS}
+        column |= {method: _percent(*scores.loc[method, ["mean", "low", "high"]]) for method in METHODS}
         for method, baseline in PAIRS:
             pair = paired_difference(students, metric, method, baseline)
             column[f"{method} − {baseline}"] = _percent(pair["difference"], pair["low"], pair["high"], "+")
@@ -60,8 +60,8 @@ def layers_table(file: str) -> str:
     rows = {}
     for method in METHODS:
         matrices = [entry["centered_cosine"] for entry in entries if entry["method"] == method]
-        found = most_similar_layers(torch.tensor(matrices).mean(dim=0))
-        rows[method] = [f"{100 * scores[method]:.1f}", ", ".join(map(str, found))]
+        nearest = most_similar_layers(torch.tensor(matrices).mean(dim=0))
+        rows[method] = [f"{100 * scores[method]:.1f}", ", ".join(map(str, nearest))]
     return _markdown(pd.DataFrame(rows, index=["accuracy", "most similar teacher layer, student layers 1 to 6"]).T)
 
 
@@ -77,7 +77,7 @@ def teachers_table(file: str, metric: str) -> str:
         start = f"{record.config['num_hidden_layers']} layers of {Path(record.config['backbone']).name}"
         cells.setdefault(start, {}).setdefault(row, []).append(record.metrics[split][name])
     table = {
-        start: {row: _percent(*mean_interval(found)) for row, found in rows.items()} for start, rows in cells.items()
+        start: {row: _percent(*mean_interval(scores)) for row, scores in rows.items()} for start, rows in cells.items()
     }
     own = {Path(record.config["backbone"]).name: record.metrics[split][name] for record in teachers.values()}
     for start, rows in table.items():
@@ -124,7 +124,7 @@ def fill(text: str) -> str:
     """The text with every table renewed."""
     for name, table in tables().items():
         pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
-        text = re.sub(pattern, lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text, flags=re.DOTALL)
+        text = re.sub(pattern, lambda ends, table=table: f"{ends[1]}{table}\n{ends[2]}", text, flags=re.DOTALL)
     return text
 
 

@@ -1,4 +1,4 @@
-"""Which runs may stand beside each other: those that differ in method, size and seed alone."""
+"""Comparisons: groups of runs that differ in method, size and seed alone, and what varies between the groups."""
 
 import json
 from collections import defaultdict
@@ -22,7 +22,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Comparison:
-    """The runs of one task and setting, of any method, size and seed, and the teachers of those that have one."""
+    """The runs of one task and setting, of any method, size and seed, and the teachers of these runs."""
 
     task: str
     setting: Setting
@@ -90,7 +90,7 @@ def teacher_name(teacher: RunRecord) -> str:
 
 
 def unique_runs(records: Iterable[RunRecord]) -> list[RunRecord]:
-    """One record of every method, size, seed, setting, data and teacher: the latest, in its first one's place."""
+    """The latest record of every method, size, seed, setting, data and teacher, in the place of the first."""
     latest: dict[Hashable, RunRecord] = {}
     for record in records:
         key = (record.method, record.config["num_hidden_layers"], record.seed, _values(_exact(record)))
@@ -100,7 +100,7 @@ def unique_runs(records: Iterable[RunRecord]) -> list[RunRecord]:
 
 
 def comparisons(records: Iterable[RunRecord]) -> list[Comparison]:
-    """Every comparison that unique runs allow, those of a task's most runs first; a run may be part of several.
+    """All comparisons among runs that `unique_runs` gave, a task's largest first; a run may be in several.
 
     Plain fine-tuning has no temperature, so it stands beside the students of every temperature. Data and teacher may
     change with the seed, as long as all methods of a seed share them; otherwise they are part of the setting.
@@ -224,9 +224,9 @@ def all_differences(compared: Iterable[Comparison]) -> pd.DataFrame:
 
 
 def sensitivities(compared: Iterable[Comparison]) -> list[tuple[Comparison, str, int | None, pd.DataFrame]]:
-    """(a comparison, field, size, tidy table) wherever one field varies while all others that matter are equal.
+    """Every field that varies while all others that matter are equal: (a comparison, field, size, tidy table).
 
-    The field is a column of the table; methods that it does not concern are left out. A size of None: it varies.
+    The field is a column of the table; methods on which it has no effect are left out. A size of None: it varies.
     """
     compared, made = list(compared), []
     for field in dict.fromkeys(name for one in compared for name in one.setting):

@@ -21,7 +21,7 @@ OTHER = "#009E73"  # own layer maps
 
 
 def use_style() -> None:
-    """The kit's look for all figures of a session."""
+    """Give all figures of the session the kit's look."""
     plt.style.use(STYLE)
 
 
@@ -247,7 +247,7 @@ def plot_beside_paper(differences: pd.DataFrame, ax: Axes, one_row: float | None
 
 # ---------------------------------------------------------------------------------------------------------- speed
 def plot_latency_accuracy(frame: pd.DataFrame, metric: str, ax: Axes) -> Axes:
-    """The chart that recurs: `metric` against the time of one batch, the marker's area growing with the parameters.
+    """`metric` against the time of one batch; the area of a marker grows with the number of parameters.
 
     frame: columns method, num_hidden_layers, num_parameters, latency_ms and `metric`, a row per marker. Intervals are
     drawn where there are columns latency_low and latency_high (in ms), `metric`_low and `metric`_high.

@@ -19,7 +19,7 @@ from pkdlib.data import Split, encode_split
 from pkdlib.evaluation import split_cls_states
 from pkdlib.models import load_backbone, load_tokenizer
 
-TINY = 1e-30  # keeps a layer that says the same of every row from dividing by zero
+TINY = 1e-30  # no division by zero for a layer whose states are equal in every row
 
 
 def raw_cosine(a_cls: Tensor, b_cls: Tensor) -> Tensor:
@@ -94,12 +94,12 @@ def checkpoint_cls_states(checkpoint: str | Path, split: Split, max_length: int 
 
 
 def usable_similarities(a_cls: Tensor, b_cls: Tensor) -> list[str]:
-    """The names of the metrics that can compare these two: without the cosines where the widths differ."""
+    """Names of the metrics that can compare these states: the cosines need equal widths."""
     return list(SIMILARITIES) if a_cls.shape[-1] == b_cls.shape[-1] else list(ANY_WIDTHS)
 
 
 def shuffled_baseline(metric: str | Metric, a_cls: Tensor, b_cls: Tensor, seed: int = 0) -> Tensor:
-    """The metric after b's rows are permuted by the seed, so that pairs do not belong together: its noise level."""
+    """The metric's noise level: its value with b's rows shuffled, so that no pair belongs together."""
     similarity = get_similarity(metric) if isinstance(metric, str) else metric
     order = torch.randperm(len(b_cls), generator=torch.Generator().manual_seed(seed))
     return similarity(a_cls, b_cls[order.to(b_cls.device)])
@@ -116,7 +116,7 @@ def matched_similarity(similarity: Tensor, layers: list[int]) -> list[float]:
 
 
 def map_agreement(similarity: Tensor, layers: list[int], within: int = 1) -> int:
-    """How many matched student layers have their most similar teacher layer within so many layers of the map."""
+    """How many matched student layers have their most similar teacher layer at most `within` layers from the map's."""
     nearest = most_similar_layers(similarity)
     return sum(abs(teacher - matched) <= within for teacher, matched in zip(nearest, layers, strict=False))
 
@@ -163,7 +163,7 @@ def _mean_cosine(a_cls: Tensor, b_cls: Tensor) -> Tensor:
 
 
 def _unit_scale(states: Tensor) -> Tensor:
-    """Each layer divided by its root mean square, which changes no CKA and keeps its sums in a middle range."""
+    """Divide each layer by its root mean square, which leaves CKA as it is and keeps the sums in a middle range."""
     return states / states.square().mean(dim=(0, 2), keepdim=True).sqrt().clamp_min(TINY)
 
 

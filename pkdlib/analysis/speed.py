@@ -1,4 +1,4 @@
-"""How large a classifier is, part by part, and how long one batch takes it; what the recorded benchmarks found."""
+"""A classifier's parameters by part, the time that it takes for one batch, and the figures of recorded benchmarks."""
 
 import copy
 import json
@@ -51,7 +51,7 @@ def parameters_by_part(model: PreTrainedModel) -> dict[str, int]:
 
 
 def timing_setup(precision: str = "auto") -> tuple[torch.device, torch.dtype]:
-    """Where and in what precision to time: "auto" is fp16 on CUDA and float32 elsewhere.
+    """The device and the precision to time in: "auto" is fp16 on CUDA and float32 elsewhere.
 
     Raises ConfigError for an unknown precision and for fp16 without CUDA.
     """
@@ -89,7 +89,7 @@ def measure_latency(
     precision: str = "auto",
     seed: int = 0,
 ) -> pd.DataFrame:
-    """The time one batch takes every model: a row per model and repeat, in the order they were timed.
+    """Time one batch through every model: a row per model and repeat, in the order of timing.
 
     All read the same (batch_size, length) random token ids, without padding. Every repeat times each model once,
     and each repeat starts with another of them, so that a machine that slows down slows them all. `warmup` calls

@@ -1,4 +1,4 @@
-"""What scores allow one to say: intervals, paired differences, corrections for many of them, and the worth of a row."""
+"""Statistics of scores: intervals, paired differences, corrections for many tests, and what one row is worth."""
 
 import math
 from collections.abc import Iterable
@@ -40,8 +40,8 @@ def summary(frame: pd.DataFrame, metric: str, by: list[str]) -> pd.DataFrame:
     """Mean, 95 % interval and number of runs of `metric` for every group, in the groups' order of appearance."""
     rows = []
     for key, group in frame.groupby(by, sort=False):
-        mean, low, high = mean_interval(group[metric])
-        rows.append(dict(zip(by, key, strict=True)) | {"mean": mean, "low": low, "high": high, "runs": len(group)})
+        interval = dict(zip(("mean", "low", "high"), mean_interval(group[metric]), strict=True))
+        rows.append(dict(zip(by, key, strict=True)) | interval | {"runs": len(group)})
     return pd.DataFrame(rows)
 
 
@@ -63,15 +63,16 @@ def paired_difference(frame: pd.DataFrame, metric: str, method: str, baseline: s
 
 def differences_by(frame: pd.DataFrame, metric: str, by: str, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
     """`paired_difference` of every (method, baseline) at every value of the column `by` that has runs of both."""
-    rows = []
-    for value, group in frame.groupby(by, sort=True):
-        present = [pair for pair in pairs if set(pair) <= set(group["method"])]
-        rows += [{by: value, **paired_difference(group, metric, *pair)} for pair in present]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(
+        {by: value, **paired_difference(group, metric, *pair)}
+        for value, group in frame.groupby(by)
+        for pair in pairs
+        if set(pair) <= set(group["method"])
+    )
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:
-    """Holm's adjusted p values: those below 0.05 hold together, the chance of any false one being at most 5 %.
+    """Holm's adjusted p values: where all below 0.05 are believed, the chance of any false one is at most 5 %.
 
     The i-th smallest of m is multiplied by m - i + 1, and none is smaller than the one before it. NaN, of a
     comparison that has no test, stays NaN and is not counted.
@@ -92,7 +93,7 @@ def bootstrap_interval(
     resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float, float]:
-    """(score, low, high) of one run's predictions: the percentile interval over rows drawn anew, with replacement.
+    """(score, low, high) of one run's predictions: the percentile interval over bootstrap draws of the rows.
 
     labels, predictions: class indices, (rows,). It says what other rows would have given, where `mean_interval` says
     what other seeds would. Raises ValueError for an unknown metric or unequal rows.
