@@ -4,6 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,14 +44,13 @@ class Comparison:
     def sizes(self) -> list[int]:
         return sorted({record.config["num_hidden_layers"] for record in self.records}, reverse=True)
 
-    def runs(self, size: int | None = None) -> list[RunRecord]:
-        """The runs, of one size where given; methods in the order FT, KD, PKD."""
-        chosen = [record for record in self.records if size in (None, record.config["num_hidden_layers"])]
-        return sorted(chosen, key=lambda record: record.method)
+    @cached_property
+    def _frame(self) -> pd.DataFrame:
+        return results_frame(self.records).sort_values("method", kind="stable", ignore_index=True)
 
     def frame(self, size: int | None = None) -> pd.DataFrame:
-        """The tidy table of `runs`."""
-        return results_frame(self.runs(size))
+        """The tidy table of the runs, of one size where given; methods in the order FT, KD, PKD."""
+        return self._frame if size is None else self._frame[self._frame["num_hidden_layers"] == size]
 
 
 def setting_of(record: RunRecord, teachers: dict[str, RunRecord]) -> Setting:
@@ -200,8 +200,8 @@ def all_differences(compared: Iterable[Comparison]) -> pd.DataFrame:
         split, _, name = metric.partition("_")
         counted = next((record.eval_rows[split] for record in one.records if split in record.eval_rows), None)
         for size in one.sizes:
-            runs = one.runs(size)
-            for method, baseline in method_pairs(record.method for record in runs):
+            runs = [record for record in one.records if record.config["num_hidden_layers"] == size]
+            for method, baseline in method_pairs(sorted(record.method for record in runs)):
                 both = [record for record in runs if record.method in (method, baseline)]
                 ours, theirs = ({r.seed for r in both if r.method == side} for side in (method, baseline))
                 key = (one.task, method, baseline, frozenset(record.run_id for record in both))

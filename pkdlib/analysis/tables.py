@@ -48,7 +48,7 @@ def results_frame(records: Iterable[RunRecord]) -> pd.DataFrame:
     """`load_results` of records at hand."""
     rows = []
     for record in records:
-        names = ("run_id", "method", "task", "source", "train_rows", "max_length", "best_epoch", "num_parameters")
+        names = ("run_id", "method", "task", "source", "max_length", "train_rows", "best_epoch", "num_parameters")
         row = {name: getattr(record, name) for name in (*names, "layer_map")} | record.config
         row |= {f"{split}_{name}": value for split, scores in record.metrics.items() for name, value in scores.items()}
         row |= {f"{name}_s": seconds for name, seconds in record.durations_s.items()}
