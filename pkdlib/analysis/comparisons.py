@@ -172,12 +172,12 @@ def main_comparisons(compared: Iterable[Comparison]) -> dict[str, Comparison]:
 
 def told_apart(setting: Setting, other: Setting) -> str:
     """Each field of `setting` that has another value in `other`, with its value; "" where there is none."""
+    changed = {name: value for name, value in setting.items() if value != other.get(name, value)}
+    return ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in changed.items())
 
-    def plain(value: Any) -> str:  # a backbone may be a long path
-        return f"{value:g}" if isinstance(value, float) else Path(str(value)).name
 
-    changed = {name: value for name, value in setting.items() if name in other and value != other[name]}
-    return ", ".join(f"{name.replace('_', ' ')} {plain(value)}" for name, value in changed.items())
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else Path(str(value)).name  # a backbone may be a long path
 
 
 def method_pairs(methods: Iterable[str]) -> list[tuple[str, str]]:
@@ -272,16 +272,14 @@ def _slices(field: str, having: list[Comparison]) -> list[tuple[Comparison, str,
 
 def _slice(field: str, size: int, alike: dict[str, list[Comparison]]) -> pd.DataFrame:
     """The runs of one size of each method's comparisons, those of methods with two values of the field or more."""
-    values: dict[str, Any] = {}
-    records: dict[str, RunRecord] = {}
+    runs: dict[str, tuple[RunRecord, Any]] = {}
     for method, others in alike.items():
         for one in others:
             for record in one.records:
                 if (record.method, record.config["num_hidden_layers"]) == (method, size):
-                    value = one.setting[field]
-                    values.setdefault(record.run_id, "none" if value is None else value)
-                    records.setdefault(record.run_id, record)
-    if not records:
+                    runs.setdefault(record.run_id, (record, one.setting[field]))
+    if not runs:
         return pd.DataFrame()
-    table = results_frame(records.values()).assign(**{field: list(values.values())})
+    values = ["none" if value is None else value for _, value in runs.values()]
+    table = results_frame(record for record, _ in runs.values()).assign(**{field: values})
     return table[table.groupby("method")[field].transform("nunique") > 1]

@@ -1,4 +1,7 @@
-"""Every figure: data and an Axes in, the Axes out; in colours that all readers can tell apart."""
+"""Every figure: data and an Axes in, the Axes out; in colours that all readers can tell apart.
+
+In this order: the method and its losses, hidden states, scores, differences, speed.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +28,6 @@ def use_style() -> None:
     plt.style.use(STYLE)
 
 
-# --------------------------------------------------------------------------------------- the method and its losses
 def plot_layer_map(
     num_teacher_layers: int, num_student_layers: int, layers: Sequence[int], ax: Axes, color: str = COLORS["PKD-Skip"]
 ) -> Axes:
@@ -85,14 +87,14 @@ def plot_terms(terms: PKDTerms, alpha: float, beta: float, ax: Axes) -> Axes:
         r"$\beta\, L_{PT}$": (beta * terms.loss_pt, "PKD-Skip"),
         "$L_{PKD}$": (terms.loss, "teacher"),
     }
-    heights, colors = zip(*((float(value), COLORS[method]) for value, method in bars.values()), strict=True)
-    ax.bar_label(ax.bar(list(bars), heights, color=colors), fmt="%.3g", fontsize=8)
+    heights = [float(value) for value, _ in bars.values()]
+    drawn = ax.bar(list(bars), heights, color=[COLORS[method] for _, method in bars.values()])
+    ax.bar_label(drawn, fmt="%.3g", fontsize=8)
     ax.margins(y=0.1)
     ax.set(ylabel="loss")
     return ax
 
 
-# -------------------------------------------------------------------------------------------------- hidden states
 def plot_similarity(
     similarity: Tensor | np.ndarray,
     ax: Axes,
@@ -162,7 +164,6 @@ def _name_axes(ax: Axes, shares: Sequence[float]) -> None:
     ax.set(xlabel=f"first axis{first}", ylabel=f"second axis{second}")
 
 
-# --------------------------------------------------------------------------------------------------------- scores
 BANDS = {"errorbar": ("pi", 100), "err_kws": {"alpha": 0.15, "linewidth": 0}}  # from the lowest to the highest
 INTERVALS = {"errorbar": lambda values: mean_interval(values)[1:], "err_style": "bars"}  # 95 %, Student's t
 
@@ -210,7 +211,6 @@ def plot_ablation(frame: pd.DataFrame, by: str, metric: str, ax: Axes) -> Axes:
     return ax
 
 
-# ---------------------------------------------------------------------------------------------------- differences
 def _reach(row: Mapping[str, float], middle: str, low: str, high: str) -> list[list[float]]:
     """How far an interval reaches below and above its middle, as matplotlib's error bars want it."""
     return [[row[middle] - row[low]], [row[high] - row[middle]]]
@@ -245,7 +245,6 @@ def plot_beside_paper(differences: pd.DataFrame, ax: Axes, one_row: float | None
     return ax
 
 
-# ---------------------------------------------------------------------------------------------------------- speed
 def plot_latency_accuracy(frame: pd.DataFrame, metric: str, ax: Axes) -> Axes:
     """`metric` against the time of one batch; the area of a marker grows with the number of parameters.
 

@@ -144,7 +144,6 @@ def principal_components(states: Tensor) -> tuple[np.ndarray, np.ndarray]:
     return pca.fit_transform(states.cpu().numpy()), pca.explained_variance_ratio_
 
 
-# --------------------------------------------------------------------------------------------- parts of the metrics
 def _check(a_cls: Tensor, b_cls: Tensor, equal_widths: bool = False, least_rows: int = 1) -> None:
     for wrong, rule in (
         (a_cls.ndim != 3 or b_cls.ndim != 3, "must be (rows, layers, hidden)"),
