@@ -12,7 +12,7 @@ import torch
 
 from pkdlib import load_records
 from pkdlib.analysis.similarity import most_similar_layers
-from pkdlib.analysis.speed import FIGURES, benchmark_figures
+from pkdlib.analysis.speed import benchmark_figures
 from pkdlib.analysis.statistics import mean_interval, paired_difference, summary
 from pkdlib.analysis.tables import load_results
 
@@ -43,9 +43,9 @@ def comparison_table(frames: dict[str, pd.DataFrame], metric: str) -> str:
     for name, frame in frames.items():
         teacher = frame[frame["method"] == "teacher"][metric].item()
         students = frame[frame["method"] != "teacher"]
-        found = summary(students, metric, ["method"]).set_index("method")
+        scores = summary(students, metric, ["method"]).set_index("method")
         column = {"teacher": f"{100 * teacher:.1f}"}
-        column |= {method: _percent(*found.loc[method, ["mean", "low", "high"]]) for method in METHODS}
+        column |= {method: _percent(*scores.loc[method, ["mean", "low", "high"]]) for method in METHODS}
         for method, baseline in PAIRS:
             pair = paired_difference(students, metric, method, baseline)
             column[f"{method} − {baseline}"] = _percent(pair["difference"], pair["low"], pair["high"], "+")
@@ -95,8 +95,8 @@ def layers_table(file: str) -> str:
     rows = {}
     for method in METHODS:
         matrices = [entry["centered_cosine"] for entry in entries if entry["method"] == method]
-        found = most_similar_layers(torch.tensor(matrices).mean(dim=0))
-        rows[method] = [f"{100 * scores[method]:.1f}", ", ".join(map(str, found))]
+        nearest = most_similar_layers(torch.tensor(matrices).mean(dim=0))
+        rows[method] = [f"{100 * scores[method]:.1f}", ", ".join(map(str, nearest))]
     return _markdown(pd.DataFrame(rows, index=["accuracy", "most similar teacher layer, student layers 1 to 6"]).T)
 
 
@@ -112,7 +112,7 @@ def teachers_table(file: str, metric: str) -> str:
         start = f"{record.config['num_hidden_layers']} layers of {Path(record.config['backbone']).name}"
         cells.setdefault(start, {}).setdefault(row, []).append(record.metrics[split][name])
     table = {
-        start: {row: _percent(*mean_interval(found)) for row, found in rows.items()} for start, rows in cells.items()
+        start: {row: _percent(*mean_interval(scores)) for row, scores in rows.items()} for start, rows in cells.items()
     }
     own = {Path(record.config["backbone"]).name: record.metrics[split][name] for record in teachers.values()}
     for start, rows in table.items():
@@ -123,13 +123,11 @@ def teachers_table(file: str, metric: str) -> str:
 def speed_table() -> str:
     """The recorded benchmarks' figures: median and range over rounds, and the limit, a pair of columns per device."""
     columns = {}
-    for device, frame in benchmark_figures().groupby("device"):
-        found = frame.set_index("name")
-        columns[device] = {name: _measured(found.loc[name]) for name in FIGURES if name in found.index}
-        limits = found["limit"].dropna()
-        columns[f"{device}: limit"] = {name: f"{limits[name]:.2f}" for name in columns[device] if name in limits}
-    table = pd.DataFrame(columns).reindex([name for name in FIGURES if name in columns["cpu"]]).fillna("")
-    return _markdown(table.rename(FIGURES))
+    for device, frame in benchmark_figures().dropna(subset="label").groupby("device"):
+        rows = frame.set_index("label")
+        columns[device] = {label: _measured(row) for label, row in rows.iterrows()}
+        columns[f"{device}: limit"] = {label: f"{limit:.2f}" for label, limit in rows["limit"].dropna().items()}
+    return _markdown(pd.DataFrame(columns).reindex(list(columns["cpu"])).fillna(""))
 
 
 def _measured(row: pd.Series) -> str:
@@ -164,7 +162,7 @@ def fill(text: str) -> str:
     """The text with every table renewed."""
     for name, table in tables().items():
         pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
-        text = re.sub(pattern, lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text, flags=re.DOTALL)
+        text = re.sub(pattern, lambda ends, table=table: f"{ends[1]}{table}\n{ends[2]}", text, flags=re.DOTALL)
     return text
 
 
