@@ -15,6 +15,7 @@ from transformers import AutoConfig
 
 from pkdlib import config as configs
 from pkdlib.config import METHODS
+from pkdlib.engine.complaints import complaints
 from pkdlib.engine.files import ROOT, locate
 from pkdlib.engine.machine import VERSION
 from pkdlib.layer_maps import layer_map
@@ -82,6 +83,7 @@ def _template(name: str, file: str) -> Template:
 
 def _place(line: str, grid: Grid, stage: Stage) -> str:
     """The line, its parameter led by where in the file it stands."""
+    line = re.sub(r"^(\w+)\.\d+(?= )", r"\1", line)  # of a list's element: in the grid it stands for itself
     name = re.match(r"[\w.]+", line)
     for where, part in ((("then." if stage is grid.then else ""), stage), ("", grid)):
         entry = part.together[0] if part.together else {}
@@ -191,9 +193,9 @@ def _refused(config_class: type, parameters: dict[str, Any]) -> Iterator[str]:
     try:
         config_class(**given)
     except ValidationError as error:
-        for entry in error.errors():
+        for entry, line in zip(error.errors(), complaints(config_class, error), strict=True):
             if entry["loc"] and entry["type"] not in ("missing", "list_type"):  # of other notebooks' forms
-                yield configs.complaint(config_class, entry)
+                yield line
 
 
 def _check_models(parameters: dict[str, Any]) -> None:

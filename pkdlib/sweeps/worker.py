@@ -51,7 +51,7 @@ def execute(folder: str, spec: dict[str, Any]) -> bool:
     home.mkdir(parents=True, exist_ok=True)
     write_text(home / SPEC_FILE, json.dumps(spec, indent=1))
     (home / FAILURE_FILE).unlink(missing_ok=True)
-    command = [sys.executable, "-m", "pkdlib.worker", folder, str(os.getpid())]
+    command = [sys.executable, "-m", "pkdlib.sweeps.worker", folder, str(os.getpid())]
     environment = os.environ | {"OMP_NUM_THREADS": str(spec["threads"]), "PYTHONUNBUFFERED": "1"}
     with open(home / LOG_FILE, "a", encoding="utf-8") as log:
         status = subprocess.run(command, stdout=log, stderr=log, env=environment, check=False).returncode

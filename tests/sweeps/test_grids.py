@@ -7,7 +7,9 @@ import pytest
 from helpers import save_backbone
 
 from pkdlib import ROOT
-from pkdlib.sweeps import plan
+from pkdlib.sweeps import grid as grids
+from pkdlib.sweeps import plan as plans
+from pkdlib.sweeps import runner
 from pkdlib.sweeps.grid import GRIDS, GridError, grid_path, read_grid
 from pkdlib.sweeps.plan import plan, teachers_of
 
@@ -219,4 +221,4 @@ def test_yaml_s_own_rules_are_kept_for_others():
     import yaml
 
     assert yaml.safe_load("a: no") == {"a": False}  # ours reads a word, and leaves the library's loader alone
-    assert yaml.load("a: no", grid._Loader) == {"a": "no"}
+    assert yaml.load("a: no", grids._Loader) == {"a": "no"}

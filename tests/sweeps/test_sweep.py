@@ -16,8 +16,11 @@ from helpers import figures, make_record
 
 from pkdlib import ROOT, load_records
 from pkdlib.records import save_result
+from pkdlib.sweeps import runner
+from pkdlib.sweeps.folder import failed, finished
+from pkdlib.sweeps.grid import GridError, Then
 from pkdlib.sweeps.plan import PlannedRun
-from pkdlib.sweeps.worker import DEVICES, _gpu, failed, finished
+from pkdlib.sweeps.worker import DEVICES, _gpu
 
 PARAMETERS = """
 teacher_dir = ""  # a teacher's folder
@@ -78,7 +81,15 @@ def undisturbed(workshop):
 
 
 def command(folder, out, *options):
-    return [sys.executable, "-m", "pkdlib.sweep", str(folder / "grid.yaml"), "--out", str(folder / out), *options]
+    return [
+        sys.executable,
+        "-m",
+        "pkdlib.sweeps.runner",
+        str(folder / "grid.yaml"),
+        "--out",
+        str(folder / out),
+        *options,
+    ]
 
 
 def start(folder, out, *options):
@@ -135,10 +146,10 @@ def wait_until_on_its_way(out):
     wait_for(lambda: any(file.stat().st_mtime > now for file in (out / "runs").glob("*/checkpoint.safetensors")))
 
 
-def end_with_all_it_started(runner):
+def end_with_all_it_started(process):
     """SIGKILL the runner alone; what it had started must end by itself."""
-    family = runner.children(recursive=True)
-    runner.kill()
+    family = process.children(recursive=True)
+    process.kill()
     wait_for(lambda: not [child for child in family if child.is_running() and child.status() != "zombie"], 30)
 
 
@@ -147,13 +158,13 @@ def test_killed_at_three_moments_it_ends_as_if_it_had_not_been(workshop, undistu
     for victim, after in (("ipykernel_launcher", 1), ("multiprocessing.spawn", 2), (None, 4)):
         before = runs_finished(out)
         process = start(workshop, "killed", "--workers", "2")
-        runner = psutil.Process(process.pid)
+        sweep = psutil.Process(process.pid)
         wait_until_finished(out, after)
         wait_until_on_its_way(out)
         if victim:
-            processes(runner, victim)[0].kill()
+            processes(sweep, victim)[0].kill()
             wait_until_finished(out, len(runs_finished(out)) + 1)  # it goes on by itself
-        end_with_all_it_started(runner)
+        end_with_all_it_started(sweep)
         process.wait(timeout=60)
         kept = runs_finished(out)
         assert before.items() <= kept.items()
@@ -181,7 +192,7 @@ def test_a_dask_cluster_of_two_processes_one_killed_gives_the_same(workshop, und
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
         process = start(workshop, "dask", "--scheduler", cluster.scheduler_address)
         wait_for(lambda: len(runs_finished(workshop / "dask")) >= 2)
-        worker = wait_for(lambda: processes(psutil.Process(), "pkdlib.worker"))[0].parent()
+        worker = wait_for(lambda: processes(psutil.Process(), "pkdlib.sweeps.worker"))[0].parent()
         worker.kill()
         assert process.wait(timeout=300) == 0
     assert results(workshop / "dask") == undisturbed
@@ -252,10 +263,10 @@ def test_the_second_stage_keeps_the_highest_mean_over_seeds(tmp_path):
             axes = {"temperature": temperature, "learning_rate": 1e-3, "seed": seed}
             runs.append(PlannedRun(tmp_path, {}, axes, f"{temperature}-{seed}", f"runs/{temperature}-{seed}"))
             save_result(make_record(metrics={"dev": {"accuracy": score}}), tmp_path / runs[-1].folder)
-    then = runner.Then(keep=["temperature"])
+    then = Then(keep=["temperature"])
     assert runner.best_values(runs, then, tmp_path) == {"temperature": 10.0}
-    with pytest.raises(runner.GridError, match=r"then\.best = 'test_f1': no column of the results"):
-        runner.best_values(runs, runner.Then(keep=["temperature"], best="test_f1"), tmp_path)
+    with pytest.raises(GridError, match=r"then\.best = 'test_f1': no column of the results"):
+        runner.best_values(runs, Then(keep=["temperature"], best="test_f1"), tmp_path)
 
 
 def test_the_second_stage_is_run_with_what_was_best_in_the_first(workshop):
