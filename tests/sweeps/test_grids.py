@@ -7,7 +7,6 @@ import pytest
 from helpers import save_backbone
 
 from pkdlib import ROOT
-from pkdlib.sweeps import grid as grids
 from pkdlib.sweeps import plan as plans
 from pkdlib.sweeps import runner
 from pkdlib.sweeps.grid import GRIDS, GridError, grid_path, read_grid
@@ -38,7 +37,10 @@ def changed(old, new):
 
 # what is wrong -> (the file's text, what its one line says)
 BAD = {
-    "an unknown key": (GOOD + "sedes: [0]\n", "sedes: unknown key; known are parameters, grid, list"),
+    "an unknown key": (GOOD + "sedes: [0]\n", r"sedes = \[0\]: unknown name; did you mean seeds\?"),
+    "a key that is like no other": (GOOD + "x: 1\n", "x = 1: unknown name; known names are parameters, grid, list"),
+    "an unknown key of the second stage": (
+        GOOD + "then: {keep: [methods], besst: loss}\n", r"then.besst = 'loss': unknown name; did you mean best\?"),
     "an unknown parameter": (changed("methods:", "methds:"), "grid.methds: unknown parameter of 02_.*mean methods"),
     "an unknown parameter of the teacher": (
         changed("teacher.train_rows", "teacher.rows"), "parameters.teacher.rows: unknown parameter of 01_"),
@@ -49,7 +51,7 @@ BAD = {
     "a number as text": (
         GOOD + "list: [{learning_rate: '2e-5'}]\n",
         "list.learning_rate = '2e-5': must be a number, not text: leave the quotes out"),
-    "a number that is none": (GOOD + "list: [{alpha: .nan}]\n", "list.alpha = '.nan': must be a number"),
+    "a number that is none": (GOOD + "list: [{alpha: .nan}]\n", "list.alpha = nan: must be a finite number"),
     "a value out of range": (GOOD + "list: [{alpha: 1.5}]\n", "list.alpha = 1.5: must be less than or equal to 1"),
     "an unknown choice": (changed("KD", "DK"), "grid.methods = 'DK': must be 'FT', 'KD'"),
     "an unknown precision": (GOOD + "list: [{mixed_precision: no}, {mixed_precision: half}]\n",
@@ -88,6 +90,8 @@ BAD = {
         changed("{teacher", "{output_dir: here, teacher"), "parameters.output_dir: every run has a folder of its own"),
     "no notebook": ("seeds: [0]\n", "notebook: missing"),
     "no YAML": ("notebook: [\n", "line 2: no YAML: "),
+    "an object of Python": ("notebook: !!python/name:os.system ''\n", "line 1: no YAML: could not determine"),
+    "a character that no text holds": ("notebook: \x01\n", "no text in UTF-8: "),
     "no mapping": ("- 1\n", "content = .*: must be a valid dictionary"),
     "a second stage that keeps no axis": (
         GOOD + "then: {keep: [beta], parameters: {alpha: 0.5}}\n", "then.keep = 'beta': no axis of the first stage"),
@@ -126,9 +130,12 @@ def test_a_bad_option_is_one_clear_line(option, tmp_path):
 
 
 def test_numbers_and_words_are_read_as_a_person_means_them(tmp_path):
-    run = planned(tmp_path, GOOD + "list: [{learning_rate: 2e-5, mixed_precision: no, alpha: 1}]\n")[0]
+    run = planned(
+        tmp_path, GOOD + "list: [{learning_rate: 2e-5, mixed_precision: no, alpha: 1, num_train_epochs: 010}]\n"
+    )[0]
     assert run.parameters["learning_rate"] == 2e-5
     assert run.parameters["mixed_precision"] == "no"
+    assert run.parameters["num_train_epochs"] == 10
     assert run.parameters["alpha"] == 1.0 and isinstance(run.parameters["alpha"], float)
 
 
@@ -215,10 +222,3 @@ def stand_ins(grid):
     axes = grid.grid | ({"task": ["mini-sentiment", "mini-inference"]} if "task" in grid.grid else {})
     parameters = {name: here.get(name, value) for name, value in grid.parameters.items()}
     return {"parameters": parameters, "together": entries, "grid": axes}
-
-
-def test_yaml_s_own_rules_are_kept_for_others():
-    import yaml
-
-    assert yaml.safe_load("a: no") == {"a": False}  # ours reads a word, and leaves the library's loader alone
-    assert yaml.load("a: no", grids._Loader) == {"a": "no"}
