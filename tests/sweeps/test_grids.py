@@ -51,7 +51,7 @@ BAD = {
     "a number as text": (
         GOOD + "list: [{learning_rate: '2e-5'}]\n",
         "list.learning_rate = '2e-5': must be a number, not text: leave the quotes out"),
-    "a number that is none": (GOOD + "list: [{alpha: .nan}]\n", "list.alpha = nan: must be a finite number"),
+    "a number that is none": (GOOD + "list: [{alpha: .nan}]\n", "list.alpha = nan: must be a number"),
     "a value out of range": (GOOD + "list: [{alpha: 1.5}]\n", "list.alpha = 1.5: must be less than or equal to 1"),
     "an unknown choice": (changed("KD", "DK"), "grid.methods = 'DK': must be 'FT', 'KD'"),
     "an unknown precision": (GOOD + "list: [{mixed_precision: no}, {mixed_precision: half}]\n",
