@@ -91,17 +91,17 @@ def read_template(name: str | Path) -> Template:
     names = {"__name__": "__main__", "get_ipython": _Nothing(), "display": _Nothing()}
     defaults: dict[str, Any] = {}
     if first is not None:
-        settings, *_ = [*_tagged(cells, "settings"), first + 1]
+        after, *_ = [*_tagged(cells, "settings"), first + 1]
         try:
+            settings = _compiled(cells[after : after + 1])
             with _as_in_a_kernel():
                 _execute(_compiled(cells[:first]), names)
                 _execute(_compiled(cells[first : first + 1]), dict(names), defaults)
         except Exception as error:
-            raise ValueError(f"{here}: up to its parameters cell: {_one_line(error)}") from None
+            raise ValueError(f"{here}: its first cells: {_one_line(error)}") from None
     if "output_dir" not in defaults:
         raise ValueError(f"{here}: has no cell tagged parameters with an output_dir in it")
-    checked = _compiled(cells[settings : settings + 1])
-    return Template(path.resolve(), defaults, code_fingerprint(notebook), names, checked)
+    return Template(path.resolve(), defaults, code_fingerprint(notebook), names, settings)
 
 
 class _Nothing:

@@ -1,8 +1,14 @@
 """A grid file is read strictly and planned whole: every mistake is one line, before any kernel starts."""
 
 import json
+import os
 import re
+import sys
+import time
+import warnings
 
+import matplotlib
+import nbformat
 import pytest
 from helpers import save_backbone
 
@@ -10,6 +16,7 @@ from pkdlib import ROOT
 from pkdlib.sweeps import plan as plans
 from pkdlib.sweeps import runner
 from pkdlib.sweeps.grid import GRIDS, GridError, grid_path, read_grid
+from pkdlib.sweeps.notebooks import read_template
 from pkdlib.sweeps.plan import plan, teachers_of
 
 GOOD = """
@@ -53,13 +60,14 @@ BAD = {
         "list.learning_rate = '2e-5': must be a number, not text: leave the quotes out"),
     "a number that is none": (GOOD + "list: [{alpha: .nan}]\n", "list.alpha = nan: must be a number"),
     "a value out of range": (GOOD + "list: [{alpha: 1.5}]\n", "list.alpha = 1.5: must be less than or equal to 1"),
-    "an unknown choice": (changed("KD", "DK"), "grid.methods = 'DK': must be 'FT', 'KD'"),
+    "an unknown choice": (changed("KD", "DK"), "grid.methods = 'DK': must be one of FT, KD"),
     "an unknown precision": (GOOD + "list: [{mixed_precision: no}, {mixed_precision: half}]\n",
                              "list.mixed_precision = 'half': must be 'no', 'bf16' or 'fp16'"),
     "a student deeper than its teacher": (
         changed("[3, 2]", "[3, 13]"), "grid.student_layers = 13: must be between 1 and the teacher's 12 layers"),
     "a patient student of one layer": (
-        changed("[FT, KD]", "[PKD-Skip]").replace("[3, 2]", "[1]"), "grid.student_layers = 1: PKD-Skip has no layer"),
+        changed("[FT, KD]", "[PKD-Skip]").replace("[3, 2]", "[1]"),
+        r"grid.methods = \['PKD-Skip'\]: a student of one layer has no layer to match"),
     "a notebook that is not there": (changed("02_distill", "02_destill"), "notebook = .*no such file; .*02_distill"),
     "a notebook without parameters": (changed("02_distill_last_vs_skip", "index.md"), "notebook = 'index.md': "),
     "rows that are not there": (
@@ -222,3 +230,132 @@ def stand_ins(grid):
     axes = grid.grid | ({"task": ["mini-sentiment", "mini-inference"]} if "task" in grid.grid else {})
     parameters = {name: here.get(name, value) for name, value in grid.parameters.items()}
     return {"parameters": parameters, "together": entries, "grid": axes}
+
+
+def save_notebook(path, *cells):
+    """A notebook of these code cells, with their tags."""
+    cells = [nbformat.v4.new_code_cell(source, metadata={"tags": [*tag]}) for source, tag in cells]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    return path
+
+
+PARAMETERS = ("alpha = 0.7  # weight\nlayers = [3]\noutput_dir = ''", ["parameters"])
+
+
+def planned_with(tmp_path, imports, settings, values="{alpha: 7.0}", later=""):
+    cells = ((imports, []), PARAMETERS, ("1 + 1", []), (settings, ["settings"]), (later, []))
+    notebook = save_notebook(tmp_path / "own.ipynb", *cells)
+    return planned(tmp_path, f"notebook: {notebook}\nparameters: {values}\n")
+
+
+@pytest.mark.parametrize(
+    ("imports", "settings"),
+    [
+        ("from pkdlib import DistillConfig as D, validate", "validate(D, alpha=alpha)"),
+        ("import pkdlib as p", "p.validate(p.DistillConfig, alpha=alpha)"),
+        ("import pkdlib\nC = pkdlib.DistillConfig", "C(alpha=alpha)"),
+    ],
+)
+def test_a_configuration_by_another_name_refuses_what_it_refuses(imports, settings, tmp_path, capsys):
+    with pytest.raises(GridError) as found:
+        planned_with(tmp_path, imports, settings)
+    assert str(found.value) == "some.yaml: parameters.alpha = 7.0: must be less than or equal to 1"
+    arguments = [str(tmp_path / "some.yaml"), "--out", str(tmp_path / "out"), "--dry-run"]
+    assert runner.main(arguments) == 2
+    assert capsys.readouterr() == ("", f"{found.value}\n")
+
+
+def test_a_configuration_that_is_only_spoken_of_is_not_applied(tmp_path):
+    (run,) = planned_with(tmp_path, "import pkdlib", "# pkdlib.DistillConfig(alpha=alpha) would refuse it")
+    assert run.parameters["alpha"] == 7.0
+    planned_with(tmp_path, "import pkdlib", "", later="pkdlib.DistillConfig(alpha=alpha)")  # no settings any more
+
+
+@pytest.mark.parametrize(
+    ("settings", "lines"),
+    [
+        ("raise KeyError('a')", ["settings cell of own: KeyError: 'a'"]),
+        ("raise ValueError()", ["settings cell of own: ValueError: "]),
+        ("import sys; sys.exit('no')", ["settings cell of own: SystemExit: no"]),
+        ("layers[7]", ["settings cell of own: IndexError: list index out of range"]),
+        ("raise ValueError('alpha = 7.0: too much\\nlayers.0 = 3: odd')",
+         ["parameters.alpha = 7.0: too much", "layers.0 = 3: odd"]),
+        ("raise ValueError('these do not go together')", ["these do not go together"]),
+    ],
+)  # fmt: skip
+def test_whatever_a_settings_cell_raises_is_a_line(settings, lines, tmp_path):
+    with pytest.raises(GridError) as found:
+        planned_with(tmp_path, "", settings)
+    assert str(found.value).splitlines() == [f"some.yaml: {line}" for line in lines]
+
+
+def test_the_first_cell_after_the_parameters_is_the_settings_cell_where_none_is_tagged(tmp_path):
+    cells = (PARAMETERS, ("assert alpha < 1", []), ("assert False, 'not reached'", []))
+    text = f"notebook: {save_notebook(tmp_path / 'own.ipynb', *cells)}\nparameters: {{alpha: 0.5}}\n"
+    assert len(planned(tmp_path, text)) == 1
+    with pytest.raises(GridError, match=r"settings cell of own: AssertionError: $"):
+        planned(tmp_path, text.replace("0.5", "1.5"))
+    save_notebook(tmp_path / "own.ipynb", PARAMETERS)  # and nothing to check them
+    assert planned(tmp_path, text.replace("0.5", "1.5"))[0].parameters["alpha"] == 1.5
+
+
+def test_cells_that_are_executed_in_the_plan_leave_no_trace(tmp_path, capfd):
+    imports = """
+%matplotlib inline
+import os, sys, warnings
+import matplotlib
+print("out"); print("err", file=sys.stderr)
+os.environ["LEFT_BY_A_NOTEBOOK"] = "1"
+del os.environ["KEPT"]
+matplotlib.rcParams["lines.linewidth"] = 9
+warnings.simplefilter("error")
+def check(alpha):
+    seen.append(alpha)
+seen, state = [], []
+"""
+    settings = """
+!ls
+display(alpha); print("out")
+assert matplotlib.rcParams["lines.linewidth"] != 9 and not state
+state = [1]; layers.append(4); check(alpha)
+assert output_dir
+"""
+    before = dict(matplotlib.rcParams), list(sys.path), list(warnings.filters), os.getcwd()
+    os.environ["KEPT"] = "here"
+    runs = planned_with(tmp_path, imports, settings, "{}\ngrid: {alpha: [0.1, 0.2]}")
+    assert os.environ.pop("KEPT") == "here" and "LEFT_BY_A_NOTEBOOK" not in os.environ
+    assert (dict(matplotlib.rcParams), list(sys.path), list(warnings.filters), os.getcwd()) == before
+    assert capfd.readouterr() == ("", "")
+    assert [run.parameters for run in runs] == [{"alpha": alpha, "layers": [3]} for alpha in (0.1, 0.2)]
+
+
+def test_a_notebook_whose_first_cells_fail_is_told_in_one_line(tmp_path):
+    with pytest.raises(GridError) as found:
+        planned_with(tmp_path, "import no_such_module", "")
+    assert re.fullmatch(
+        r"some\.yaml: notebook = '.*own\.ipynb': its first cells: "
+        "ModuleNotFoundError: No module named 'no_such_module'",
+        str(found.value),
+    )
+    with pytest.raises(GridError, match=r"own\.ipynb': its first cells: SyntaxError: "):
+        planned_with(tmp_path, "", "alpha =")
+    save_notebook(tmp_path / "own.ipynb", ("raise SystemError('executed')", []), ("output_dir = ''", []))
+    with pytest.raises(GridError, match=r"has no cell tagged parameters with an output_dir in it$"):
+        planned(tmp_path, f"notebook: {tmp_path / 'own.ipynb'}\n")  # and none of its cells was executed
+
+
+def test_a_run_is_checked_within_about_a_millisecond(tmp_path):
+    template = read_template("02_distill_last_vs_skip")
+    template.check({})
+    started = time.process_time()
+    for number in range(100):
+        template.check({"alpha": number / 100})
+    assert time.process_time() - started < 100 * 5e-3  # a busy machine is slower
+
+
+def test_teachers_left_to_the_sweep_are_paths_where_nothing_lies(tmp_path):
+    parameters = ("teacher_dir = ''\nlarge_teacher_dir = ''\noutput_dir = ''", ["parameters"])
+    check = "from pathlib import Path\nassert all(f and not Path(f).exists() for f in (teacher_dir, large_teacher_dir))"
+    notebook = save_notebook(tmp_path / "own.ipynb", parameters, (check, []))
+    (run,) = planned(tmp_path, f"notebook: {notebook}\n")
+    assert sorted(run.teachers) == ["large_teacher_dir", "teacher_dir"] and not run.parameters
