@@ -11,13 +11,14 @@ from hashlib import sha256
 from io import StringIO
 from pathlib import Path
 from types import CodeType
-from typing import Any
+from typing import Annotated, Any
+from unittest.mock import patch  # restores what a cell changes
 
 import matplotlib
 import nbformat
 import papermill
 from IPython.core.inputtransformer2 import TransformerManager
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, create_model
 
 from pkdlib.engine.complaints import complaints
 from pkdlib.engine.files import ROOT
@@ -51,17 +52,34 @@ class Template:
     defaults: dict[str, Any]  # its parameters cell
     fingerprint: str  # of the code
     names: dict[str, Any]  # what the cells before its parameters cell have imported and defined
-    settings: tuple[CodeType, ...]  # the settings cell
+    settings: CodeType  # the settings cell
+    types: type[BaseModel]  # the parameters with their defaults' types, without output_dir
 
     @property
     def name(self) -> str:
         return self.path.stem
 
+    def typed(self, values: dict[str, Any]) -> dict[str, Any]:
+        """All parameters but output_dir, these values among them; ValueError with a line for each of another type."""
+        if "output_dir" in values:
+            raise ValueError("output_dir: every run has a folder of its own; leave it out")
+        try:
+            return self.types(**values).model_dump()
+        except ValidationError as error:
+            lines = complaints(self.types, error)
+            for number, entry in enumerate(error.errors()):
+                if entry["type"] == "extra_forbidden":  # one line, whatever its values
+                    hint = lines[number].rpartition(";")[2]
+                    lines[number] = f"{entry['loc'][0]}: unknown parameter of {self.name};{hint}"
+                elif entry["type"] in ("int_type", "float_type") and isinstance(entry["input"], str):
+                    lines[number] += ", not text: leave the quotes out"
+            raise ValueError("\n".join(lines)) from None
+
     def check(self, parameters: dict[str, Any]) -> None:
         """Execute the settings cell with these parameters, in this process; ValueError with what it says of them."""
         try:
             with _as_in_a_kernel():
-                _execute(self.settings, self.names | deepcopy(self.defaults | parameters))
+                exec(self.settings, self.names | deepcopy(self.defaults | parameters))
         except ValidationError as error:
             raise ValueError("\n".join(complaints(BaseModel, error))) from None
         except (Exception, SystemExit) as error:
@@ -78,30 +96,23 @@ def read_template(name: str | Path) -> Template:
     """
     named = NOTEBOOKS / Path(name).with_suffix(".ipynb")
     path = named if named.is_file() else Path(name)
-    here = f"notebook = {str(name)!r}"
     if not path.is_file():
         known = ", ".join(sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")))
-        raise ValueError(f"{here}: no such file; those of the project are {known}")
+        raise ValueError(f"notebook = {str(name)!r}: no such file; those of the project are {known}")
     try:
         notebook = nbformat.read(path, as_version=4)
-    except (nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
-        raise ValueError(f"{here}: no notebook: {str(error).splitlines()[0]}") from None
-    cells = _code_cells(notebook)
-    first, *_ = [*_tagged(cells, "parameters"), None]
-    names = {"__name__": "__main__", "get_ipython": _Nothing(), "display": _Nothing()}
-    defaults: dict[str, Any] = {}
-    if first is not None:
-        after, *_ = [*_tagged(cells, "settings"), first + 1]
-        try:
-            settings = _compiled(cells[after : after + 1])
-            with _as_in_a_kernel():
-                _execute(_compiled(cells[:first]), names)
-                _execute(_compiled(cells[first : first + 1]), dict(names), defaults)
-        except Exception as error:
-            raise ValueError(f"{here}: its first cells: {_one_line(error)}") from None
-    if "output_dir" not in defaults:
-        raise ValueError(f"{here}: has no cell tagged parameters with an output_dir in it")
-    return Template(path.resolve(), defaults, code_fingerprint(notebook), names, settings)
+        before, parameters, settings = _parts(_code_cells(notebook))
+        names = {"__name__": "__main__", "get_ipython": _Nothing(), "display": _Nothing()}
+        defaults: dict[str, Any] = {}
+        with _as_in_a_kernel():
+            for code in before:
+                exec(code, names)
+            exec(parameters, dict(names), defaults)
+        if "output_dir" not in defaults:
+            raise ValueError("no output_dir in its cell tagged parameters")
+    except Exception as error:  # of the notebook's own code too
+        raise ValueError(f"notebook = {str(name)!r}: cannot be run with parameters: {_one_line(error)}") from None
+    return Template(path.resolve(), defaults, code_fingerprint(notebook), names, settings, _types(path.stem, defaults))
 
 
 class _Nothing:
@@ -118,18 +129,32 @@ def _code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def _tagged(cells: list[nbformat.NotebookNode], tag: str) -> list[int]:
-    return [number for number, cell in enumerate(cells) if tag in cell.metadata.get("tags", ())]
-
-
-def _compiled(cells: list[nbformat.NotebookNode]) -> tuple[CodeType, ...]:
+def _parts(cells: list[nbformat.NotebookNode]) -> tuple[list[CodeType], CodeType, CodeType]:
+    """The cells before the parameters cell, that cell, and the settings cell; ValueError where none is tagged."""
+    tags = [cell.metadata.get("tags", ()) for cell in cells]
     python = TransformerManager().transform_cell  # turns magic commands into calls of get_ipython()
-    return tuple(compile(python(cell.source), "<notebook>", "exec") for cell in cells)
+    first = next((number for number, tagged in enumerate(tags) if "parameters" in tagged), None)
+    if first is None:
+        raise ValueError("no cell tagged parameters")
+    after = next((number for number, tagged in enumerate(tags) if "settings" in tagged), first + 1)
+    sources = [*(cell.source for cell in cells[: first + 1]), "".join(cell.source for cell in cells[after : after + 1])]
+    *before, parameters, settings = [compile(python(source), "<notebook>", "exec") for source in sources]
+    return before, parameters, settings
 
 
-def _execute(codes: tuple[CodeType, ...], names: dict[str, Any], assigned: dict[str, Any] | None = None) -> None:
-    for code in codes:
-        exec(code, names, assigned)
+def _types(name: str, defaults: dict[str, Any]) -> type[BaseModel]:
+    """A model of the parameters but output_dir: of their defaults' types, where one element of a list is a list."""
+
+    def field(default: Any) -> tuple[Any, Any]:
+        if isinstance(default, list):
+            kind = type(default[0]) if default else Any
+            as_list = BeforeValidator(lambda value: value if isinstance(value, list) else [value])
+            return Annotated[list[kind], as_list], default
+        return Any if default is None else type(default), default
+
+    config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+    fields = {name: field(default) for name, default in defaults.items() if name != "output_dir"}
+    return create_model(name, __config__=config, **fields)
 
 
 def _one_line(error: BaseException) -> str:
@@ -139,16 +164,8 @@ def _one_line(error: BaseException) -> str:
 @contextmanager
 def _as_in_a_kernel() -> Iterator[None]:
     """In the notebooks' folder, prints going nowhere; environment and matplotlib's settings are put back after it."""
-    environment, searched = dict(os.environ), list(sys.path)
     with (
         redirect_stdout(StringIO()), redirect_stderr(StringIO()), warnings.catch_warnings(), matplotlib.rc_context(),
-        chdir(NOTEBOOKS),
+        chdir(NOTEBOOKS), patch.dict(os.environ), patch.object(sys, "path", [str(NOTEBOOKS), *sys.path]),
     ):  # fmt: skip
-        sys.path.insert(0, str(NOTEBOOKS))
-        try:
-            yield
-        finally:
-            sys.path[:] = searched
-            if environment != dict(os.environ):
-                os.environ.clear()
-                os.environ.update(environment)
+        yield

@@ -1,6 +1,5 @@
 """From a grid to the runs it stands for, every parameter of each checked before anything starts."""
 
-import difflib
 import hashlib
 import json
 import re
@@ -9,7 +8,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
 from transformers import AutoConfig
 
 from pkdlib.engine.files import ROOT, locate
@@ -24,7 +22,6 @@ TEACHER = "teacher_dir"  # ends the name of a parameter that is filled with a te
 TEACHER_NOTEBOOK = "01_finetune_teacher"
 MODELS = ("backbone", "large_backbone", "model_a", "model_b")  # hub ids or folders
 SHARED = ("task", "source", "backbone", "train_rows", "max_length")  # a run's own are its teacher's too
-KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
 @dataclass(frozen=True)
@@ -99,7 +96,7 @@ def _run(notebook: str, values: dict[str, Any], axes: dict[str, Any], kind: str 
     own = parts.pop("")
     if SEED in own and SEED not in template.defaults:
         own["seeds"] = own.pop(SEED)
-    parameters = _typed_parameters(template, own)
+    parameters = template.typed(own)
     left = [name for name in parameters if name.endswith(TEACHER) and name not in own]
     takes = [name.removesuffix("_dir") for name in left]
     unknown = [f"{prefix}.{name}" for prefix, part in parts.items() if prefix not in takes for name in part]
@@ -141,45 +138,6 @@ def _teacher(prefix: str, shared: dict[str, Any], values: dict[str, Any]) -> Pla
         raise ValueError(
             "\n".join(f"{prefix}.{line}" if re.match(r"\w*", line)[0] in values else line for line in lines)
         ) from None
-
-
-def _typed_parameters(template: Template, values: dict[str, Any]) -> dict[str, Any]:
-    """All parameters but output_dir, the given values among them as their defaults' types."""
-    parameters = {name: value for name, value in template.defaults.items() if name != "output_dir"}
-    lines = []
-    for name, value in values.items():
-        try:
-            if name not in parameters:
-                raise ValueError(_unknown(name, template.name, list(parameters)))
-            parameters[name] = _typed(name, value, template.defaults[name])
-        except ValueError as error:
-            lines.append(str(error))
-    if lines:
-        raise ValueError("\n".join(lines))
-    return parameters
-
-
-def _unknown(name: str, notebook: str, known: list[str]) -> str:
-    if name == "output_dir":
-        return "output_dir: every run has a folder of its own; leave it out"
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
-    return f"{name}: unknown parameter of {notebook}; {hint}"
-
-
-def _typed(name: str, value: Any, default: Any) -> Any:
-    """The value as the default's type; one element of a list stands for itself. A text is no number."""
-    if isinstance(default, list):
-        elements = value if isinstance(value, list) else [value]
-        return [_typed(name, element, default[0] if default else None) for element in elements]
-    kind = type(default)
-    if kind not in KINDS:  # such as None, which says nothing of the type
-        return value
-    try:
-        return TypeAdapter(kind, config={"allow_inf_nan": False}).validate_python(value, strict=True)
-    except ValidationError:
-        hint = ", not text: leave the quotes out" if kind in (int, float) and isinstance(value, str) else ""
-        raise ValueError(f"{name} = {value!r}: must be {KINDS[kind]}{hint}") from None
 
 
 def _check_models(parameters: dict[str, Any], teachers: dict[str, PlannedRun]) -> None:

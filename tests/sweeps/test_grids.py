@@ -13,6 +13,7 @@ import pytest
 from helpers import save_backbone
 
 from pkdlib import ROOT
+from pkdlib.__main__ import main
 from pkdlib.sweeps import plan as plans
 from pkdlib.sweeps import runner
 from pkdlib.sweeps.grid import GRIDS, GridError, grid_path, read_grid
@@ -57,8 +58,8 @@ BAD = {
     "a fraction of an epoch": (GOOD + "list: [{num_train_epochs: 1.5}]\n", "list.num_train_epochs = 1.5: must be a"),
     "a number as text": (
         GOOD + "list: [{learning_rate: '2e-5'}]\n",
-        "list.learning_rate = '2e-5': must be a number, not text: leave the quotes out"),
-    "a number that is none": (GOOD + "list: [{alpha: .nan}]\n", "list.alpha = nan: must be a number"),
+        "list.learning_rate = '2e-5': must be a valid number, not text: leave the quotes out"),
+    "a number that is none": (GOOD + "list: [{alpha: .nan}]\n", "list.alpha = nan: must be a finite number"),
     "a value out of range": (GOOD + "list: [{alpha: 1.5}]\n", "list.alpha = 1.5: must be less than or equal to 1"),
     "an unknown choice": (changed("KD", "DK"), "grid.methods = 'DK': must be one of FT, KD"),
     "an unknown precision": (GOOD + "list: [{mixed_precision: no}, {mixed_precision: half}]\n",
@@ -112,7 +113,7 @@ BAD = {
 def test_a_mistake_is_one_clear_line_and_starts_nothing(kind, tmp_path, capsys):
     text, message = BAD[kind]
     (tmp_path / "some.yaml").write_text(text)
-    assert runner.main([str(tmp_path / "some.yaml"), "--out", str(tmp_path / "out")]) == 2
+    assert main(["sweep", str(tmp_path / "some.yaml"), "--out", str(tmp_path / "out")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("some.yaml: ")
     with pytest.raises(AssertionError, match=rf"^some.yaml: {message}"):
@@ -260,8 +261,8 @@ def test_a_configuration_by_another_name_refuses_what_it_refuses(imports, settin
     with pytest.raises(GridError) as found:
         planned_with(tmp_path, imports, settings)
     assert str(found.value) == "some.yaml: parameters.alpha = 7.0: must be less than or equal to 1"
-    arguments = [str(tmp_path / "some.yaml"), "--out", str(tmp_path / "out"), "--dry-run"]
-    assert runner.main(arguments) == 2
+    arguments = ["sweep", str(tmp_path / "some.yaml"), "--out", str(tmp_path / "out"), "--dry-run"]
+    assert main(arguments) == 2
     assert capsys.readouterr() == ("", f"{found.value}\n")
 
 
@@ -333,14 +334,14 @@ def test_a_notebook_whose_first_cells_fail_is_told_in_one_line(tmp_path):
     with pytest.raises(GridError) as found:
         planned_with(tmp_path, "import no_such_module", "")
     assert re.fullmatch(
-        r"some\.yaml: notebook = '.*own\.ipynb': its first cells: "
+        r"some\.yaml: notebook = '.*own\.ipynb': cannot be run with parameters: "
         "ModuleNotFoundError: No module named 'no_such_module'",
         str(found.value),
     )
-    with pytest.raises(GridError, match=r"own\.ipynb': its first cells: SyntaxError: "):
+    with pytest.raises(GridError, match=r"own\.ipynb': cannot be run with parameters: SyntaxError: "):
         planned_with(tmp_path, "", "alpha =")
     save_notebook(tmp_path / "own.ipynb", ("raise SystemError('executed')", []), ("output_dir = ''", []))
-    with pytest.raises(GridError, match=r"has no cell tagged parameters with an output_dir in it$"):
+    with pytest.raises(GridError, match=r"cannot be run with parameters: ValueError: no cell tagged parameters$"):
         planned(tmp_path, f"notebook: {tmp_path / 'own.ipynb'}\n")  # and none of its cells was executed
 
 

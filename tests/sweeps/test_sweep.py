@@ -15,6 +15,7 @@ from dask.distributed import LocalCluster
 from helpers import figures, make_record
 
 from pkdlib import ROOT, load_records
+from pkdlib.__main__ import main
 from pkdlib.records import save_result
 from pkdlib.sweeps import runner
 from pkdlib.sweeps.folder import failed, finished
@@ -30,15 +31,16 @@ num_train_epochs = 6  # of the student
 fate = "open"  # what becomes of the run
 output_dir = ""  # of the run
 """
-CODE = """
-import os, signal
-from pkdlib.readers.sources import reload_data
+SETTINGS = """
 import pkdlib
-if fate == "raises":
-    raise ValueError("this run was meant to fail")
-data = reload_data(pkdlib.load_records(teacher_dir)[0])
 base = pkdlib.validate(pkdlib.DistillConfig, num_hidden_layers=2, num_train_epochs=num_train_epochs, seed=seeds[0])
 config = pkdlib.method_config(methods[0], base)
+"""
+CODE = """
+import os, signal
+if fate == "raises":
+    raise ValueError("this run was meant to fail")
+data = pkdlib.reload_data(pkdlib.load_records(teacher_dir)[0])
 pkdlib.distill(data, config, teacher_dir, None if fate == "forgets" else output_dir)
 if fate == "dies":
     os.kill(os.getpid(), signal.SIGKILL)
@@ -67,7 +69,8 @@ def workshop(tmp_path_factory):
     """A folder with a small notebook and its grid."""
     folder = tmp_path_factory.mktemp("sweep")
     parameters = nbformat.v4.new_code_cell(PARAMETERS.strip(), metadata={"tags": ["parameters"]})
-    notebook = nbformat.v4.new_notebook(cells=[parameters, nbformat.v4.new_code_cell(CODE.strip())])
+    code = [nbformat.v4.new_code_cell(source.strip()) for source in (SETTINGS, CODE)]
+    notebook = nbformat.v4.new_notebook(cells=[parameters, *code])
     notebook.metadata["kernelspec"] = {"name": "python3", "language": "python", "display_name": "Python 3"}
     nbformat.write(notebook, folder / "student.ipynb")
     (folder / "grid.yaml").write_text(GRID.format(notebook=folder / "student.ipynb"))
@@ -81,15 +84,8 @@ def undisturbed(workshop):
 
 
 def command(folder, out, *options):
-    return [
-        sys.executable,
-        "-m",
-        "pkdlib.sweeps.runner",
-        str(folder / "grid.yaml"),
-        "--out",
-        str(folder / out),
-        *options,
-    ]
+    grid = str(folder / "grid.yaml")
+    return [sys.executable, "-m", "pkdlib", "sweep", grid, "--out", str(folder / out), *options]
 
 
 def start(folder, out, *options):
@@ -155,7 +151,7 @@ def end_with_all_it_started(process):
 
 def test_killed_at_three_moments_it_ends_as_if_it_had_not_been(workshop, undisturbed):
     out = workshop / "killed"
-    for victim, after in (("ipykernel_launcher", 1), ("multiprocessing.spawn", 2), (None, 4)):
+    for victim, after in (("ipykernel_launcher", 1), ("pkdlib.sweeps.worker", 2), (None, 4)):
         before = runs_finished(out)
         process = start(workshop, "killed", "--workers", "2")
         sweep = psutil.Process(process.pid)
@@ -246,11 +242,11 @@ def test_what_an_executor_cannot_do_is_a_failure_and_no_endless_loop(workshop, t
 
 
 def test_a_dry_run_lists_the_runs_and_the_time_left(workshop, undisturbed, capsys):
-    arguments = [str(workshop / "grid.yaml"), "--dry-run", "--workers", "2", "--out"]
-    assert runner.main([*arguments, str(workshop / "undisturbed")]) == 0
+    arguments = ["sweep", str(workshop / "grid.yaml"), "--dry-run", "--workers", "2", "--out"]
+    assert main([*arguments, str(workshop / "undisturbed")]) == 0
     told = capsys.readouterr().out
     assert told.count(": finished, ") == 7 and "0 runs left" in told
-    assert runner.main([*arguments, str(workshop / "nowhere")]) == 0
+    assert main([*arguments, str(workshop / "nowhere")]) == 0
     told = capsys.readouterr().out
     assert told.count(": to do") == 7 and "no estimate" in told
     assert not (workshop / "nowhere").exists()
