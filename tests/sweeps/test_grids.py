@@ -10,15 +10,17 @@ import warnings
 import matplotlib
 import nbformat
 import pytest
-from helpers import save_backbone
+from helpers import bert_config, make_record, save_backbone
 
 from pkdlib import ROOT
 from pkdlib.__main__ import main
+from pkdlib.records import save_result
 from pkdlib.sweeps import plan as plans
 from pkdlib.sweeps import runner
 from pkdlib.sweeps.grid import GRIDS, GridError, grid_path, read_grid
 from pkdlib.sweeps.notebooks import read_template
 from pkdlib.sweeps.plan import plan, teachers_of
+from pkdlib.tasks import TASKS, Task
 
 GOOD = """
 notebook: 02_distill_last_vs_skip
@@ -360,3 +362,52 @@ def test_teachers_left_to_the_sweep_are_paths_where_nothing_lies(tmp_path):
     notebook = save_notebook(tmp_path / "own.ipynb", parameters, (check, []))
     (run,) = planned(tmp_path, f"notebook: {notebook}\n")
     assert sorted(run.teachers) == ["large_teacher_dir", "teacher_dir"] and not run.parameters
+
+
+def finished_teacher(folder, **changes):
+    """A finished teacher's folder: a model of four layers and its record."""
+    save_backbone(folder)
+    save_result(make_record("teacher", method="teacher", **changes), folder)
+    return folder
+
+
+def test_the_loss_is_looked_at_with_a_teacher_of_the_sweep(tmp_path):
+    text = (
+        "notebook: 03_inside_the_loss\nparameters: {teacher.train_rows: 64}\ngrid: {beta: [0.1, 0.2]}\nseeds: [0, 1]\n"
+    )
+    runs = planned(tmp_path, text)
+    assert [run.parameters["seeds"] for run in runs] == [[0], [1], [0], [1]]
+    assert len(teachers_of(runs)) == 1
+    with pytest.raises(GridError) as found:
+        planned(tmp_path, text.replace("beta: [0.1, 0.2]", "batch_rows: [0]"))
+    assert str(found.value) == "some.yaml: grid.batch_rows = 0: must be greater than or equal to 1"
+
+
+def test_similarity_is_swept_over_models_that_lie_in_folders(tmp_path):
+    a, b = finished_teacher(tmp_path / "a"), save_backbone(tmp_path / "b", bert_config(layers=2))
+    fixed = f"{{model_a: {a}, model_b: {b}, students_dir: ''}}"
+    text = f"notebook: 06_cls_similarity\nparameters: {fixed}\ngrid: {{metric: [cka, rsa]}}\nseeds: [0, 1]\n"
+    runs = planned(tmp_path, text)
+    assert len({run.id for run in runs}) == 4 and not teachers_of(runs)
+    with open(b / "model.safetensors", "ab") as weights:
+        weights.write(b"\0")
+    assert not {run.id for run in runs} & {run.id for run in planned(tmp_path, text)}  # another model
+    with pytest.raises(GridError) as found:
+        planned(tmp_path, text.replace("rsa", "csa").replace("seeds: [0, 1]", ""))
+    assert str(found.value).startswith("some.yaml: grid.metric = 'csa': must be one of ")
+    with pytest.raises(GridError, match=r"^some.yaml: parameters.model_b = .*/c': no such folder or model"):
+        planned(tmp_path, text.replace(str(b), str(tmp_path / "c")))
+
+
+def test_students_of_a_teacher_of_an_own_task_are_planned(tmp_path):
+    task = Task("colours", ("phrase",), ("cold", "warm"))
+    assert task.name not in TASKS
+    teacher = finished_teacher(tmp_path / "teacher", task=task.name, task_definition=task, source=str(tmp_path))
+    text = (
+        f"notebook: 02_distill_last_vs_skip\nparameters: {{teacher_dir: {teacher}, student_layers: 3}}\nseeds: [0, 1]\n"
+    )
+    runs = planned(tmp_path, text)
+    assert [run.parameters["teacher_dir"] for run in runs] == [str(teacher)] * 2 and not teachers_of(runs)
+    with pytest.raises(GridError) as found:
+        planned(tmp_path, text.replace("student_layers: 3", "student_layers: 5"))
+    assert str(found.value) == "some.yaml: parameters.student_layers = 5: must be between 1 and the teacher's 4 layers"

@@ -21,7 +21,7 @@ from pkdlib.sweeps import runner
 from pkdlib.sweeps.folder import failed, finished
 from pkdlib.sweeps.grid import GridError, Then
 from pkdlib.sweeps.plan import PlannedRun
-from pkdlib.sweeps.worker import DEVICES, _gpu
+from pkdlib.sweeps.worker import DEVICES, _gpu, check_output
 
 PARAMETERS = """
 teacher_dir = ""  # a teacher's folder
@@ -217,6 +217,34 @@ def test_failures_are_told_apart_and_leave_the_others_alone(workshop):
     told = (folder / "out.log").read_text()
     assert "2 of 5 runs finished, 3 failed" in told
     assert str(runs["raises"] / "notebook.ipynb") in told and "| ValueError: this run was meant to fail" in told
+
+
+def test_a_sweep_of_timings_ends_well(tmp_path):
+    sizes = "{layers: [4, 2], hidden_size: 64, length: 16, repeats: 2}"
+    text = f"notebook: 05_speed_benchmark\nparameters: {sizes}\ngrid: {{batch_size: [2]}}\n"
+    (tmp_path / "grid.yaml").write_text(text)
+    assert run_to_its_end(tmp_path, "out").returncode == 0, (tmp_path / "out.log").read_text()
+    (run,) = (tmp_path / "out" / "runs").iterdir()
+    assert finished(run) and (run / "speed.json").exists() and not (run / "result.json").exists()
+    assert "1 of 1 runs finished, 0 failed" in (tmp_path / "out.log").read_text()
+
+
+def test_what_a_notebook_leaves_is_whole(tmp_path):
+    for name in ("parameters.json", "log.txt", "notebook.ipynb", ".lock"):  # the sweep's own
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match="wrote nothing into output_dir"):
+        check_output(tmp_path)
+    (tmp_path / "similarity.json").touch()
+    check_output(tmp_path)
+    save_result(make_record(), tmp_path / "student")
+    check_output(tmp_path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "checkpoint.safetensors").touch()
+    with pytest.raises(ValueError, match=r"the training in .*/other did not end"):
+        check_output(tmp_path)
+    (tmp_path / "other" / "checkpoint.safetensors").rename(tmp_path / "other" / "result.json")
+    with pytest.raises(ValueError, match=r"other/result.json, record 1: "):
+        check_output(tmp_path)
 
 
 def test_students_of_a_teacher_that_failed_are_not_tried(workshop):
