@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 from io import StringIO
 from pathlib import Path
-from types import CodeType
+from types import CodeType, SimpleNamespace
 from typing import Annotated, Any
 from unittest.mock import patch  # restores what a cell changes
 
@@ -25,6 +26,13 @@ from pkdlib.engine.files import ROOT
 from pkdlib.engine.progress import BATCH_VARIABLE
 
 NOTEBOOKS = ROOT / "notebooks"
+
+
+def _nothing(*arguments: Any, **options: Any) -> None:
+    """Takes any call: stands for what IPython adds to a notebook's names."""
+
+
+_SHELL = SimpleNamespace(run_line_magic=_nothing, run_cell_magic=_nothing, system=_nothing, getoutput=_nothing)
 
 
 def run_notebook(notebook: Path, executed: Path, parameters: dict[str, Any]) -> None:
@@ -88,6 +96,7 @@ class Template:
             raise ValueError(f"settings cell of {self.name}: {_one_line(error)}") from None
 
 
+@cache
 def read_template(name: str | Path) -> Template:
     """A notebook of the project by its name, or any by its path; ValueError when it cannot be run with parameters.
 
@@ -102,7 +111,7 @@ def read_template(name: str | Path) -> Template:
     try:
         notebook = nbformat.read(path, as_version=4)
         before, parameters, settings = _parts(_code_cells(notebook))
-        names = {"__name__": "__main__", "get_ipython": _Nothing(), "display": _Nothing()}
+        names = {"__name__": "__main__", "display": _nothing, "get_ipython": lambda: _SHELL}
         defaults: dict[str, Any] = {}
         with _as_in_a_kernel():
             for code in before:
@@ -115,28 +124,21 @@ def read_template(name: str | Path) -> Template:
     return Template(path.resolve(), defaults, code_fingerprint(notebook), names, settings, _types(path.stem, defaults))
 
 
-class _Nothing:
-    """Stands for what IPython adds to a notebook's names: takes any call, and does nothing."""
-
-    def __getattr__(self, name: str) -> "_Nothing":
-        return self
-
-    def __call__(self, *arguments: Any, **options: Any) -> "_Nothing":
-        return self
-
-
 def _code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
 def _parts(cells: list[nbformat.NotebookNode]) -> tuple[list[CodeType], CodeType, CodeType]:
     """The cells before the parameters cell, that cell, and the settings cell; ValueError where none is tagged."""
-    tags = [cell.metadata.get("tags", ()) for cell in cells]
-    python = TransformerManager().transform_cell  # turns magic commands into calls of get_ipython()
-    first = next((number for number, tagged in enumerate(tags) if "parameters" in tagged), None)
-    if first is None:
+
+    def tagged(tag: str) -> list[int]:
+        return [number for number, cell in enumerate(cells) if tag in cell.metadata.get("tags", ())]
+
+    if not tagged("parameters"):
         raise ValueError("no cell tagged parameters")
-    after = next((number for number, tagged in enumerate(tags) if "settings" in tagged), first + 1)
+    first = tagged("parameters")[0]
+    after = (tagged("settings") or [first + 1])[0]
+    python = TransformerManager().transform_cell  # turns magic commands into calls of get_ipython()
     sources = [*(cell.source for cell in cells[: first + 1]), "".join(cell.source for cell in cells[after : after + 1])]
     *before, parameters, settings = [compile(python(source), "<notebook>", "exec") for source in sources]
     return before, parameters, settings

@@ -46,10 +46,10 @@ def plan(grid: Grid, stage: Stage, file: str, kept: dict[str, Any] | None = None
     kept: what an earlier stage has settled. file: the grid's, for the messages. The notebook's settings cell is
     executed for every run, in this process.
     """
-    for remembered in (_template, _layers_of, _rows, _model):
+    for remembered in (read_template, _layers_of, _rows, _model):
         remembered.cache_clear()  # notebooks and folders are looked at once per plan, and anew in the next
     try:
-        _template(grid.notebook)
+        read_template(grid.notebook)
     except ValueError as error:
         raise GridError(f"{file}: {error}") from None
     runs: dict[str, PlannedRun] = {}
@@ -83,12 +83,9 @@ def _place(line: str, grid: Grid, stage: Stage) -> str:
     return line
 
 
-_template = cache(read_template)  # its first cells are executed
-
-
 def _run(notebook: str, values: dict[str, Any], axes: dict[str, Any], kind: str = "runs") -> PlannedRun:
     """The run with these values; ValueError with a line per bad one."""
-    template = _template(notebook)
+    template = read_template(notebook)
     parts: dict[str, dict[str, Any]] = {"": {}}
     for name, value in values.items():
         prefix, _, rest = name.rpartition(".")
@@ -130,14 +127,12 @@ def _words(parameters: dict[str, Any], template: Template) -> str:
 
 def _teacher(prefix: str, shared: dict[str, Any], values: dict[str, Any]) -> PlannedRun:
     """A teacher with its run's shared values and its own; a mistake in its own is led by the prefix."""
-    theirs = {**shared, **values}
     try:
-        return _run(TEACHER_NOTEBOOK, theirs, theirs, "teachers")
+        return _run(TEACHER_NOTEBOOK, shared | values, shared | values, "teachers")
     except ValueError as error:
         lines = str(error).splitlines()
-        raise ValueError(
-            "\n".join(f"{prefix}.{line}" if re.match(r"\w*", line)[0] in values else line for line in lines)
-        ) from None
+        named = [f"{prefix}.{line}" if re.match(r"\w*", line)[0] in values else line for line in lines]
+        raise ValueError("\n".join(named)) from None
 
 
 def _check_models(parameters: dict[str, Any], teachers: dict[str, PlannedRun]) -> None:
@@ -145,14 +140,12 @@ def _check_models(parameters: dict[str, Any], teachers: dict[str, PlannedRun]) -
     for name, value in parameters.items():
         if name.endswith(TEACHER) and value and not (ROOT / value / RESULT_FILE).is_file():
             raise ValueError(f"{name} = {value!r}: no {RESULT_FILE} there, so no finished teacher")
-    depths = {name: _layers_of(name, locate(parameters[name])) for name in MODELS if parameters.get(name)}
-    teaching = [depths.get("backbone")] if "backbone" in depths else []
-    if not teaching and parameters.get(TEACHER):
-        teaching = [_layers_of(TEACHER, locate(parameters[TEACHER]))]
-    teaching += [_layers_of("backbone", locate(teacher.parameters["backbone"])) for teacher in teachers.values()]
+    depths = {name: _layers_of(name, locate(parameters[name])) for name in (*MODELS, TEACHER) if parameters.get(name)}
+    depths |= {name: _layers_of("backbone", locate(run.parameters["backbone"])) for name, run in teachers.items()}
+    teaching = [depth for name, depth in depths.items() if name == "backbone" or name.endswith(TEACHER)]
     sizes = parameters.get("student_layers", [])
     for size in sizes if isinstance(sizes, list) else [sizes]:
-        if any(size > depth for depth in teaching):
+        if teaching and size > min(teaching):
             raise ValueError(f"student_layers = {size}: must be between 1 and the teacher's {min(teaching)} layers")
 
 
@@ -168,8 +161,7 @@ def _data(parameters: dict[str, Any]) -> str | None:
     """A fingerprint of the rows that the parameters name."""
     if "task" not in parameters or "source" not in parameters or parameters.get("texts"):
         return None
-    names = {name: parameters.get(name) for name in ("task", "source", "train_rows", "split")}
-    return _rows(**names)
+    return _rows(*(parameters.get(name) for name in ("task", "source", "train_rows", "split")))
 
 
 @cache
@@ -177,13 +169,12 @@ def _rows(task: str, source: str, train_rows: int | None, split: str | None) -> 
     try:
         if split:
             return load_split(task, source or None, split).fingerprint
-        data = load_task(task, source or None, train_rows=train_rows or None)
-    except OSError as error:
-        raise ValueError(f"source = {source!r}: {str(error).splitlines()[0]}") from None
-    except ValueError as error:
-        named = str(error).startswith(("task =", "train_rows ="))
-        raise ValueError(str(error) if named else f"source = {source!r}: {error}") from None
-    return " ".join(data.splits[name].fingerprint for name in sorted(data.splits))
+        splits = load_task(task, source or None, train_rows=train_rows or None).splits
+    except (OSError, ValueError) as error:
+        line = str(error).splitlines()[0]
+        named = line.startswith(("task =", "train_rows ="))
+        raise ValueError(line if named else f"source = {source!r}: {line}") from None
+    return " ".join(splits[name].fingerprint for name in sorted(splits))
 
 
 @cache
