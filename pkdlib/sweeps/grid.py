@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
@@ -30,7 +30,7 @@ class Stage(BaseModel):
     grid: dict[str, list[Any]] = {}  # name -> values; every combination is run
     together: list[dict[str, Any]] = Field([], alias="list")  # values that change together, an entry each
     exclude: list[dict[str, Any]] = []  # combinations that are left out
-    seeds: list[int] = []
+    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = []
 
     @property
     def axes(self) -> list[str]:
@@ -55,10 +55,6 @@ class Grid(Stage):
     notebook: str  # of the project, by its name, or a path
     then: Then | None = None
 
-    def stages(self) -> list[tuple[str, Stage]]:
-        """(where in the file, stage)"""
-        return [("", self)] + ([("then.", self.then)] if self.then else [])
-
 
 def grid_path(name: str | Path) -> Path:
     """A file by its path, or one that is shipped by its name; GridError lists those."""
@@ -74,9 +70,11 @@ def read_grid(path: Path) -> Grid:
     """The grid of a file; GridError with a line per mistake, each with the file and the key."""
     try:
         grid = Grid.model_validate(YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")))
-        lines = [where + line for where, stage in grid.stages() for line in _mistakes(stage)]
-        kept = grid.then.keep if grid.then else []
-        lines += [f"then.keep = {name!r}: no axis of the first stage" for name in kept if name not in grid.axes]
+        lines = [*_mistakes(grid)]
+        if grid.then:
+            lines += [f"then.{line}" for line in _mistakes(grid.then)]
+            unknown = [name for name in grid.then.keep if name not in grid.axes]
+            lines += [f"then.keep = {name!r}: no axis of the first stage" for name in unknown]
     except DuplicateKeyError as error:
         _, key, *_ = error.problem.split('"')  # found duplicate key "KEY" with value ...
         lines = [f"line {error.problem_mark.line + 1}: {key}: named twice"]
@@ -109,17 +107,12 @@ def _mistakes(stage: Stage) -> Iterator[str]:
         repeated = [value for number, value in enumerate(values) if value in values[:number]]
         if repeated:
             yield f"{name} = {values!r}: {repeated[0]!r} stands there twice"
-    if any(not 0 <= seed < 2**32 for seed in stage.seeds):
-        yield f"seeds = {stage.seeds!r}: must be from 0 to 4294967295"
+    everything = stage.model_copy(update={"exclude": [], "seeds": []})
     for number, unwanted in enumerate(stage.exclude):
         unknown = [name for name in unwanted if name not in stage.axes]
         if unknown or not unwanted:
             yield f"exclude.{number} = {unwanted!r}: must name axes: {', '.join(stage.axes) or 'there is none'}"
-        elif not any(unwanted.items() <= axes.items() for axes in _all(stage)):
+        elif not any(unwanted.items() <= axes.items() for axes in everything.combinations()):
             yield f"exclude.{number} = {unwanted!r}: no combination is like that"
     if all(stage.grid.values()) and not any(True for _ in stage.combinations()):
         yield "exclude: leaves no run"
-
-
-def _all(stage: Stage) -> Iterator[dict[str, Any]]:
-    return stage.model_copy(update={"exclude": [], "seeds": []}).combinations()

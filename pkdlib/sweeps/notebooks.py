@@ -3,8 +3,7 @@
 import os
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
@@ -12,27 +11,20 @@ from hashlib import sha256
 from io import StringIO
 from pathlib import Path
 from types import CodeType, SimpleNamespace
-from typing import Annotated, Any
-from unittest.mock import patch  # restores what a cell changes
+from typing import Any
+from unittest.mock import patch  # puts back what a cell changes
 
 import matplotlib
 import nbformat
 import papermill
 from IPython.core.inputtransformer2 import TransformerManager
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ValidationError
 
 from pkdlib.engine.complaints import complaints
 from pkdlib.engine.files import ROOT
 from pkdlib.engine.progress import BATCH_VARIABLE
 
 NOTEBOOKS = ROOT / "notebooks"
-
-
-def _nothing(*arguments: Any, **options: Any) -> None:
-    """Takes any call: stands for what IPython adds to a notebook's names."""
-
-
-_SHELL = SimpleNamespace(run_line_magic=_nothing, run_cell_magic=_nothing, system=_nothing, getoutput=_nothing)
 
 
 def run_notebook(notebook: Path, executed: Path, parameters: dict[str, Any]) -> None:
@@ -49,7 +41,8 @@ def run_notebook(notebook: Path, executed: Path, parameters: dict[str, Any]) -> 
 
 def code_fingerprint(notebook: nbformat.NotebookNode) -> str:
     """A hash of the code: outputs that carry another one are older than their notebook."""
-    return sha256("\0".join(cell.source for cell in _code_cells(notebook)).encode()).hexdigest()[:16]
+    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    return sha256("\0".join(sources).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -60,34 +53,16 @@ class Template:
     defaults: dict[str, Any]  # its parameters cell
     fingerprint: str  # of the code
     names: dict[str, Any]  # what the cells before its parameters cell have imported and defined
-    settings: CodeType  # the settings cell
-    types: type[BaseModel]  # the parameters with their defaults' types, without output_dir
+    settings: list[CodeType]  # the settings cell, where there is one
 
     @property
     def name(self) -> str:
         return self.path.stem
 
-    def typed(self, values: dict[str, Any]) -> dict[str, Any]:
-        """All parameters but output_dir, these values among them; ValueError with a line for each of another type."""
-        if "output_dir" in values:
-            raise ValueError("output_dir: every run has a folder of its own; leave it out")
-        try:
-            return self.types(**values).model_dump()
-        except ValidationError as error:
-            lines = complaints(self.types, error)
-            for number, entry in enumerate(error.errors()):
-                if entry["type"] == "extra_forbidden":  # one line, whatever its values
-                    hint = lines[number].rpartition(";")[2]
-                    lines[number] = f"{entry['loc'][0]}: unknown parameter of {self.name};{hint}"
-                elif entry["type"] in ("int_type", "float_type") and isinstance(entry["input"], str):
-                    lines[number] += ", not text: leave the quotes out"
-            raise ValueError("\n".join(lines)) from None
-
     def check(self, parameters: dict[str, Any]) -> None:
         """Execute the settings cell with these parameters, in this process; ValueError with what it says of them."""
         try:
-            with _as_in_a_kernel():
-                exec(self.settings, self.names | deepcopy(self.defaults | parameters))
+            _execute(self.settings, self.names | deepcopy(self.defaults | parameters))
         except ValidationError as error:
             raise ValueError("\n".join(complaints(BaseModel, error))) from None
         except (Exception, SystemExit) as error:
@@ -97,7 +72,7 @@ class Template:
 
 
 @cache
-def read_template(name: str | Path) -> Template:
+def read_template(name: str) -> Template:
     """A notebook of the project by its name, or any by its path; ValueError when it cannot be run with parameters.
 
     The cells before the one tagged `parameters` are executed in this process. The settings cell is the one tagged
@@ -107,67 +82,41 @@ def read_template(name: str | Path) -> Template:
     path = named if named.is_file() else Path(name)
     if not path.is_file():
         known = ", ".join(sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")))
-        raise ValueError(f"notebook = {str(name)!r}: no such file; those of the project are {known}")
+        raise ValueError(f"notebook = {name!r}: no such file; those of the project are {known}")
+    nothing = lambda *arguments, **options: None  # noqa: E731  (stands for what IPython adds to a notebook's names)
+    shell = SimpleNamespace(run_line_magic=nothing, run_cell_magic=nothing, system=nothing, getoutput=nothing)
+    names = {"__name__": "__main__", "display": nothing, "get_ipython": lambda: shell}
+    defaults: dict[str, Any] = {}
     try:
         notebook = nbformat.read(path, as_version=4)
-        before, parameters, settings = _parts(_code_cells(notebook))
-        names = {"__name__": "__main__", "display": _nothing, "get_ipython": lambda: _SHELL}
-        defaults: dict[str, Any] = {}
-        with _as_in_a_kernel():
-            for code in before:
-                exec(code, names)
-            exec(parameters, dict(names), defaults)
-        if "output_dir" not in defaults:
-            raise ValueError("no output_dir in its cell tagged parameters")
+        cells = notebook.cells
+        tagged = {tag: n for n in reversed(range(len(cells))) for tag in cells[n].metadata.get("tags", ())}
+        first = tagged.get("parameters", -1)
+        if first >= 0:  # else no cell is executed
+            _execute(_compiled(cells[:first]), names)
+            _execute(_compiled(cells[first : first + 1]), dict(names), defaults)
+        settings = _compiled(cells[tagged.get("settings", first + 1) :])[:1]
     except Exception as error:  # of the notebook's own code too
-        raise ValueError(f"notebook = {str(name)!r}: cannot be run with parameters: {_one_line(error)}") from None
-    return Template(path.resolve(), defaults, code_fingerprint(notebook), names, settings, _types(path.stem, defaults))
+        raise ValueError(f"notebook = {name!r}: cannot be run with parameters: {_one_line(error)}") from None
+    if "output_dir" not in defaults:
+        raise ValueError(f"notebook = {name!r}: has no cell tagged parameters with an output_dir in it")
+    return Template(path.resolve(), defaults, code_fingerprint(notebook), names, settings)
 
 
-def _code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
-    return [cell for cell in notebook.cells if cell.cell_type == "code"]
-
-
-def _parts(cells: list[nbformat.NotebookNode]) -> tuple[list[CodeType], CodeType, CodeType]:
-    """The cells before the parameters cell, that cell, and the settings cell; ValueError where none is tagged."""
-
-    def tagged(tag: str) -> list[int]:
-        return [number for number, cell in enumerate(cells) if tag in cell.metadata.get("tags", ())]
-
-    if not tagged("parameters"):
-        raise ValueError("no cell tagged parameters")
-    first = tagged("parameters")[0]
-    after = (tagged("settings") or [first + 1])[0]
+def _compiled(cells: list[nbformat.NotebookNode]) -> list[CodeType]:
     python = TransformerManager().transform_cell  # turns magic commands into calls of get_ipython()
-    sources = [*(cell.source for cell in cells[: first + 1]), "".join(cell.source for cell in cells[after : after + 1])]
-    *before, parameters, settings = [compile(python(source), "<notebook>", "exec") for source in sources]
-    return before, parameters, settings
+    return [compile(python(cell.source), "<notebook>", "exec") for cell in cells if cell.cell_type == "code"]
 
 
-def _types(name: str, defaults: dict[str, Any]) -> type[BaseModel]:
-    """A model of the parameters but output_dir: of their defaults' types, where one element of a list is a list."""
-
-    def field(default: Any) -> tuple[Any, Any]:
-        if isinstance(default, list):
-            kind = type(default[0]) if default else Any
-            as_list = BeforeValidator(lambda value: value if isinstance(value, list) else [value])
-            return Annotated[list[kind], as_list], default
-        return Any if default is None else type(default), default
-
-    config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
-    fields = {name: field(default) for name, default in defaults.items() if name != "output_dir"}
-    return create_model(name, __config__=config, **fields)
-
-
-def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-
-
-@contextmanager
-def _as_in_a_kernel() -> Iterator[None]:
-    """In the notebooks' folder, prints going nowhere; environment and matplotlib's settings are put back after it."""
+def _execute(cells: list[CodeType], names: dict[str, Any], assigned: dict[str, Any] | None = None) -> None:
+    """Execute cells as a kernel does, in the notebooks' folder; nothing is printed, and no setting stays changed."""
     with (
         redirect_stdout(StringIO()), redirect_stderr(StringIO()), warnings.catch_warnings(), matplotlib.rc_context(),
         chdir(NOTEBOOKS), patch.dict(os.environ), patch.object(sys, "path", [str(NOTEBOOKS), *sys.path]),
     ):  # fmt: skip
-        yield
+        for cell in cells:
+            exec(cell, names, assigned)
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

@@ -1,5 +1,6 @@
 """From a grid to the runs it stands for, every parameter of each checked before anything starts."""
 
+import difflib
 import hashlib
 import json
 import re
@@ -8,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
 from transformers import AutoConfig
 
 from pkdlib.engine.files import ROOT, locate
@@ -22,6 +24,8 @@ TEACHER = "teacher_dir"  # ends the name of a parameter that is filled with a te
 TEACHER_NOTEBOOK = "01_finetune_teacher"
 MODELS = ("backbone", "large_backbone", "model_a", "model_b")  # hub ids or folders
 SHARED = ("task", "source", "backbone", "train_rows", "max_length")  # a run's own are its teacher's too
+
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ def _run(notebook: str, values: dict[str, Any], axes: dict[str, Any], kind: str 
     own = parts.pop("")
     if SEED in own and SEED not in template.defaults:
         own["seeds"] = own.pop(SEED)
-    parameters = template.typed(own)
+    parameters = _typed(template, own)
     left = [name for name in parameters if name.endswith(TEACHER) and name not in own]
     takes = [name.removesuffix("_dir") for name in left]
     unknown = [f"{prefix}.{name}" for prefix, part in parts.items() if prefix not in takes for name in part]
@@ -133,6 +137,35 @@ def _teacher(prefix: str, shared: dict[str, Any], values: dict[str, Any]) -> Pla
         lines = str(error).splitlines()
         named = [f"{prefix}.{line}" if re.match(r"\w*", line)[0] in values else line for line in lines]
         raise ValueError("\n".join(named)) from None
+
+
+def _typed(template: Template, values: dict[str, Any]) -> dict[str, Any]:
+    """All parameters but output_dir, the given values as their defaults' types; one element of a list is a list."""
+    parameters = {name: default for name, default in template.defaults.items() if name != "output_dir"}
+    lines = [_unknown(name, template.name, list(parameters)) for name in values if name not in parameters]
+    for name in values.keys() & parameters.keys():
+        value, default = values[name], parameters[name]
+        elements = [value] if isinstance(default, list) and not isinstance(value, list) else value
+        example = (*default, None)[0] if isinstance(default, list) else default  # None says nothing of the type
+        kind = Any if example is None else type(example)
+        adapter = TypeAdapter(list[kind] if isinstance(default, list) else kind, config={"allow_inf_nan": False})
+        try:
+            parameters[name] = adapter.validate_python(elements, strict=True)
+        except ValidationError as error:
+            wrong = error.errors()[0]["input"]
+            hint = ", not text: leave the quotes out" if kind in (int, float) and isinstance(wrong, str) else ""
+            lines.append(f"{name} = {wrong!r}: must be {KINDS[kind]}{hint}")
+    if lines:
+        raise ValueError("\n".join(lines))
+    return parameters
+
+
+def _unknown(name: str, notebook: str, known: list[str]) -> str:
+    if name == "output_dir":
+        return "output_dir: every run has a folder of its own; leave it out"
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+    return f"{name}: unknown parameter of {notebook}; {hint}"
 
 
 def _check_models(parameters: dict[str, Any], teachers: dict[str, PlannedRun]) -> None:

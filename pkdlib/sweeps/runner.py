@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from pkdlib.engine.files import write_text
 from pkdlib.engine.progress import is_interactive, say
-from pkdlib.records import load_records
+from pkdlib.records import RESULT_FILE, load_records
 from pkdlib.sweeps.folder import NOTEBOOK_FILE, SWEEP_FILE, failed, finished, state
 from pkdlib.sweeps.grid import SEED, Grid, GridError, Then, grid_path, read_grid
 from pkdlib.sweeps.plan import PlannedRun, plan, teachers_of
@@ -110,19 +110,14 @@ def best_values(runs: list[PlannedRun], then: Then, out: Path) -> dict[str, Any]
     """The kept axes' values where the mean of `best` over seeds is highest; GridError where the runs have no such."""
     scores: dict[str, list[float]] = {}  # by the axes but the seed, as JSON
     for run in runs:
-        try:
-            records = load_records(out / run.folder)
-        except FileNotFoundError as error:  # of a notebook that trains nothing
-            raise GridError(f"then.best = {then.best!r}: {error}") from None
-        rows = [
-            {f"{split}_{name}": value for split, metrics in record.metrics.items() for name, value in metrics.items()}
-            for record in records
-        ]
-        if not any(then.best in row for row in rows):
-            raise GridError(f"then.best = {then.best!r}: no column of the results: {', '.join(rows[0])}")
         setting = json.dumps({name: value for name, value in run.axes.items() if name != SEED})
+        records = load_records(out / run.folder) if [*(out / run.folder).rglob(RESULT_FILE)] else []
+        rows = [{f"{split}_{key}": x for split, of in r.metrics.items() for key, x in of.items()} for r in records]
+        if not any(then.best in row for row in rows):
+            known = ", ".join(rows[0]) if rows else "there is none"
+            raise GridError(f"then.best = {then.best!r}: no column of the results: {known}")
         scores.setdefault(setting, []).extend(row[then.best] for row in rows if not isnan(row.get(then.best, nan)))
-    best = json.loads(max(filter(scores.get, scores), key=lambda setting: fmean(scores[setting])))
+    best = json.loads(max(filter(scores.get, scores), key=lambda key: fmean(scores[key])))
     return {name: best[name] for name in then.keep}
 
 
