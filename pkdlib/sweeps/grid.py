@@ -48,7 +48,7 @@ class Then(Stage):
     """A second stage, which keeps what was best in the first."""
 
     keep: list[str] = Field(min_length=1)  # axes of the first stage, held at the best run's values
-    best: str = "dev_accuracy"  # a column of the results; the highest mean over seeds
+    best: str = "dev_accuracy"  # a score, named split_metric; the highest mean over seeds
 
 
 class Grid(Stage):

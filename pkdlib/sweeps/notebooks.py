@@ -25,6 +25,7 @@ from pkdlib.engine.files import ROOT
 from pkdlib.engine.progress import BATCH_VARIABLE
 
 NOTEBOOKS = ROOT / "notebooks"
+START = NOTEBOOKS if NOTEBOOKS.is_dir() else ROOT  # where kernels start
 
 
 def run_notebook(notebook: Path, executed: Path, parameters: dict[str, Any]) -> None:
@@ -35,7 +36,7 @@ def run_notebook(notebook: Path, executed: Path, parameters: dict[str, Any]) -> 
     os.environ[BATCH_VARIABLE] = "1"  # the kernel inherits both
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # on a busy machine, threads on small matrices wait for each other
     papermill.execute_notebook(
-        notebook, executed, parameters=parameters, progress_bar=False, stdout_file=sys.stdout, cwd=NOTEBOOKS
+        notebook, executed, parameters=parameters, progress_bar=False, stdout_file=sys.stdout, cwd=START
     )
 
 
@@ -109,10 +110,10 @@ def _compiled(cells: list[nbformat.NotebookNode]) -> list[CodeType]:
 
 
 def _execute(cells: list[CodeType], names: dict[str, Any], assigned: dict[str, Any] | None = None) -> None:
-    """Execute cells as a kernel does, in the notebooks' folder; nothing is printed, and no setting stays changed."""
+    """Execute cells as a kernel does, where kernels start; nothing is printed, and no setting stays changed."""
     with (
         redirect_stdout(StringIO()), redirect_stderr(StringIO()), warnings.catch_warnings(), matplotlib.rc_context(),
-        chdir(NOTEBOOKS), patch.dict(os.environ), patch.object(sys, "path", [str(NOTEBOOKS), *sys.path]),
+        chdir(START), patch.dict(os.environ), patch.object(sys, "path", [str(START), *sys.path]),
     ):  # fmt: skip
         for cell in cells:
             exec(cell, names, assigned)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import subprocess
 import sys
 import time
 import warnings
@@ -411,3 +412,18 @@ def test_students_of_a_teacher_of_an_own_task_are_planned(tmp_path):
     with pytest.raises(GridError) as found:
         planned(tmp_path, text.replace("student_layers: 3", "student_layers: 5"))
     assert str(found.value) == "some.yaml: parameters.student_layers = 5: must be between 1 and the teacher's 4 layers"
+
+
+def test_the_command_is_registered_without_what_a_sweep_needs():
+    probe = """
+import sys
+from pkdlib.__main__ import main
+try:
+    main(["sweep", "--help"])
+except SystemExit as end:
+    assert end.code == 0
+heavy = {"torch", "pandas", "papermill", "nbformat", "pydantic", "matplotlib", "transformers", "dask", "scipy"}
+sys.exit(str(heavy & set(sys.modules) or ""))
+"""
+    result = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True)
+    assert "--dry-run" in result.stdout and result.stderr.strip() == ""
