@@ -77,7 +77,8 @@ def read_template(name: str) -> Template:
     """A notebook of the project by its name, or any by its path; ValueError when it cannot be run with parameters.
 
     The cells before the one tagged `parameters` are executed in this process. The settings cell is the one tagged
-    `settings`, else the first one after the parameters; it checks them and derives from them, and reads nothing.
+    `settings`, else the first one after the parameters; it checks them and derives from them, and reads nothing: the
+    folders that a sweep makes, its own and its teachers', are given to it as paths where nothing lies yet.
     """
     named = NOTEBOOKS / Path(name).with_suffix(".ipynb")
     path = named if named.is_file() else Path(name)

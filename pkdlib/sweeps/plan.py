@@ -78,6 +78,7 @@ def teachers_of(runs: list[PlannedRun]) -> list[PlannedRun]:
 
 def _place(line: str, grid: Grid, stage: Stage) -> str:
     """The line, its parameter led by where in the file it stands."""
+    # student_layers.0 = -1: must be ... -> student_layers,  = -1: must be ...
     name, rest = re.fullmatch(r"([\w.]*?)(?:\.\d+)?((?![\w.]).*)", line).groups()
     for where, part in ((("then." if stage is grid.then else ""), stage), ("", grid)):
         entry = part.together[0] if part.together else {}
@@ -104,7 +105,6 @@ def _run(notebook: str, values: dict[str, Any], axes: dict[str, Any], kind: str 
     if unknown:
         given = f"the teachers it is given are {', '.join(takes)}" if takes else "it is given no teacher"
         raise ValueError("\n".join(f"{name}: no parameter of {template.name}; {given}" for name in unknown))
-    # The folders are not known yet: the settings cell is given paths where nothing lies.
     template.check(parameters | {name: f"planned/{name}" for name in ("output_dir", *left)})
     shared = {name: own[name] for name in SHARED if name in own}
     teachers = {f"{prefix}_dir": _teacher(prefix, shared, parts.get(prefix, {})) for prefix in takes}

@@ -163,7 +163,10 @@ def _carry_out(
     failure = {"cause": "machine", "error": "it ended without a trace"}
     for _ in range(ATTEMPTS):
         try:
-            executor.submit(execute, str(folder), spec).result() if executor else execute(str(folder), spec)
+            if executor:
+                executor.submit(execute, str(folder), spec).result()
+            else:
+                execute(str(folder), spec)
         except Exception as error:  # of the executor, or where it cannot write
             failure = {"cause": "machine", "error": f"{type(error).__name__}: {error}"}
         if finished(folder):
