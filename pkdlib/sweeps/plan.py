@@ -143,8 +143,10 @@ def _typed(template: Template, values: dict[str, Any]) -> dict[str, Any]:
     """All parameters but output_dir, the given values as their defaults' types; one element of a list is a list."""
     parameters = {name: default for name, default in template.defaults.items() if name != "output_dir"}
     lines = [_unknown(name, template.name, list(parameters)) for name in values if name not in parameters]
-    for name in values.keys() & parameters.keys():
-        value, default = values[name], parameters[name]
+    for name, value in values.items():
+        if name not in parameters:
+            continue
+        default = parameters[name]
         elements = [value] if isinstance(default, list) and not isinstance(value, list) else value
         example = (*default, None)[0] if isinstance(default, list) else default  # None says nothing of the type
         kind = Any if example is None else type(example)
@@ -154,7 +156,7 @@ def _typed(template: Template, values: dict[str, Any]) -> dict[str, Any]:
         except ValidationError as error:
             wrong = error.errors()[0]["input"]
             hint = ", not text: leave the quotes out" if kind in (int, float) and isinstance(wrong, str) else ""
-            lines.append(f"{name} = {wrong!r}: must be {KINDS[kind]}{hint}")
+            lines.append(f"{name} = {wrong!r}: must be {KINDS.get(kind, kind.__name__)}{hint}")
     if lines:
         raise ValueError("\n".join(lines))
     return parameters

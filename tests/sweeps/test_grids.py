@@ -427,3 +427,12 @@ sys.exit(str(heavy & set(sys.modules) or ""))
 """
     result = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True)
     assert "--dry-run" in result.stdout and result.stderr.strip() == ""
+
+
+def test_defaults_that_say_little_of_the_type_take_what_fits(tmp_path):
+    parameters = ("limit = None\nnames = []\nweights = {}\noutput_dir = ''", ["parameters"])
+    notebook = save_notebook(tmp_path / "own.ipynb", parameters)
+    text = f"notebook: {notebook}\nparameters: {{limit: 3, names: [1, x], weights: {{a: 0.5}}}}\n"
+    assert planned(tmp_path, text)[0].parameters == {"limit": 3, "names": [1, "x"], "weights": {"a": 0.5}}
+    with pytest.raises(GridError, match=r"^some.yaml: parameters.weights = 3: must be dict$"):
+        planned(tmp_path, text.replace("{a: 0.5}", "3"))
