@@ -7,11 +7,7 @@ from typing import Any
 from pkdlib.engine.files import write_text
 
 SWEEP_FILE = "sweep.json"  # the runs and teachers of the grid, in the sweep's folder
-SPEC_FILE, RUN_FILE, FAILURE_FILE = (
-    "parameters.json",
-    "run.json",
-    "failure.json",
-)  # at its start, on success, on failure
+SPEC_FILE, RUN_FILE, FAILURE_FILE = "parameters.json", "run.json", "failure.json"  # at its start, at its two ends
 NOTEBOOK_FILE, LOG_FILE, LOCK_FILE = "notebook.ipynb", "log.txt", ".lock"
 
 
@@ -35,5 +31,13 @@ def failed(folder: Path) -> dict[str, Any] | None:
     return read_json(path) if path.is_file() else None
 
 
+def state(folder: Path) -> str:
+    """How far a run is, in words."""
+    if ended := finished(folder):
+        return f"finished, {ended['seconds']:.0f} s"
+    return "failed" if failed(folder) else "interrupted" if folder.exists() else "to do"
+
+
 def write_failure(folder: Path, cause: str, error: str) -> None:
+    """Say in the run's folder why it failed."""
     write_text(folder / FAILURE_FILE, json.dumps({"cause": cause, "error": error, "notebook": NOTEBOOK_FILE}, indent=1))

@@ -1,14 +1,16 @@
 """Grid files: which notebook runs with which values, read strictly; a mistake is one line with file and key."""
 
-import re
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from pkdlib.engine.configs import complaints
 from pkdlib.engine.files import ROOT
 
 GRIDS = ROOT / "notebooks" / "grids"
@@ -28,7 +30,7 @@ class Stage(BaseModel):
     grid: dict[str, list[Any]] = {}  # name -> values; every combination is run
     together: list[dict[str, Any]] = Field([], alias="list")  # values that change together, an entry each
     exclude: list[dict[str, Any]] = []  # combinations that are left out
-    seeds: list[int] = []
+    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = []
 
     @property
     def axes(self) -> list[str]:
@@ -46,39 +48,12 @@ class Then(Stage):
     """A second stage, which keeps what was best in the first."""
 
     keep: list[str] = Field(min_length=1)  # axes of the first stage, held at the best run's values
-    best: str = "dev_accuracy"  # a column of the results; the highest mean over seeds
+    best: str = "dev_accuracy"  # a score, named split_metric; the highest mean over seeds
 
 
 class Grid(Stage):
     notebook: str  # of the project, by its name, or a path
     then: Then | None = None
-
-    def stages(self) -> list[tuple[str, Stage]]:
-        """(where in the file, stage)"""
-        return [("", self)] + ([("then.", self.then)] if self.then else [])
-
-
-class _Loader(yaml.SafeLoader):
-    """Scalars of YAML 1.2, where 2e-5 is a number and `no` a word; 1.1 has both the other way round."""
-
-    yaml_implicit_resolvers: dict = {}  # noqa: RUF012  (yaml's own name)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen = set()
-        for key, _ in node.value:
-            if str(key.value) in seen:
-                raise GridError(f"line {key.start_mark.line + 1}: {key.value}: named twice")
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
-
-
-for _tag, _pattern, _first in (
-    ("bool", "true|false", "tf"),
-    ("null", "null|~|", ["n", "~", ""]),
-    ("int", r"[-+]?\d+", "-+0123456789"),
-    ("float", r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", "-+.0123456789"),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
 
 
 def grid_path(name: str | Path) -> Path:
@@ -94,38 +69,24 @@ def grid_path(name: str | Path) -> Path:
 def read_grid(path: Path) -> Grid:
     """The grid of a file; GridError with a line per mistake, each with the file and the key."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-        grid = Grid.model_validate(content)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise GridError(f"{path.name}: line {line}: no YAML: {error.problem}") from None
-    except UnicodeDecodeError:
-        raise GridError(f"{path.name}: no text in UTF-8") from None
-    except GridError as error:
-        raise GridError(f"{path.name}: {error}") from None
+        grid = Grid.model_validate(YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")))
+        lines = [*_mistakes(grid)]
+        if grid.then:
+            lines += [f"then.{line}" for line in _mistakes(grid.then)]
+            unknown = [name for name in grid.then.keep if name not in grid.axes]
+            lines += [f"then.keep = {name!r}: no axis of the first stage" for name in unknown]
+    except DuplicateKeyError as error:
+        _, key, *_ = error.problem.split('"')  # found duplicate key "KEY" with value ...
+        lines = [f"line {error.problem_mark.line + 1}: {key}: named twice"]
+    except MarkedYAMLError as error:
+        lines = [f"line {error.problem_mark.line + 1 if error.problem_mark else 1}: no YAML: {error.problem}"]
+    except (YAMLError, UnicodeDecodeError) as error:  # a character that no text holds
+        lines = [f"no text in UTF-8: {str(error).splitlines()[0]}"]
     except ValidationError as error:
-        raise GridError("\n".join(f"{path.name}: {_line(entry)}" for entry in error.errors())) from None
-    mistakes = [f"{path.name}: {where}{line}" for where, stage in grid.stages() for line in _mistakes(stage)]
-    if grid.then:
-        unknown = [name for name in grid.then.keep if name not in grid.axes]
-        mistakes += [f"{path.name}: then.keep = {name!r}: no axis of the first stage" for name in unknown]
-    if mistakes:
-        raise GridError("\n".join(mistakes))
+        lines = complaints(Grid, error)
+    if lines:
+        raise GridError("\n".join(f"{path.name}: {line}" for line in lines))
     return grid
-
-
-def _line(entry: dict) -> str:
-    where = ".".join(map(str, entry["loc"])) or "content"
-    if entry["type"] == "extra_forbidden":
-        return f"{where}: unknown key; known are {', '.join(_keys(entry['loc']))}"
-    if entry["type"] == "missing":
-        return f"{where}: missing"
-    return f"{where} = {entry['input']!r}: {entry['msg'].replace('Input should be', 'must be')}"
-
-
-def _keys(where: tuple) -> list[str]:
-    fields = (Then if where[0] == "then" and len(where) > 1 else Grid).model_fields
-    return [field.alias or name for name, field in fields.items()]
 
 
 def _mistakes(stage: Stage) -> Iterator[str]:
@@ -146,17 +107,12 @@ def _mistakes(stage: Stage) -> Iterator[str]:
         repeated = [value for number, value in enumerate(values) if value in values[:number]]
         if repeated:
             yield f"{name} = {values!r}: {repeated[0]!r} stands there twice"
-    if any(not 0 <= seed < 2**32 for seed in stage.seeds):
-        yield f"seeds = {stage.seeds!r}: must be from 0 to 4294967295"
+    everything = stage.model_copy(update={"exclude": [], "seeds": []})
     for number, unwanted in enumerate(stage.exclude):
         unknown = [name for name in unwanted if name not in stage.axes]
         if unknown or not unwanted:
             yield f"exclude.{number} = {unwanted!r}: must name axes: {', '.join(stage.axes) or 'there is none'}"
-        elif not any(unwanted.items() <= axes.items() for axes in _all(stage)):
+        elif not any(unwanted.items() <= axes.items() for axes in everything.combinations()):
             yield f"exclude.{number} = {unwanted!r}: no combination is like that"
     if all(stage.grid.values()) and not any(True for _ in stage.combinations()):
         yield "exclude: leaves no run"
-
-
-def _all(stage: Stage) -> Iterator[dict[str, Any]]:
-    return stage.model_copy(update={"exclude": [], "seeds": []}).combinations()

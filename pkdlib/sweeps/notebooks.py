@@ -1,20 +1,31 @@
-"""What is done with a notebook: read its parameters and its code, run it with papermill."""
+"""What is done with a notebook: read it, check a run's parameters by its own settings, execute it with papermill."""
 
-import ast
 import os
 import sys
+import warnings
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
+from io import StringIO
 from pathlib import Path
+from types import CodeType, SimpleNamespace
 from typing import Any
+from unittest.mock import patch  # puts back what a cell changes
 
+import matplotlib
 import nbformat
 import papermill
+from IPython.core.inputtransformer2 import TransformerManager
+from pydantic import BaseModel, ValidationError
 
+from pkdlib.engine.configs import complaints
 from pkdlib.engine.files import ROOT
 from pkdlib.engine.progress import BATCH_VARIABLE
 
 NOTEBOOKS = ROOT / "notebooks"
+START = NOTEBOOKS if NOTEBOOKS.is_dir() else ROOT  # where kernels start
 
 
 def run_notebook(notebook: Path, executed: Path, parameters: dict[str, Any]) -> None:
@@ -25,17 +36,14 @@ def run_notebook(notebook: Path, executed: Path, parameters: dict[str, Any]) -> 
     os.environ[BATCH_VARIABLE] = "1"  # the kernel inherits both
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # on a busy machine, threads on small matrices wait for each other
     papermill.execute_notebook(
-        notebook, executed, parameters=parameters, progress_bar=False, stdout_file=sys.stdout, cwd=NOTEBOOKS
+        notebook, executed, parameters=parameters, progress_bar=False, stdout_file=sys.stdout, cwd=START
     )
-
-
-def code_of(notebook: nbformat.NotebookNode) -> list[str]:
-    return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
 
 
 def code_fingerprint(notebook: nbformat.NotebookNode) -> str:
     """A hash of the code: outputs that carry another one are older than their notebook."""
-    return sha256("\0".join(code_of(notebook)).encode()).hexdigest()[:16]
+    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    return sha256("\0".join(sources).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -44,27 +52,73 @@ class Template:
 
     path: Path
     defaults: dict[str, Any]  # its parameters cell
-    code: str
     fingerprint: str  # of the code
+    names: dict[str, Any]  # what the cells before its parameters cell have imported and defined
+    settings: list[CodeType]  # the settings cell, where there is one
 
     @property
     def name(self) -> str:
         return self.path.stem
 
+    def check(self, parameters: dict[str, Any]) -> None:
+        """Execute the settings cell with these parameters, in this process; ValueError with what it says of them."""
+        try:
+            _execute(self.settings, self.names | deepcopy(self.defaults | parameters))
+        except ValidationError as error:
+            raise ValueError("\n".join(complaints(BaseModel, error))) from None
+        except (Exception, SystemExit) as error:
+            if isinstance(error, ValueError) and str(error):  # ConfigError too
+                raise
+            raise ValueError(f"settings cell of {self.name}: {_one_line(error)}") from None
 
-def read_template(name: str | Path) -> Template:
-    """A notebook of the project by its name, or any by its path; ValueError when it cannot be run with parameters."""
+
+@cache
+def read_template(name: str) -> Template:
+    """A notebook of the project by its name, or any by its path; ValueError when it cannot be run with parameters.
+
+    The cells before the one tagged `parameters` are executed in this process. The settings cell is the one tagged
+    `settings`, else the first one after the parameters; it checks them and derives from them, and reads nothing: the
+    folders that a sweep makes, its own and its teachers', are given to it as paths where nothing lies yet.
+    """
     named = NOTEBOOKS / Path(name).with_suffix(".ipynb")
     path = named if named.is_file() else Path(name)
     if not path.is_file():
-        known = ", ".join(sorted(found.stem for found in NOTEBOOKS.glob("*.ipynb")))
-        raise ValueError(f"notebook = {str(name)!r}: no such file; those of the project are {known}")
+        known = ", ".join(sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")))
+        raise ValueError(f"notebook = {name!r}: no such file; those of the project are {known}")
+    nothing = lambda *arguments, **options: None  # noqa: E731  (stands for what IPython adds to a notebook's names)
+    shell = SimpleNamespace(run_line_magic=nothing, run_cell_magic=nothing, system=nothing, getoutput=nothing)
+    names = {"__name__": "__main__", "display": nothing, "get_ipython": lambda: shell}
+    defaults: dict[str, Any] = {}
     try:
         notebook = nbformat.read(path, as_version=4)
-        parameters = papermill.inspect_notebook(path)
-    except (nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
-        raise ValueError(f"notebook = {str(name)!r}: no notebook: {str(error).splitlines()[0]}") from None
-    if "output_dir" not in parameters:
-        raise ValueError(f"notebook = {str(name)!r}: has no cell tagged parameters with an output_dir in it")
-    defaults = {name: ast.literal_eval(found["default"]) for name, found in parameters.items()}
-    return Template(path.resolve(), defaults, "\n".join(code_of(notebook)), code_fingerprint(notebook))
+        cells = notebook.cells
+        tagged = {tag: n for n in reversed(range(len(cells))) for tag in cells[n].metadata.get("tags", ())}
+        first = tagged.get("parameters", -1)
+        if first >= 0:  # else no cell is executed
+            _execute(_compiled(cells[:first]), names)
+            _execute(_compiled(cells[first : first + 1]), dict(names), defaults)
+        settings = _compiled(cells[tagged.get("settings", first + 1) :])[:1]
+    except Exception as error:  # of the notebook's own code too
+        raise ValueError(f"notebook = {name!r}: cannot be run with parameters: {_one_line(error)}") from None
+    if "output_dir" not in defaults:
+        raise ValueError(f"notebook = {name!r}: has no cell tagged parameters with an output_dir in it")
+    return Template(path.resolve(), defaults, code_fingerprint(notebook), names, settings)
+
+
+def _compiled(cells: list[nbformat.NotebookNode]) -> list[CodeType]:
+    python = TransformerManager().transform_cell  # turns magic commands into calls of get_ipython()
+    return [compile(python(cell.source), "<notebook>", "exec") for cell in cells if cell.cell_type == "code"]
+
+
+def _execute(cells: list[CodeType], names: dict[str, Any], assigned: dict[str, Any] | None = None) -> None:
+    """Execute cells as a kernel does, where kernels start; nothing is printed, and no setting stays changed."""
+    with (
+        redirect_stdout(StringIO()), redirect_stderr(StringIO()), warnings.catch_warnings(), matplotlib.rc_context(),
+        chdir(START), patch.dict(os.environ), patch.object(sys, "path", [str(START), *sys.path]),
+    ):  # fmt: skip
+        for cell in cells:
+            exec(cell, names, assigned)
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

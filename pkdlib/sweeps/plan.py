@@ -4,7 +4,6 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -13,11 +12,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from transformers import AutoConfig
 
-from pkdlib import config as configs
-from pkdlib.config import METHODS
 from pkdlib.engine.files import ROOT, locate
 from pkdlib.engine.machine import VERSION
-from pkdlib.layer_maps import layer_map
 from pkdlib.readers.sources import load_split, load_task
 from pkdlib.records import RESULT_FILE
 from pkdlib.sweeps.grid import SEED, Grid, GridError, Stage, Then
@@ -28,6 +24,7 @@ TEACHER = "teacher_dir"  # ends the name of a parameter that is filled with a te
 TEACHER_NOTEBOOK = "01_finetune_teacher"
 MODELS = ("backbone", "large_backbone", "model_a", "model_b")  # hub ids or folders
 SHARED = ("task", "source", "backbone", "train_rows", "max_length")  # a run's own are its teacher's too
+
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
@@ -50,21 +47,27 @@ class PlannedRun:
 def plan(grid: Grid, stage: Stage, file: str, kept: dict[str, Any] | None = None) -> list[PlannedRun]:
     """The runs of one stage in order, none twice; GridError with a line per mistake.
 
-    kept: what an earlier stage has settled. file: the grid's, for the messages.
+    kept: what an earlier stage has settled. file: the grid's, for the messages. The notebook's settings cell is
+    executed for every run, in this process.
     """
-    for remembered in (_teacher_template, _layers_of, _rows, _model):
-        remembered.cache_clear()  # what lies in a folder is looked at once per plan, and anew in the next
-    template, runs, mistakes = _template(grid.notebook, file), {}, []
+    for remembered in (read_template, _layers_of, _rows, _model):
+        remembered.cache_clear()  # notebooks and folders are looked at once per plan, and anew in the next
+    try:
+        read_template(grid.notebook)
+    except ValueError as error:
+        raise GridError(f"{file}: {error}") from None
+    runs: dict[str, PlannedRun] = {}
+    mistakes: dict[str, None] = {}
     inherited = {**grid.parameters, **(kept or {})} if isinstance(stage, Then) else {}
     seeds = stage.seeds or grid.seeds
     for axes in stage.model_copy(update={"seeds": seeds}).combinations():
         try:
-            run = _run(template, {**inherited, **stage.parameters, **axes}, axes)
+            run = _run(grid.notebook, {**inherited, **stage.parameters, **axes}, axes)
             runs.setdefault(run.id, run)
         except ValueError as error:
-            mistakes += [f"{file}: {_place(line, grid, stage)}" for line in str(error).splitlines()]
+            mistakes |= {f"{file}: {_place(line, grid, stage)}": None for line in str(error).splitlines()}
     if mistakes:
-        raise GridError("\n".join(dict.fromkeys(mistakes)))
+        raise GridError("\n".join(mistakes))
     return list(runs.values())
 
 
@@ -73,47 +76,44 @@ def teachers_of(runs: list[PlannedRun]) -> list[PlannedRun]:
     return list({teacher.id: teacher for run in runs for teacher in run.teachers.values()}.values())
 
 
-def _template(name: str, file: str) -> Template:
-    try:
-        return read_template(name)
-    except ValueError as error:
-        raise GridError(f"{file}: {error}") from None
-
-
 def _place(line: str, grid: Grid, stage: Stage) -> str:
     """The line, its parameter led by where in the file it stands."""
-    name = re.match(r"[\w.]+", line)
+    # student_layers.0 = -1: must be ... -> student_layers,  = -1: must be ...
+    name, rest = re.fullmatch(r"([\w.]*?)(?:\.\d+)?((?![\w.]).*)", line).groups()
     for where, part in ((("then." if stage is grid.then else ""), stage), ("", grid)):
         entry = part.together[0] if part.together else {}
-        for key, found in (("parameters", part.parameters), ("grid", part.grid), ("list", entry)):
-            if name and name[0] in found:
-                return f"{where}{key}.{line}"
+        for key, values in (("parameters", part.parameters), ("grid", part.grid), ("list", entry)):
+            if name in values:  # an index is left out: in a grid, an element of a list may stand for itself
+                return f"{where}{key}.{name}{rest}"
     return line
 
 
-def _run(template: Template, values: dict[str, Any], axes: dict[str, Any], kind: str = "runs") -> PlannedRun:
+def _run(notebook: str, values: dict[str, Any], axes: dict[str, Any], kind: str = "runs") -> PlannedRun:
     """The run with these values; ValueError with a line per bad one."""
-    parts: dict[str, dict[str, Any]] = {}
+    template = read_template(notebook)
+    parts: dict[str, dict[str, Any]] = {"": {}}
     for name, value in values.items():
         prefix, _, rest = name.rpartition(".")
         parts.setdefault(prefix, {})[rest] = value
-    own = parts.pop("", {})
+    own = parts.pop("")
     if SEED in own and SEED not in template.defaults:
         own["seeds"] = own.pop(SEED)
-    parameters = _checked(template, own)
-    free = [name.removesuffix("_dir") for name in parameters if name.endswith(TEACHER) and name not in own]
-    unknown = [f"{prefix}.{name}" for prefix, part in parts.items() for name in part if prefix not in free]
+    parameters = _typed(template, own)
+    left = [name for name in parameters if name.endswith(TEACHER) and name not in own]
+    takes = [name.removesuffix("_dir") for name in left]
+    unknown = [f"{prefix}.{name}" for prefix, part in parts.items() if prefix not in takes for name in part]
     if unknown:
-        takes = f"the teachers it is given are {', '.join(free)}" if free else "it is given no teacher"
-        raise ValueError("\n".join(f"{name}: no parameter of {template.name}; {takes}" for name in unknown))
+        given = f"the teachers it is given are {', '.join(takes)}" if takes else "it is given no teacher"
+        raise ValueError("\n".join(f"{name}: no parameter of {template.name}; {given}" for name in unknown))
+    template.check(parameters | {name: f"planned/{name}" for name in ("output_dir", *left)})
     shared = {name: own[name] for name in SHARED if name in own}
-    teachers = {f"{prefix}_dir": _teacher(prefix, shared, parts.get(prefix, {})) for prefix in free}
-    parameters = {name: value for name, value in parameters.items() if name not in teachers}
-    _check_models(parameters)
-    _check_layers(parameters, teachers)
+    teachers = {f"{prefix}_dir": _teacher(prefix, shared, parts.get(prefix, {})) for prefix in takes}
+    parameters = {name: value for name, value in parameters.items() if name not in left}
+    _check_models(parameters, teachers)
+    texts = {name: value for name, value in parameters.items() if isinstance(value, str) and value}
     identity = [
         FORMAT, VERSION, template.fingerprint, parameters, _data(parameters),
-        {name: found for name, value in parameters.items() if (found := _content(value))},
+        {name: content for name, value in texts.items() if (content := _model(locate(value)))},
         {name: teacher.id for name, teacher in teachers.items()},
     ]  # fmt: skip
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
@@ -122,47 +122,47 @@ def _run(template: Template, values: dict[str, Any], axes: dict[str, Any], kind:
 
 
 def _words(parameters: dict[str, Any], template: Template) -> str:
-    """What is not as in the notebook, for a person who looks for a run; of the content alone, as its id is."""
+    """A readable folder name made of the parameters that differ from the notebook's own values."""
     unlike = {name: value for name, value in parameters.items() if value != template.defaults[name]}
     parts = [(name, *(value if isinstance(value, list) else [Path(str(value)).name])) for name, value in unlike.items()]
     words = "-".join(str(word) for part in parts for word in part) or template.name
     return re.sub(r"[^A-Za-z0-9.]+", "-", words)[:80].strip("-")
 
 
-@cache
-def _teacher_template() -> Template:
-    return read_template(TEACHER_NOTEBOOK)
-
-
 def _teacher(prefix: str, shared: dict[str, Any], values: dict[str, Any]) -> PlannedRun:
+    """A teacher with its run's shared values and its own; a mistake in its own is led by the prefix."""
     try:
-        theirs = {**shared, **values}
-        return _run(_teacher_template(), theirs, theirs, "teachers")
+        return _run(TEACHER_NOTEBOOK, shared | values, shared | values, "teachers")
     except ValueError as error:
         lines = str(error).splitlines()
-        named = [line if re.match(r"\w+", line)[0] in shared else f"{prefix}.{line}" for line in lines]
+        named = [f"{prefix}.{line}" if re.match(r"\w*", line)[0] in values else line for line in lines]
         raise ValueError("\n".join(named)) from None
 
 
-def _checked(template: Template, values: dict[str, Any]) -> dict[str, Any]:
-    """All parameters but output_dir, of their defaults' types, accepted by every configuration that the code names."""
-    defaults = {name: value for name, value in template.defaults.items() if name != "output_dir"}
-    lines = [_unknown(name, template.name, defaults) for name in values if name not in defaults]
-    parameters = dict(defaults)
-    for name in values.keys() & defaults.keys():
+def _typed(template: Template, values: dict[str, Any]) -> dict[str, Any]:
+    """All parameters but output_dir, the given values as their defaults' types; one element of a list is a list."""
+    parameters = {name: default for name, default in template.defaults.items() if name != "output_dir"}
+    lines = [_unknown(name, template.name, list(parameters)) for name in values if name not in parameters]
+    for name, value in values.items():
+        if name not in parameters:
+            continue
+        default = parameters[name]
+        elements = [value] if isinstance(default, list) and not isinstance(value, list) else value
+        example = (*default, None)[0] if isinstance(default, list) else default  # None says nothing of the type
+        kind = Any if example is None else type(example)
+        adapter = TypeAdapter(list[kind] if isinstance(default, list) else kind, config={"allow_inf_nan": False})
         try:
-            parameters[name] = _typed(name, values[name], defaults[name])
-        except ValueError as error:
-            lines.append(str(error))
-    if not lines:
-        for found in dict.fromkeys(re.findall(r"pkdlib\.(\w+Config)\b", template.code)):
-            lines += _refused(getattr(configs, found), parameters)
+            parameters[name] = adapter.validate_python(elements, strict=True)
+        except ValidationError as error:
+            wrong = error.errors()[0]["input"]
+            hint = ", not text: leave the quotes out" if kind in (int, float) and isinstance(wrong, str) else ""
+            lines.append(f"{name} = {wrong!r}: must be {KINDS.get(kind, kind.__name__)}{hint}")
     if lines:
         raise ValueError("\n".join(lines))
     return parameters
 
 
-def _unknown(name: str, notebook: str, known: dict[str, Any]) -> str:
+def _unknown(name: str, notebook: str, known: list[str]) -> str:
     if name == "output_dir":
         return "output_dir: every run has a folder of its own; leave it out"
     close = difflib.get_close_matches(name, known, n=1)
@@ -170,62 +170,18 @@ def _unknown(name: str, notebook: str, known: dict[str, Any]) -> str:
     return f"{name}: unknown parameter of {notebook}; {hint}"
 
 
-def _typed(name: str, value: Any, default: Any) -> Any:
-    """The value as the default's type; one element of a list stands for itself. A text is no number."""
-    if isinstance(default, list):
-        elements = value if isinstance(value, list) else [value]
-        return [_typed(name, element, default[0]) for element in elements]
-    kind = type(default)
-    try:
-        return TypeAdapter(kind).validate_python(value, strict=True)
-    except ValidationError:
-        number = kind in (int, float) and isinstance(value, str)
-        raise ValueError(
-            f"{name} = {value!r}: must be {KINDS[kind]}{', not text: leave the quotes out' if number else ''}"
-        ) from None
-
-
-def _refused(config_class: type, parameters: dict[str, Any]) -> Iterator[str]:
-    """A line for each parameter that is a field of the configuration and has no value for it."""
-    given = {name: value for name, value in parameters.items() if name in config_class.model_fields}
-    try:
-        config_class(**given)
-    except ValidationError as error:
-        for entry in error.errors():
-            if entry["loc"] and entry["type"] not in ("missing", "list_type"):  # of other notebooks' forms
-                yield configs.complaint(config_class, entry)
-
-
-def _check_models(parameters: dict[str, Any]) -> None:
-    """Refuse folders without a model, and hub ids out of reach."""
-    for name in MODELS:
-        if parameters.get(name):
-            _layers_of(name, locate(parameters[name]))
+def _check_models(parameters: dict[str, Any], teachers: dict[str, PlannedRun]) -> None:
+    """Refuse folders without a model, hub ids out of reach, and students deeper than a teacher of theirs."""
     for name, value in parameters.items():
         if name.endswith(TEACHER) and value and not (ROOT / value / RESULT_FILE).is_file():
             raise ValueError(f"{name} = {value!r}: no {RESULT_FILE} there, so no finished teacher")
-
-
-def _check_layers(parameters: dict[str, Any], teachers: dict[str, PlannedRun]) -> None:
-    """Refuse students that a teacher of that depth cannot have."""
-    sizes = parameters.get("student_layers")
-    if sizes is None:
-        return
-    methods = parameters.get("methods", ["PKD-Skip"])
-    for depth in filter(None, map(_depth, [parameters, *(teacher.parameters for teacher in teachers.values())])):
-        for size in sizes if isinstance(sizes, list) else [sizes]:
-            try:
-                layers = layer_map(depth, size)
-            except ValueError as error:
-                raise ValueError(str(error).replace("num_student_layers", "student_layers")) from None
-            patient = [method for method in methods if METHODS[method].get("beta") != 0]
-            if patient and not layers:
-                raise ValueError(f"student_layers = {size}: {patient[0]} has no layer to match; must be at least 2")
-
-
-def _depth(parameters: dict[str, Any]) -> int | None:
-    name = next((key for key in ("backbone", TEACHER) if parameters.get(key)), None)
-    return _layers_of(name, locate(parameters[name])) if name else None
+    depths = {name: _layers_of(name, locate(parameters[name])) for name in (*MODELS, TEACHER) if parameters.get(name)}
+    depths |= {name: _layers_of("backbone", locate(run.parameters["backbone"])) for name, run in teachers.items()}
+    teaching = [depth for name, depth in depths.items() if name == "backbone" or name.endswith(TEACHER)]
+    sizes = parameters.get("student_layers", [])
+    for size in sizes if isinstance(sizes, list) else [sizes]:
+        if teaching and size > min(teaching):
+            raise ValueError(f"student_layers = {size}: must be between 1 and the teacher's {min(teaching)} layers")
 
 
 @cache
@@ -240,8 +196,7 @@ def _data(parameters: dict[str, Any]) -> str | None:
     """A fingerprint of the rows that the parameters name."""
     if "task" not in parameters or "source" not in parameters or parameters.get("texts"):
         return None
-    names = {name: parameters.get(name) for name in ("task", "source", "train_rows", "split")}
-    return _rows(**names)
+    return _rows(*(parameters.get(name) for name in ("task", "source", "train_rows", "split")))
 
 
 @cache
@@ -249,24 +204,21 @@ def _rows(task: str, source: str, train_rows: int | None, split: str | None) -> 
     try:
         if split:
             return load_split(task, source or None, split).fingerprint
-        data = load_task(task, source or None, train_rows=train_rows or None)
-    except OSError as error:
-        raise ValueError(f"source = {source!r}: {str(error).splitlines()[0]}") from None
-    except ValueError as error:
-        named = str(error).startswith(("task =", "train_rows ="))
-        raise ValueError(str(error) if named else f"source = {source!r}: {error}") from None
-    return " ".join(data.splits[name].fingerprint for name in sorted(data.splits))
-
-
-def _content(value: Any) -> str | None:
-    """A fingerprint of the model in the folder that a parameter names; None where it names none."""
-    folder = Path(locate(value)) if isinstance(value, str) and value else None
-    return _model(folder) if folder and (folder / "config.json").is_file() else None
+        splits = load_task(task, source or None, train_rows=train_rows or None).splits
+    except (OSError, ValueError) as error:
+        line = str(error).splitlines()[0]
+        named = line.startswith(("task =", "train_rows ="))
+        raise ValueError(line if named else f"source = {source!r}: {line}") from None
+    return " ".join(splits[name].fingerprint for name in sorted(splits))
 
 
 @cache
-def _model(folder: Path) -> str:
-    digest = hashlib.sha256((folder / "config.json").read_bytes())
-    for file in sorted(folder.glob("*.safetensors")):
+def _model(folder: str) -> str | None:
+    """A fingerprint of the model in a folder; None where there is none."""
+    config = Path(folder) / "config.json"
+    if not config.is_file():
+        return None
+    digest = hashlib.sha256(config.read_bytes())
+    for file in sorted(Path(folder).glob("*.safetensors")):
         digest.update(hashlib.file_digest(file.open("rb"), "sha256").digest())
     return digest.hexdigest()

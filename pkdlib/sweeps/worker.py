@@ -20,22 +20,12 @@ from filelock import FileLock, Timeout
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
+from pkdlib.engine.checkpoints import CHECKPOINT_FILE
 from pkdlib.engine.files import write_text
 from pkdlib.engine.machine import timestamp
 from pkdlib.readers.records import load_records
 from pkdlib.records import RESULT_FILE
-from pkdlib.sweeps.folder import (
-    FAILURE_FILE,
-    LOCK_FILE,
-    LOG_FILE,
-    NOTEBOOK_FILE,
-    RUN_FILE,
-    SPEC_FILE,
-    failed,
-    finished,
-    read_json,
-    write_failure,
-)
+from pkdlib.sweeps import folder as files
 from pkdlib.sweeps.notebooks import run_notebook
 
 # Of exceptions in a cell, those that another attempt may not meet.
@@ -46,53 +36,64 @@ DEVICES = "CUDA_VISIBLE_DEVICES"
 def execute(folder: str, spec: dict[str, Any]) -> bool:
     """Run `spec` in `folder` by a process of its own, and wait; whether it finished. What any executor is given.
 
-    spec: id, notebook, parameters, threads and runs_per_gpu, as `pkdlib.sweep` writes it.
+    spec: id, notebook, parameters, threads and runs_per_gpu, as the runner writes it.
     """
     home = Path(folder)
     home.mkdir(parents=True, exist_ok=True)
-    write_text(home / SPEC_FILE, json.dumps(spec, indent=1))
-    (home / FAILURE_FILE).unlink(missing_ok=True)
-    command = [sys.executable, "-m", "pkdlib.worker", folder, str(os.getpid())]
+    write_text(home / files.SPEC_FILE, json.dumps(spec, indent=1))
+    (home / files.FAILURE_FILE).unlink(missing_ok=True)
+    command = [sys.executable, "-m", "pkdlib.sweeps.worker", folder, str(os.getpid())]
     environment = os.environ | {"OMP_NUM_THREADS": str(spec["threads"]), "PYTHONUNBUFFERED": "1"}
-    with open(home / LOG_FILE, "a", encoding="utf-8") as log:
+    with open(home / files.LOG_FILE, "a", encoding="utf-8") as log:
         status = subprocess.run(command, stdout=log, stderr=log, env=environment, check=False).returncode
-    if status == 0:
-        return True
-    if status < 0 or not failed(home):  # killed before it could say why
+    if status and (status < 0 or not files.failed(home)):  # killed before it could say why
         why = signal.Signals(-status).name if status < 0 else f"exit status {status}"
-        text = (home / LOG_FILE).read_text(encoding="utf-8", errors="replace")
-        write_failure(home, "machine", f"{_last_lines(text, 5)}\nthe run's process ended by {why}")
-    return False
+        text = (home / files.LOG_FILE).read_text(encoding="utf-8", errors="replace")
+        files.write_failure(home, "machine", f"{_last_lines(text, 5)}\nthe run's process ended by {why}")
+    return status == 0
 
 
 def main(folder: Path, parent: int) -> int:
-    """The run's own process: 0 when the notebook ran to its end and left complete results."""
+    """The run's own process: 0 when the notebook ran to its end and left something complete."""
     end_with(parent)
-    spec = read_json(folder / SPEC_FILE)
-    with FileLock(folder / LOCK_FILE), _gpu(spec["runs_per_gpu"]):
-        if finished(folder):  # by another sweep, while this one waited
+    spec = files.read_json(folder / files.SPEC_FILE)
+    with FileLock(folder / files.LOCK_FILE), _gpu(spec["runs_per_gpu"]):
+        if files.finished(folder):  # by another sweep, while this one waited
             return 0
         for stale in folder.rglob(RESULT_FILE):  # of an attempt that did not end
             stale.unlink()
         started = time.perf_counter()
         try:
             parameters = spec["parameters"] | {"output_dir": str(folder)}
-            run_notebook(Path(spec["notebook"]), folder / NOTEBOOK_FILE, parameters)
-            for path in [*folder.rglob(RESULT_FILE)] or [folder / RESULT_FILE]:  # where there is none, it is missed
-                load_records(path)
+            run_notebook(Path(spec["notebook"]), folder / files.NOTEBOOK_FILE, parameters)
+            check_output(folder)
         except PapermillExecutionError as error:
             cause = "machine" if error.ename in MACHINES else "notebook"
-            write_failure(folder, cause, _last_lines("\n".join(error.traceback)))
+            files.write_failure(folder, cause, _last_lines("\n".join(error.traceback)))
             return 1
         except (DeadKernelError, RuntimeError) as error:  # RuntimeError: the kernel did not start
-            write_failure(folder, "machine", f"the kernel died: {error}")
+            files.write_failure(folder, "machine", f"the kernel died: {error}")
             return 1
-        except (FileNotFoundError, ValueError) as error:
-            write_failure(folder, "notebook", f"the notebook ended without complete results: {error}")
+        except ValueError as error:
+            files.write_failure(folder, "notebook", f"the notebook ended without complete results: {error}")
             return 1
         done = {"id": spec["id"], "seconds": time.perf_counter() - started, "finished_at": timestamp()}
-        write_text(folder / RUN_FILE, json.dumps(done | {"host": socket.gethostname()}, indent=1))
+        write_text(folder / files.RUN_FILE, json.dumps(done | {"host": socket.gethostname()}, indent=1))
     return 0
+
+
+def check_output(folder: Path) -> None:
+    """ValueError unless a notebook left something in its folder, every result.json whole, every training ended.
+
+    Not every notebook trains: what else it writes, such as a table of timings, is its own affair.
+    """
+    of_the_sweep = {files.SPEC_FILE, files.LOG_FILE, files.NOTEBOOK_FILE}
+    if not any(path.name not in of_the_sweep for path in folder.glob("[!.]*")):
+        raise ValueError("it wrote nothing into output_dir")
+    for checkpoint in folder.rglob(CHECKPOINT_FILE):  # removed once result.json is written
+        raise ValueError(f"the training in {checkpoint.parent} did not end")
+    for path in folder.rglob(RESULT_FILE):
+        load_records(path)
 
 
 def end_with(parent: int) -> None:

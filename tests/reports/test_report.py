@@ -17,8 +17,8 @@ from pkdlib import ROOT, load_records
 from pkdlib.analysis.comparisons import comparisons
 from pkdlib.analysis.paper import paper_table
 from pkdlib.engine.files import write_text
-from pkdlib.records import RESULT_FILE, RunRecord, save_result
 from pkdlib.readers.records import save_records
+from pkdlib.records import RESULT_FILE, RunRecord, save_result
 from pkdlib.reports.layouts import teacher_table
 from pkdlib.reports.report import main, read_folder, tidy_runs, write_report
 

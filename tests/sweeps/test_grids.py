@@ -1,15 +1,27 @@
 """A grid file is read strictly and planned whole: every mistake is one line, before any kernel starts."""
 
 import json
+import os
 import re
+import subprocess
+import sys
+import time
+import warnings
 
+import matplotlib
+import nbformat
 import pytest
-from helpers import save_backbone
+from helpers import bert_config, make_record, save_backbone
 
 from pkdlib import ROOT
-from pkdlib.sweeps import plan
+from pkdlib.__main__ import main
+from pkdlib.records import save_result
+from pkdlib.sweeps import plan as plans
+from pkdlib.sweeps import runner
 from pkdlib.sweeps.grid import GRIDS, GridError, grid_path, read_grid
+from pkdlib.sweeps.notebooks import read_template
 from pkdlib.sweeps.plan import plan, teachers_of
+from pkdlib.tasks import TASKS, Task
 
 GOOD = """
 notebook: 02_distill_last_vs_skip
@@ -36,7 +48,10 @@ def changed(old, new):
 
 # what is wrong -> (the file's text, what its one line says)
 BAD = {
-    "an unknown key": (GOOD + "sedes: [0]\n", "sedes: unknown key; known are parameters, grid, list"),
+    "an unknown key": (GOOD + "sedes: [0]\n", r"sedes = \[0\]: unknown name; did you mean seeds\?"),
+    "a key that is like no other": (GOOD + "x: 1\n", "x = 1: unknown name; known names are parameters, grid, list"),
+    "an unknown key of the second stage": (
+        GOOD + "then: {keep: [methods], besst: loss}\n", r"then.besst = 'loss': unknown name; did you mean best\?"),
     "an unknown parameter": (changed("methods:", "methds:"), "grid.methds: unknown parameter of 02_.*mean methods"),
     "an unknown parameter of the teacher": (
         changed("teacher.train_rows", "teacher.rows"), "parameters.teacher.rows: unknown parameter of 01_"),
@@ -47,15 +62,16 @@ BAD = {
     "a number as text": (
         GOOD + "list: [{learning_rate: '2e-5'}]\n",
         "list.learning_rate = '2e-5': must be a number, not text: leave the quotes out"),
-    "a number that is none": (GOOD + "list: [{alpha: .nan}]\n", "list.alpha = '.nan': must be a number"),
+    "a number that is none": (GOOD + "list: [{alpha: .nan}]\n", "list.alpha = nan: must be a number"),
     "a value out of range": (GOOD + "list: [{alpha: 1.5}]\n", "list.alpha = 1.5: must be less than or equal to 1"),
-    "an unknown choice": (changed("KD", "DK"), "grid.methods = 'DK': must be 'FT', 'KD'"),
+    "an unknown choice": (changed("KD", "DK"), "grid.methods = 'DK': must be one of FT, KD"),
     "an unknown precision": (GOOD + "list: [{mixed_precision: no}, {mixed_precision: half}]\n",
                              "list.mixed_precision = 'half': must be 'no', 'bf16' or 'fp16'"),
     "a student deeper than its teacher": (
         changed("[3, 2]", "[3, 13]"), "grid.student_layers = 13: must be between 1 and the teacher's 12 layers"),
     "a patient student of one layer": (
-        changed("[FT, KD]", "[PKD-Skip]").replace("[3, 2]", "[1]"), "grid.student_layers = 1: PKD-Skip has no layer"),
+        changed("[FT, KD]", "[PKD-Skip]").replace("[3, 2]", "[1]"),
+        r"grid.methods = \['PKD-Skip'\]: a student of one layer has no layer to match"),
     "a notebook that is not there": (changed("02_distill", "02_destill"), "notebook = .*no such file; .*02_distill"),
     "a notebook without parameters": (changed("02_distill_last_vs_skip", "index.md"), "notebook = 'index.md': "),
     "rows that are not there": (
@@ -79,13 +95,15 @@ BAD = {
     "nothing left": (GOOD + "exclude: [{methods: FT}, {methods: KD}]\n", "exclude: leaves no run"),
     "an exclusion of nothing": (GOOD + "exclude: [{methods: PKD-Skip}]\n", "exclude.0 = .*: no combination is"),
     "an exclusion of no axis": (GOOD + "exclude: [{beta: 1}]\n", "exclude.0 = .*: must name axes: methods"),
-    "a seed below zero": (changed("[0, 1]", "[-1]"), "seeds = .*: must be from 0"),
+    "a seed below zero": (changed("[0, 1]", "[-1]"), "seeds.0 = -1: must be greater than or equal to 0"),
     "a seed that is no number": (changed("[0, 1]", "[one]"), "seeds.0 = 'one': must be a valid integer"),
     "seeds as an axis": (changed("  methods: [FT, KD]", "  seeds: [0, 1]"), "grid.seeds: seeds have a key of"),
     "a folder for the results": (
         changed("{teacher", "{output_dir: here, teacher"), "parameters.output_dir: every run has a folder of its own"),
     "no notebook": ("seeds: [0]\n", "notebook: missing"),
     "no YAML": ("notebook: [\n", "line 2: no YAML: "),
+    "an object of Python": ("notebook: !!python/name:os.system ''\n", "line 1: no YAML: could not determine"),
+    "a character that no text holds": ("notebook: \x01\n", "no text in UTF-8: "),
     "no mapping": ("- 1\n", "content = .*: must be a valid dictionary"),
     "a second stage that keeps no axis": (
         GOOD + "then: {keep: [beta], parameters: {alpha: 0.5}}\n", "then.keep = 'beta': no axis of the first stage"),
@@ -98,7 +116,7 @@ BAD = {
 def test_a_mistake_is_one_clear_line_and_starts_nothing(kind, tmp_path, capsys):
     text, message = BAD[kind]
     (tmp_path / "some.yaml").write_text(text)
-    assert runner.main([str(tmp_path / "some.yaml"), "--out", str(tmp_path / "out")]) == 2
+    assert main(["sweep", str(tmp_path / "some.yaml"), "--out", str(tmp_path / "out")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("some.yaml: ")
     with pytest.raises(AssertionError, match=rf"^some.yaml: {message}"):
@@ -124,9 +142,12 @@ def test_a_bad_option_is_one_clear_line(option, tmp_path):
 
 
 def test_numbers_and_words_are_read_as_a_person_means_them(tmp_path):
-    run = planned(tmp_path, GOOD + "list: [{learning_rate: 2e-5, mixed_precision: no, alpha: 1}]\n")[0]
+    run = planned(
+        tmp_path, GOOD + "list: [{learning_rate: 2e-5, mixed_precision: no, alpha: 1, num_train_epochs: 010}]\n"
+    )[0]
     assert run.parameters["learning_rate"] == 2e-5
     assert run.parameters["mixed_precision"] == "no"
+    assert run.parameters["num_train_epochs"] == 10
     assert run.parameters["alpha"] == 1.0 and isinstance(run.parameters["alpha"], float)
 
 
@@ -216,8 +237,203 @@ def stand_ins(grid):
     return {"parameters": parameters, "together": entries, "grid": axes}
 
 
-def test_yaml_s_own_rules_are_kept_for_others():
-    import yaml
+def save_notebook(path, *cells):
+    """A notebook of these code cells, with their tags."""
+    cells = [nbformat.v4.new_code_cell(source, metadata={"tags": [*tag]}) for source, tag in cells]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    return path
 
-    assert yaml.safe_load("a: no") == {"a": False}  # ours reads a word, and leaves the library's loader alone
-    assert yaml.load("a: no", grid._Loader) == {"a": "no"}
+
+PARAMETERS = ("alpha = 0.7  # weight\nlayers = [3]\noutput_dir = ''", ["parameters"])
+
+
+def planned_with(tmp_path, imports, settings, values="{alpha: 7.0}", later=""):
+    cells = ((imports, []), PARAMETERS, ("1 + 1", []), (settings, ["settings"]), (later, []))
+    notebook = save_notebook(tmp_path / "own.ipynb", *cells)
+    return planned(tmp_path, f"notebook: {notebook}\nparameters: {values}\n")
+
+
+@pytest.mark.parametrize(
+    ("imports", "settings"),
+    [
+        ("from pkdlib import DistillConfig as D, validate", "validate(D, alpha=alpha)"),
+        ("import pkdlib as p", "p.validate(p.DistillConfig, alpha=alpha)"),
+        ("import pkdlib\nC = pkdlib.DistillConfig", "C(alpha=alpha)"),
+    ],
+)
+def test_a_configuration_by_another_name_refuses_what_it_refuses(imports, settings, tmp_path, capsys):
+    with pytest.raises(GridError) as found:
+        planned_with(tmp_path, imports, settings)
+    assert str(found.value) == "some.yaml: parameters.alpha = 7.0: must be less than or equal to 1"
+    arguments = ["sweep", str(tmp_path / "some.yaml"), "--out", str(tmp_path / "out"), "--dry-run"]
+    assert main(arguments) == 2
+    assert capsys.readouterr() == ("", f"{found.value}\n")
+
+
+def test_a_configuration_that_is_only_spoken_of_is_not_applied(tmp_path):
+    (run,) = planned_with(tmp_path, "import pkdlib", "# pkdlib.DistillConfig(alpha=alpha) would refuse it")
+    assert run.parameters["alpha"] == 7.0
+    planned_with(tmp_path, "import pkdlib", "", later="pkdlib.DistillConfig(alpha=alpha)")  # no settings any more
+
+
+@pytest.mark.parametrize(
+    ("settings", "lines"),
+    [
+        ("raise KeyError('a')", ["settings cell of own: KeyError: 'a'"]),
+        ("raise ValueError()", ["settings cell of own: ValueError: "]),
+        ("import sys; sys.exit('no')", ["settings cell of own: SystemExit: no"]),
+        ("layers[7]", ["settings cell of own: IndexError: list index out of range"]),
+        ("raise ValueError('alpha = 7.0: too much\\nlayers.0 = 3: odd')",
+         ["parameters.alpha = 7.0: too much", "layers.0 = 3: odd"]),
+        ("raise ValueError('these do not go together')", ["these do not go together"]),
+    ],
+)  # fmt: skip
+def test_whatever_a_settings_cell_raises_is_a_line(settings, lines, tmp_path):
+    with pytest.raises(GridError) as found:
+        planned_with(tmp_path, "", settings)
+    assert str(found.value).splitlines() == [f"some.yaml: {line}" for line in lines]
+
+
+def test_the_first_cell_after_the_parameters_is_the_settings_cell_where_none_is_tagged(tmp_path):
+    cells = (PARAMETERS, ("assert alpha < 1", []), ("assert False, 'not reached'", []))
+    text = f"notebook: {save_notebook(tmp_path / 'own.ipynb', *cells)}\nparameters: {{alpha: 0.5}}\n"
+    assert len(planned(tmp_path, text)) == 1
+    with pytest.raises(GridError, match=r"settings cell of own: AssertionError: $"):
+        planned(tmp_path, text.replace("0.5", "1.5"))
+    save_notebook(tmp_path / "own.ipynb", PARAMETERS)  # and nothing to check them
+    assert planned(tmp_path, text.replace("0.5", "1.5"))[0].parameters["alpha"] == 1.5
+
+
+def test_cells_that_are_executed_in_the_plan_leave_no_trace(tmp_path, capfd):
+    imports = """
+%matplotlib inline
+import os, sys, warnings
+import matplotlib
+print("out"); print("err", file=sys.stderr)
+os.environ["LEFT_BY_A_NOTEBOOK"] = "1"
+del os.environ["KEPT"]
+matplotlib.rcParams["lines.linewidth"] = 9
+warnings.simplefilter("error")
+def check(alpha):
+    seen.append(alpha)
+seen, state = [], []
+"""
+    settings = """
+!ls
+display(alpha); print("out")
+assert matplotlib.rcParams["lines.linewidth"] != 9 and not state
+state = [1]; layers.append(4); check(alpha)
+assert output_dir
+"""
+    before = dict(matplotlib.rcParams), list(sys.path), list(warnings.filters), os.getcwd()
+    os.environ["KEPT"] = "here"
+    runs = planned_with(tmp_path, imports, settings, "{}\ngrid: {alpha: [0.1, 0.2]}")
+    assert os.environ.pop("KEPT") == "here" and "LEFT_BY_A_NOTEBOOK" not in os.environ
+    assert (dict(matplotlib.rcParams), list(sys.path), list(warnings.filters), os.getcwd()) == before
+    assert capfd.readouterr() == ("", "")
+    assert [run.parameters for run in runs] == [{"alpha": alpha, "layers": [3]} for alpha in (0.1, 0.2)]
+
+
+def test_a_notebook_whose_first_cells_fail_is_told_in_one_line(tmp_path):
+    with pytest.raises(GridError) as found:
+        planned_with(tmp_path, "import no_such_module", "")
+    assert re.fullmatch(
+        r"some\.yaml: notebook = '.*own\.ipynb': cannot be run with parameters: "
+        "ModuleNotFoundError: No module named 'no_such_module'",
+        str(found.value),
+    )
+    with pytest.raises(GridError, match=r"own\.ipynb': cannot be run with parameters: SyntaxError: "):
+        planned_with(tmp_path, "", "alpha =")
+    save_notebook(tmp_path / "own.ipynb", ("raise SystemError('executed')", []), ("output_dir = ''", []))
+    with pytest.raises(GridError, match=r"has no cell tagged parameters with an output_dir in it$"):
+        planned(tmp_path, f"notebook: {tmp_path / 'own.ipynb'}\n")  # and none of its cells was executed
+
+
+def test_a_run_is_checked_within_about_a_millisecond(tmp_path):
+    template = read_template("02_distill_last_vs_skip")
+    template.check({})
+    started = time.process_time()
+    for number in range(100):
+        template.check({"alpha": number / 100})
+    assert time.process_time() - started < 100 * 5e-3  # a busy machine is slower
+
+
+def test_teachers_left_to_the_sweep_are_paths_where_nothing_lies(tmp_path):
+    parameters = ("teacher_dir = ''\nlarge_teacher_dir = ''\noutput_dir = ''", ["parameters"])
+    check = "from pathlib import Path\nassert all(f and not Path(f).exists() for f in (teacher_dir, large_teacher_dir))"
+    notebook = save_notebook(tmp_path / "own.ipynb", parameters, (check, []))
+    (run,) = planned(tmp_path, f"notebook: {notebook}\n")
+    assert sorted(run.teachers) == ["large_teacher_dir", "teacher_dir"] and not run.parameters
+
+
+def finished_teacher(folder, **changes):
+    """A finished teacher's folder: a model of four layers and its record."""
+    save_backbone(folder)
+    save_result(make_record("teacher", method="teacher", **changes), folder)
+    return folder
+
+
+def test_the_loss_is_looked_at_with_a_teacher_of_the_sweep(tmp_path):
+    text = (
+        "notebook: 03_inside_the_loss\nparameters: {teacher.train_rows: 64}\ngrid: {beta: [0.1, 0.2]}\nseeds: [0, 1]\n"
+    )
+    runs = planned(tmp_path, text)
+    assert [run.parameters["seeds"] for run in runs] == [[0], [1], [0], [1]]
+    assert len(teachers_of(runs)) == 1
+    with pytest.raises(GridError) as found:
+        planned(tmp_path, text.replace("beta: [0.1, 0.2]", "batch_rows: [0]"))
+    assert str(found.value) == "some.yaml: grid.batch_rows = 0: must be greater than or equal to 1"
+
+
+def test_similarity_is_swept_over_models_that_lie_in_folders(tmp_path):
+    a, b = finished_teacher(tmp_path / "a"), save_backbone(tmp_path / "b", bert_config(layers=2))
+    fixed = f"{{model_a: {a}, model_b: {b}, students_dir: ''}}"
+    text = f"notebook: 06_cls_similarity\nparameters: {fixed}\ngrid: {{metric: [cka, rsa]}}\nseeds: [0, 1]\n"
+    runs = planned(tmp_path, text)
+    assert len({run.id for run in runs}) == 4 and not teachers_of(runs)
+    with open(b / "model.safetensors", "ab") as weights:
+        weights.write(b"\0")
+    assert not {run.id for run in runs} & {run.id for run in planned(tmp_path, text)}  # another model
+    with pytest.raises(GridError) as found:
+        planned(tmp_path, text.replace("rsa", "csa").replace("seeds: [0, 1]", ""))
+    assert str(found.value).startswith("some.yaml: grid.metric = 'csa': must be one of ")
+    with pytest.raises(GridError, match=r"^some.yaml: parameters.model_b = .*/c': no such folder or model"):
+        planned(tmp_path, text.replace(str(b), str(tmp_path / "c")))
+
+
+def test_students_of_a_teacher_of_an_own_task_are_planned(tmp_path):
+    task = Task("colours", ("phrase",), ("cold", "warm"))
+    assert task.name not in TASKS
+    teacher = finished_teacher(tmp_path / "teacher", task=task.name, task_definition=task, source=str(tmp_path))
+    text = (
+        f"notebook: 02_distill_last_vs_skip\nparameters: {{teacher_dir: {teacher}, student_layers: 3}}\nseeds: [0, 1]\n"
+    )
+    runs = planned(tmp_path, text)
+    assert [run.parameters["teacher_dir"] for run in runs] == [str(teacher)] * 2 and not teachers_of(runs)
+    with pytest.raises(GridError) as found:
+        planned(tmp_path, text.replace("student_layers: 3", "student_layers: 5"))
+    assert str(found.value) == "some.yaml: parameters.student_layers = 5: must be between 1 and the teacher's 4 layers"
+
+
+def test_the_command_is_registered_without_what_a_sweep_needs():
+    probe = """
+import sys
+from pkdlib.__main__ import main
+try:
+    main(["sweep", "--help"])
+except SystemExit as end:
+    assert end.code == 0
+heavy = {"torch", "pandas", "papermill", "nbformat", "pydantic", "matplotlib", "transformers", "dask", "scipy"}
+sys.exit(str(heavy & set(sys.modules) or ""))
+"""
+    result = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True)
+    assert "--dry-run" in result.stdout and result.stderr.strip() == ""
+
+
+def test_defaults_that_say_little_of_the_type_take_what_fits(tmp_path):
+    parameters = ("limit = None\nnames = []\nweights = {}\noutput_dir = ''", ["parameters"])
+    notebook = save_notebook(tmp_path / "own.ipynb", parameters)
+    text = f"notebook: {notebook}\nparameters: {{limit: 3, names: [1, x], weights: {{a: 0.5}}}}\n"
+    assert planned(tmp_path, text)[0].parameters == {"limit": 3, "names": [1, "x"], "weights": {"a": 0.5}}
+    with pytest.raises(GridError, match=r"^some.yaml: parameters.weights = 3: must be dict$"):
+        planned(tmp_path, text.replace("{a: 0.5}", "3"))

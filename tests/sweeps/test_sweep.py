@@ -15,9 +15,13 @@ from dask.distributed import LocalCluster
 from helpers import figures, make_record
 
 from pkdlib import ROOT, load_records
+from pkdlib.__main__ import main
 from pkdlib.records import save_result
+from pkdlib.sweeps import runner
+from pkdlib.sweeps.folder import failed, finished
+from pkdlib.sweeps.grid import GridError, Then
 from pkdlib.sweeps.plan import PlannedRun
-from pkdlib.sweeps.worker import DEVICES, _gpu, failed, finished
+from pkdlib.sweeps.worker import DEVICES, _gpu, check_output
 
 PARAMETERS = """
 teacher_dir = ""  # a teacher's folder
@@ -27,15 +31,16 @@ num_train_epochs = 6  # of the student
 fate = "open"  # what becomes of the run
 output_dir = ""  # of the run
 """
-CODE = """
-import os, signal
-from pkdlib.readers.sources import reload_data
+SETTINGS = """
 import pkdlib
-if fate == "raises":
-    raise ValueError("this run was meant to fail")
-data = reload_data(pkdlib.load_records(teacher_dir)[0])
 base = pkdlib.validate(pkdlib.DistillConfig, num_hidden_layers=2, num_train_epochs=num_train_epochs, seed=seeds[0])
 config = pkdlib.method_config(methods[0], base)
+"""
+CODE = """
+import os, signal
+if fate == "raises":
+    raise ValueError("this run was meant to fail")
+data = pkdlib.reload_data(pkdlib.load_records(teacher_dir)[0])
 pkdlib.distill(data, config, teacher_dir, None if fate == "forgets" else output_dir)
 if fate == "dies":
     os.kill(os.getpid(), signal.SIGKILL)
@@ -64,7 +69,8 @@ def workshop(tmp_path_factory):
     """A folder with a small notebook and its grid."""
     folder = tmp_path_factory.mktemp("sweep")
     parameters = nbformat.v4.new_code_cell(PARAMETERS.strip(), metadata={"tags": ["parameters"]})
-    notebook = nbformat.v4.new_notebook(cells=[parameters, nbformat.v4.new_code_cell(CODE.strip())])
+    code = [nbformat.v4.new_code_cell(source.strip()) for source in (SETTINGS, CODE)]
+    notebook = nbformat.v4.new_notebook(cells=[parameters, *code])
     notebook.metadata["kernelspec"] = {"name": "python3", "language": "python", "display_name": "Python 3"}
     nbformat.write(notebook, folder / "student.ipynb")
     (folder / "grid.yaml").write_text(GRID.format(notebook=folder / "student.ipynb"))
@@ -78,7 +84,8 @@ def undisturbed(workshop):
 
 
 def command(folder, out, *options):
-    return [sys.executable, "-m", "pkdlib.sweep", str(folder / "grid.yaml"), "--out", str(folder / out), *options]
+    grid = str(folder / "grid.yaml")
+    return [sys.executable, "-m", "pkdlib", "sweep", grid, "--out", str(folder / out), *options]
 
 
 def start(folder, out, *options):
@@ -135,25 +142,25 @@ def wait_until_on_its_way(out):
     wait_for(lambda: any(file.stat().st_mtime > now for file in (out / "runs").glob("*/checkpoint.safetensors")))
 
 
-def end_with_all_it_started(runner):
+def end_with_all_it_started(process):
     """SIGKILL the runner alone; what it had started must end by itself."""
-    family = runner.children(recursive=True)
-    runner.kill()
+    family = process.children(recursive=True)
+    process.kill()
     wait_for(lambda: not [child for child in family if child.is_running() and child.status() != "zombie"], 30)
 
 
 def test_killed_at_three_moments_it_ends_as_if_it_had_not_been(workshop, undisturbed):
     out = workshop / "killed"
-    for victim, after in (("ipykernel_launcher", 1), ("multiprocessing.spawn", 2), (None, 4)):
+    for victim, after in (("ipykernel_launcher", 1), ("pkdlib.sweeps.worker", 2), (None, 4)):
         before = runs_finished(out)
         process = start(workshop, "killed", "--workers", "2")
-        runner = psutil.Process(process.pid)
+        sweep = psutil.Process(process.pid)
         wait_until_finished(out, after)
         wait_until_on_its_way(out)
         if victim:
-            processes(runner, victim)[0].kill()
+            processes(sweep, victim)[0].kill()
             wait_until_finished(out, len(runs_finished(out)) + 1)  # it goes on by itself
-        end_with_all_it_started(runner)
+        end_with_all_it_started(sweep)
         process.wait(timeout=60)
         kept = runs_finished(out)
         assert before.items() <= kept.items()
@@ -181,7 +188,7 @@ def test_a_dask_cluster_of_two_processes_one_killed_gives_the_same(workshop, und
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
         process = start(workshop, "dask", "--scheduler", cluster.scheduler_address)
         wait_for(lambda: len(runs_finished(workshop / "dask")) >= 2)
-        worker = wait_for(lambda: processes(psutil.Process(), "pkdlib.worker"))[0].parent()
+        worker = wait_for(lambda: processes(psutil.Process(), "pkdlib.sweeps.worker"))[0].parent()
         worker.kill()
         assert process.wait(timeout=300) == 0
     assert results(workshop / "dask") == undisturbed
@@ -212,6 +219,34 @@ def test_failures_are_told_apart_and_leave_the_others_alone(workshop):
     assert str(runs["raises"] / "notebook.ipynb") in told and "| ValueError: this run was meant to fail" in told
 
 
+def test_a_sweep_of_timings_ends_well(tmp_path):
+    sizes = "{layers: [4, 2], hidden_size: 64, length: 16, repeats: 2}"
+    text = f"notebook: 05_speed_benchmark\nparameters: {sizes}\ngrid: {{batch_size: [2]}}\n"
+    (tmp_path / "grid.yaml").write_text(text)
+    assert run_to_its_end(tmp_path, "out").returncode == 0, (tmp_path / "out.log").read_text()
+    (run,) = (tmp_path / "out" / "runs").iterdir()
+    assert finished(run) and (run / "speed.json").exists() and not (run / "result.json").exists()
+    assert "1 of 1 runs finished, 0 failed" in (tmp_path / "out.log").read_text()
+
+
+def test_what_a_notebook_leaves_is_whole(tmp_path):
+    for name in ("parameters.json", "log.txt", "notebook.ipynb", ".lock"):  # the sweep's own
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match="wrote nothing into output_dir"):
+        check_output(tmp_path)
+    (tmp_path / "similarity.json").touch()
+    check_output(tmp_path)
+    save_result(make_record(), tmp_path / "student")
+    check_output(tmp_path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "checkpoint.safetensors").touch()
+    with pytest.raises(ValueError, match=r"the training in .*/other did not end"):
+        check_output(tmp_path)
+    (tmp_path / "other" / "checkpoint.safetensors").rename(tmp_path / "other" / "result.json")
+    with pytest.raises(ValueError, match=r"other/result.json, record 1: "):
+        check_output(tmp_path)
+
+
 def test_students_of_a_teacher_that_failed_are_not_tried(workshop):
     folder = workshop / "untaught"
     folder.mkdir()
@@ -235,11 +270,11 @@ def test_what_an_executor_cannot_do_is_a_failure_and_no_endless_loop(workshop, t
 
 
 def test_a_dry_run_lists_the_runs_and_the_time_left(workshop, undisturbed, capsys):
-    arguments = [str(workshop / "grid.yaml"), "--dry-run", "--workers", "2", "--out"]
-    assert runner.main([*arguments, str(workshop / "undisturbed")]) == 0
+    arguments = ["sweep", str(workshop / "grid.yaml"), "--dry-run", "--workers", "2", "--out"]
+    assert main([*arguments, str(workshop / "undisturbed")]) == 0
     told = capsys.readouterr().out
     assert told.count(": finished, ") == 7 and "0 runs left" in told
-    assert runner.main([*arguments, str(workshop / "nowhere")]) == 0
+    assert main([*arguments, str(workshop / "nowhere")]) == 0
     told = capsys.readouterr().out
     assert told.count(": to do") == 7 and "no estimate" in told
     assert not (workshop / "nowhere").exists()
@@ -252,10 +287,10 @@ def test_the_second_stage_keeps_the_highest_mean_over_seeds(tmp_path):
             axes = {"temperature": temperature, "learning_rate": 1e-3, "seed": seed}
             runs.append(PlannedRun(tmp_path, {}, axes, f"{temperature}-{seed}", f"runs/{temperature}-{seed}"))
             save_result(make_record(metrics={"dev": {"accuracy": score}}), tmp_path / runs[-1].folder)
-    then = runner.Then(keep=["temperature"])
+    then = Then(keep=["temperature"])
     assert runner.best_values(runs, then, tmp_path) == {"temperature": 10.0}
-    with pytest.raises(runner.GridError, match=r"then\.best = 'test_f1': no column of the results"):
-        runner.best_values(runs, runner.Then(keep=["temperature"], best="test_f1"), tmp_path)
+    with pytest.raises(GridError, match=r"then\.best = 'test_f1': no column of the results"):
+        runner.best_values(runs, Then(keep=["temperature"], best="test_f1"), tmp_path)
 
 
 def test_the_second_stage_is_run_with_what_was_best_in_the_first(workshop):
