@@ -90,6 +90,8 @@ def _finished(run: Path, folder: Path) -> bool:
 def _states(sweep: Path) -> list[dict[str, Any]]:
     """What became of every run that a sweep lists, and of every teacher that it made."""
     content, states = read_json(sweep), []
+    if not {"runs", "teachers"} <= set(content):  # a benchmark's record may have the same name
+        return []
     whats = {sweep.parent / entry["folder"]: "run" for entry in content["runs"]}
     whats |= {sweep.parent / entry["folder"]: "teacher" for entry in content["teachers"]}
     for file in sorted(sweep.parent.glob(f"runs/*/{RUN_FILE}")):

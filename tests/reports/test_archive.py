@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from helpers import bert_config, save_backbone
-from test_comparisons import run
+from analysis.test_comparisons import run
 
 from pkdlib import build_student, load_backbone, load_tokenizer, predict
 from pkdlib.data import encode_split

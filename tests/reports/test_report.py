@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from test_comparisons import run
+from analysis.test_comparisons import run
 
 from pkdlib import ROOT, load_records
 from pkdlib.analysis.comparisons import comparisons
