@@ -18,6 +18,18 @@ OURS, PAPER, AUTHORS = "ours", "paper, test", "authors, dev"
 MILLIONS = "parameters, millions"
 
 
+SIGNS = {"−": "$-$", "→": r"$\rightarrow$", "–": "--", "<": "$<$", ">": "$>$"}  # that LaTeX does not print as text
+
+
+def as_latex(table: pd.DataFrame, index: bool = True) -> str:
+    """A tabular with booktabs' rules, whatever LaTeX takes for a command escaped."""
+    style = table.style.format(escape="latex").hide(names=True)
+    for axis in (0, 1):
+        style = style.format_index(escape="latex", axis=axis)
+    text = (style if index else style.hide(axis="index")).to_latex(hrules=True, multicol_align="c")
+    return text.translate(str.maketrans(SIGNS))
+
+
 def score_text(values: Sequence[float]) -> str:
     """Percent: mean [95 % interval] (number of seeds)."""
     mean, low, high = (100 * value for value in mean_interval(values))
@@ -89,7 +101,7 @@ def _theirs(task: str, metric: str, models: Iterable[tuple[int, str]]) -> dict[t
 
 
 def _two_levels(table: pd.DataFrame) -> pd.DataFrame:
-    if table.columns.nlevels == 1:
+    if len(table.columns) and table.columns.nlevels == 1:
         table.columns = pd.MultiIndex.from_tuples(table.columns)
     return table
 
@@ -119,8 +131,13 @@ def p_text(p: float) -> str:
     return NONE if np.isnan(p) else f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
-def settings_table(found: Iterable[Comparison], mains: dict[str, Comparison]) -> pd.DataFrame:
-    """Every setting and size: what it has other than the task's main one, and each method's first metric."""
+def settings_table(found: Sequence[Comparison], mains: dict[str, Comparison]) -> pd.DataFrame:
+    """Every setting and size: what it has other than the task's main one, and each method's first metric.
+
+    Empty where there are main settings alone.
+    """
+    if len(found) == len(mains):
+        return pd.DataFrame()
     rows, shown = [], set()
     for comparison in found:
         main = mains[comparison.task]
@@ -142,12 +159,12 @@ def settings_table(found: Iterable[Comparison], mains: dict[str, Comparison]) ->
     return table[[*table.columns[:3], *methods, *[name for name in table.columns[3:] if name not in methods]]]
 
 
-def differences_table(differences: pd.DataFrame) -> pd.DataFrame:
-    """`all_differences` for a reader: points, and the p that was corrected for their number."""
+def differences_table(differences: pd.DataFrame, main: bool) -> pd.DataFrame:
+    """`all_differences` for a reader, at the main settings or at the others: points, p, and p corrected for number."""
     rows = [
         {
             "what was scored": heading(row["task"], row["metric"]),
-            "setting": row["setting"],
+            **({} if main else {"setting": row["setting"]}),
             "layers": row["num_hidden_layers"],
             "difference": f"{row['method']} − {row['baseline']}",
             "points [95 %] (pairs)": difference_text(row),
@@ -157,6 +174,7 @@ def differences_table(differences: pd.DataFrame) -> pd.DataFrame:
             "warning": row["warning"],
         }
         for row in differences.to_dict("records")
+        if (row["setting"] == "main") == main
     ]
     return pd.DataFrame(rows)
 

@@ -4,8 +4,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from helpers import bert_config, save_backbone
 from analysis.test_comparisons import run
+from helpers import bert_config, save_backbone
 
 from pkdlib import build_student, load_backbone, load_tokenizer, predict
 from pkdlib.data import encode_split

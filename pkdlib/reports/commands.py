@@ -1,0 +1,69 @@
+"""The commands of `pkd` that make pages and files for people: `report`, `tutorial` and `submit`."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+
+def register(commands: argparse._SubParsersAction) -> None:
+    """Add the three commands; each sets `run`, a function of the parsed arguments that returns the exit status."""
+    text = "Run the course's main notebooks unattended and make one page of them, or refresh the notebooks' outputs."
+    tutorial = commands.add_parser("tutorial", help="run the tutorial and make its page", description=text)
+    tutorial.add_argument("--out", type=Path, help="folder of the page and the models; default: runs/tutorial")
+    tutorial.add_argument("--in-place", action="store_true", help="re-execute every notebook of the course, in itself")
+    tutorial.set_defaults(run=_command(_tutorial))
+
+    text = "Compare the runs of a folder: index.html and, beside it, tidy tables, LaTeX tables and SVG figures."
+    report = commands.add_parser("report", help="make a page of tables and figures from runs", description=text)
+    report.add_argument("folder", type=Path, help="a sweep's folder, or any one of result.json or .jsonl files")
+    report.add_argument("--out", type=Path, help="folder of the report; default: FOLDER/report")
+    report.set_defaults(run=_command(_report))
+
+    text = "Predict GLUE's test files with trained students and write the archive that the benchmark's server takes."
+    submit = commands.add_parser("submit", help="make GLUE's archive of predictions", description=text)
+    submit.add_argument("out", type=Path, help="the archive, a .zip file")
+    submit.add_argument("--students", nargs="+", required=True, help="folders of result.json and a checkpoint")
+    submit.add_argument("--source", type=Path, required=True, help="GLUE's folder as downloaded")
+    submit.add_argument("--any-size", action="store_true", help="accept test files that are not of the official size")
+    submit.set_defaults(run=_command(_submit))
+
+
+def _command(handler: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], int]:
+    """The handler as a function that returns 0, or 2 after one line on stderr when it refuses what it was given."""
+
+    def run(given: argparse.Namespace) -> int:
+        try:
+            handler(given)
+        except ModuleNotFoundError as error:
+            print(f"{error.name} is not installed; pip install 'pkdlib[notebooks]' installs it", file=sys.stderr)
+            return 2
+        except (OSError, ValueError) as error:
+            print(error, file=sys.stderr)
+            return 2
+        return 0
+
+    return run
+
+
+def _report(given: argparse.Namespace) -> None:
+    from pkdlib.reports.report import write_report
+
+    print(f"The page: {write_report(given.folder, given.out)}")
+
+
+def _tutorial(given: argparse.Namespace) -> None:
+    from pkdlib.reports.tutorial import execute_course, run_tutorial
+
+    if given.in_place:
+        execute_course()
+    else:
+        run_tutorial(given.out)
+
+
+def _submit(given: argparse.Namespace) -> None:
+    from pkdlib.reports.archive import ALL_FILES, write_archive
+
+    names = write_archive(given.out, given.students, given.source, given.any_size)
+    print(f"{given.out}: {', '.join(names)}: checked")
+    print(f"not in it, though the benchmark asks for them: {', '.join(n for n in ALL_FILES if n not in names)}")
