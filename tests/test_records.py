@@ -1,4 +1,4 @@
-"""Records on disk and as tables."""
+"""Records on disk."""
 
 import json
 import math
@@ -8,14 +8,11 @@ import pytest
 from helpers import make_record
 from pydantic import ValidationError
 
-from pkdlib import ROOT, DistillConfig, load_records, method_config, validate
-from pkdlib.analysis.tables import history_frame, load_results, matching, students_of, varied
-from pkdlib.config import method_name
+from pkdlib import load_records
 from pkdlib.engine.files import write_text
 from pkdlib.records import RESULT_FILE, save_records, save_result
 
 
-# ------------------------------------------------------------------------------------------------- files
 def test_a_record_is_read_back_as_it_was_saved(tmp_path: Path) -> None:
     saved = make_record()
     assert save_result(saved, tmp_path / "new" / "folder") == tmp_path / "new" / "folder" / RESULT_FILE
@@ -110,88 +107,9 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_part(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == [path]
 
 
-# ------------------------------------------------------------------------------------------------- tables
-def test_a_results_table_has_a_row_per_run_with_configuration_scores_and_seconds(tmp_path: Path) -> None:
-    save_result(make_record("a"), tmp_path / "a")
-    save_result(make_record("b", layer_map=[], metrics={"dev": {"accuracy": 0.5}}), tmp_path / "b")
-    frame = load_results(tmp_path)
-    assert frame["run_id"].tolist() == ["a", "b"]
-    first = frame.iloc[0]
-    assert first["dev_accuracy"] == 0.75
-    assert first["test_accuracy"] == 0.7
-    assert math.isnan(frame.iloc[1]["test_accuracy"])
-    assert (first["training_s"], first["teacher_outputs_s"]) == (1.5, 0.25)
-    assert (first["num_hidden_layers"], first["seed"], first["alpha"], first["layer_map"]) == (3, 1, 0.7, [4, 8])
-    assert set(DistillConfig.model_fields) < set(frame.columns)
-
-
-def test_a_history_table_has_a_row_per_epoch_of_every_run() -> None:
-    frame = history_frame([make_record("a"), make_record("b", method="FT", seed=2)])
-    assert frame.to_dict("list") == {
-        "run_id": ["a", "a", "b", "b"],
-        "method": ["PKD-Skip", "PKD-Skip", "FT", "FT"],
-        "num_hidden_layers": [3] * 4,
-        "seed": [1, 1, 2, 2],
-        "epoch": [1, 2, 1, 2],
-        "dev_accuracy": [0.6, 0.75, 0.6, 0.75],
-    }
-
-
 def test_a_saved_record_is_plain_json(tmp_path: Path) -> None:
     path = save_result(make_record(), tmp_path)
     assert json.loads(path.read_text())["layer_map"] == [4, 8]
-
-
-def test_students_are_found_by_their_teacher_s_weights(tmp_path: Path) -> None:
-    save_result(make_record("teacher", fingerprints={"weights": "abc"}), tmp_path / "teacher")
-    students = tmp_path / "students"
-    save_result(make_record("ours", fingerprints={"weights": "1", "teacher_weights": "abc"}), students / "ours")
-    save_result(make_record("another's", fingerprints={"weights": "2", "teacher_weights": "xyz"}), students / "another")
-    save_result(make_record("nobody's", fingerprints={"weights": "3"}), students / "nobody")
-    ((folder, found),) = students_of(tmp_path / "teacher", students)
-    assert (folder, found.run_id) == (students / "ours", "ours")
-
-
-def test_no_students_are_no_error(tmp_path: Path) -> None:
-    save_result(make_record("teacher", fingerprints={"weights": "abc"}), tmp_path / "teacher")
-    assert students_of(tmp_path / "teacher", tmp_path / "nowhere") == []
-    assert students_of(tmp_path / "no-record-here", tmp_path) == []
-
-
-def test_matching_finds_the_runs_of_a_setting_whatever_their_seed(tmp_path: Path) -> None:
-    recorded = load_records(ROOT / "data" / "results" / "mini-sentiment-3-tuned.jsonl")
-    base = validate(DistillConfig, num_hidden_layers=3, seed=77)
-    found = matching(recorded, base)
-    assert sorted(record.seed for record in found) == list(range(10))
-    assert {record.method for record in found} == {"PKD-Skip"}
-    assert len(matching(recorded, method_config("KD", base))) == 10
-    # These fields are younger than the records, which stand for their defaults.
-    assert "shuffle" not in found[0].config
-    assert matching(recorded, validate(DistillConfig, num_hidden_layers=3, shuffle=False)) == []
-    # A teacher's settings may be a student's but for what only students have.
-    teacher = next(record for record in recorded if record.method == "teacher")
-    same = validate(DistillConfig, **teacher.config, alpha=0, beta=0)
-    assert matching([teacher], same) == []
-
-
-def test_varied_runs_differ_from_the_setting_in_one_field_alone() -> None:
-    base = validate(DistillConfig, num_hidden_layers=3)
-    settings = {
-        "base": {}, "other seed": {"seed": 4}, "warmer": {"temperature": 10}, "KD": {"beta": 0}, "eager": {"beta": 3},
-        "both": {"beta": 3, "temperature": 10}, "last": {"strategy": "last"},
-    }  # fmt: skip
-    runs = [
-        make_record(name, method=method_name(config), config=config.model_dump(), seed=config.seed)
-        for name, changes in settings.items()
-        for config in [validate(DistillConfig, **base.model_dump() | changes)]
-    ]
-    names = lambda field: [run.run_id for run in varied(runs, base, field)]  # noqa: E731
-    assert names("beta") == ["base", "other seed", "KD", "eager"]
-    assert names("temperature") == ["base", "other seed", "warmer"]
-    assert names("strategy") == ["base", "other seed", "last"]
-    assert names("seed") == names("train_rows") == ["base", "other seed"]
-    with pytest.raises(ValueError, match=r"^field = 'betas': must be one of backbone, "):
-        varied(runs, base, "betas")
 
 
 def test_a_folder_s_collected_files_are_read_where_it_has_no_single_ones(tmp_path: Path) -> None:

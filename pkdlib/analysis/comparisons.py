@@ -1,28 +1,24 @@
 """Which runs may stand beside each other: those that differ in method, size and seed alone."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Collection, Hashable, Iterable
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cached_property
 from hashlib import sha256
-from math import lcm
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
 from pkdlib.analysis.statistics import holm, paired_difference, size_warning
 from pkdlib.analysis.tables import results_frame
-from pkdlib.config import DistillConfig, FineTuneConfig
+from pkdlib.config import DistillConfig, FineTuneConfig, Role, role_of, roles_of_method
 from pkdlib.records import RunRecord
-from pkdlib.tasks import TASKS, get_task
-
-SOFT = ("temperature", "alpha", "t_squared", "form")  # matter to a student with a teacher
-PATIENT = ("beta", "normalize", "projection")  # matter to a patient one
-FREE = ("seed", "num_hidden_layers", "strategy", *SOFT, *PATIENT)  # the strategy is in the method's name
+from pkdlib.tasks import TASKS
 
 Setting = dict[str, Any]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -38,13 +34,13 @@ class Comparison:
     def metrics(self) -> list[str]:
         """Columns of the tidy table, the task's first metric first: on test where it is labelled, else on dev."""
         split = "test" if all("test" in record.metrics for record in self.records) else "dev"
-        return [f"{split}_{name}" for name in get_task(self.task).metrics]
+        return [f"{split}_{name}" for name in self.records[0].get_task().metrics]
 
     @cached_property
     def methods(self) -> list[str]:
-        return list(self._frame["method"].unique())
+        return sorted({record.method for record in self.records})
 
-    @property
+    @cached_property
     def sizes(self) -> list[int]:
         return sorted({record.config["num_hidden_layers"] for record in self.records}, reverse=True)
 
@@ -58,24 +54,32 @@ class Comparison:
 
 
 def setting_of(record: RunRecord, teachers: dict[str, RunRecord]) -> Setting:
-    """What must agree for two students to be compared, of what matters to the record's method.
+    """Settings that two students must share to be comparable; those without effect on the record's method are left out.
 
     teachers: by the fingerprint of their weights; a teacher is known by its own settings, apart from the seed.
     """
-    config = {**DistillConfig().model_dump(), **record.config}  # what an older record lacks was its default
-    fields = () if record.method == "FT" else SOFT if record.method == "KD" else SOFT + PATIENT
-    kept = {name: value for name, value in config.items() if name not in FREE or name in fields}
-    kept |= {
-        "task": record.task,
-        "source": record.source,
-        "max_length": record.max_length,
-        "train_rows": record.train_rows,
-    }
-    kept |= {f"{split} rows": record.fingerprints.get(split) for split in record.metrics}
     weights = record.fingerprints.get("teacher_weights")
-    if fields or config["init"] == "teacher":
-        kept["teacher"] = teacher_name(teachers[weights]) if weights in teachers else f"weights {weights}"
-    return kept
+    setting = {**DistillConfig().model_dump(), **record.config}  # what an older record lacks was its default
+    setting |= {name: getattr(record, name) for name in ("task", "source", "max_length", "train_rows")}
+    setting |= {f"{split} rows": record.fingerprints.get(split) for split in record.metrics}
+    setting["teacher"] = teacher_name(teachers[weights]) if weights in teachers else f"weights {weights}"
+    return _of_method(setting, record.method)
+
+
+def _of_method(setting: Setting, method: str) -> Setting:
+    """The part of a setting that has an effect on runs of the method."""
+    roles, taught = roles_of_method(method), _is_taught(method, setting)
+    return {name: value for name, value in setting.items() if role_of(name) in roles and (taught or name != "teacher")}
+
+
+def _is_taught(method: str, config: Setting) -> bool:
+    """Whether the teacher has an effect on runs of the method."""
+    return Role.SOFT in roles_of_method(method) or config.get("init") == "teacher"
+
+
+def _exact(record: RunRecord) -> Setting:
+    """The setting together with the very training rows and the very teacher."""
+    return setting_of(record, {}) | {"training rows": record.fingerprints.get("train")}
 
 
 def teacher_name(teacher: RunRecord) -> str:
@@ -87,13 +91,12 @@ def teacher_name(teacher: RunRecord) -> str:
 
 def unique_runs(records: Iterable[RunRecord]) -> list[RunRecord]:
     """One record of every method, size, seed, setting, data and teacher: the latest, in its first one's place."""
-    found: dict[str, RunRecord] = {}
+    latest: dict[Hashable, RunRecord] = {}
     for record in records:
-        same = [record.method, record.config["num_hidden_layers"], record.seed, _exact(record)]
-        key = json.dumps(same, sort_keys=True)
-        if key not in found or record.created_at > found[key].created_at:
-            found[key] = record
-    return list(found.values())
+        key = (record.method, record.config["num_hidden_layers"], record.seed, _values(_exact(record)))
+        if key not in latest or record.created_at > latest[key].created_at:
+            latest[key] = record
+    return list(latest.values())
 
 
 def comparisons(records: Iterable[RunRecord]) -> list[Comparison]:
@@ -106,31 +109,51 @@ def comparisons(records: Iterable[RunRecord]) -> list[Comparison]:
     teachers = {r.fingerprints["weights"]: r for r in records if r.method == "teacher" and "weights" in r.fingerprints}
     students = [record for record in records if record.method != "teacher"]
     groups = []
-    for setting, found in _groups(students, lambda record: setting_of(record, teachers)):
-        groups += [(setting, found)] if _one_origin_a_seed(found) else _groups(found, _exact)
+    for setting, runs in most_specific(students, lambda record: setting_of(record, teachers)):
+        groups += [(setting, runs)] if _one_origin_a_seed(runs) else most_specific(runs, _exact)
     made = []
-    for setting, found in groups:
-        weights = dict.fromkeys(record.fingerprints.get("teacher_weights") for record in _taught(found))
+    for setting, runs in groups:
+        weights = dict.fromkeys(record.fingerprints.get("teacher_weights") for record in _taught(runs))
         known = [teachers[name] for name in weights if name in teachers]
-        made.append(Comparison(setting["task"], setting, found, known))
-    return sorted(made, key=lambda comparison: (list(TASKS).index(comparison.task), -len(comparison.records)))
+        made.append(Comparison(setting["task"], setting, runs, known))
+    places = {name: place for place, name in enumerate(TASKS)}  # tasks of one's own come last, by name
+    return sorted(made, key=lambda one: (places.get(one.task, len(places)), one.task, -len(one.records)))
 
 
-def _exact(record: RunRecord) -> Setting:
-    """The setting with the very rows and the very teacher."""
-    return setting_of(record, {}) | {"training rows": record.fingerprints.get("train")}
+def most_specific(items: Iterable[Item], setting: Callable[[Item], Setting]) -> list[tuple[Setting, list[Item]]]:
+    """The most specific settings of the items, each with the items compatible with it; in order of appearance.
+
+    A setting is more specific than another whose fields it has with equal values, and some more. Settings have few
+    different sets of fields (FT's, KD's, PKD's): each is cut down to those and looked up, so that the cost grows with
+    the number of settings, where comparing all pairs would take its square.
+    """
+    items = list(items)
+    settings = {place: setting(item) for place, item in enumerate(items)}
+    distinct, places = {}, defaultdict(list)
+    for place, own in settings.items():
+        distinct.setdefault(_values(own), own)
+        places[_values(own)].append(place)
+    shapes = {frozenset(own) for own in distinct.values()}
+    compatible = {
+        key: [less for fields in shapes if fields <= own.keys() and (less := _values(own, fields)) in distinct]
+        for key, own in distinct.items()
+    }  # the setting itself and all less specific ones
+    covered = {less for key, others in compatible.items() for less in others if less != key}
+    return [
+        (distinct[key], [items[place] for place in sorted(place for less in others for place in places[less])])
+        for key, others in compatible.items()
+        if key not in covered
+    ]
 
 
-def _groups(records: list[RunRecord], key: Callable[[RunRecord], Setting]) -> list[tuple[Setting, list[RunRecord]]]:
-    """The most detailed settings, each with the records that agree with all of it that matters to them."""
-    settings = [(record, key(record)) for record in records]
-    distinct = {json.dumps(setting, sort_keys=True): setting for _, setting in settings}.values()
-    detailed = [one for one in distinct if not any(one.items() < other.items() for other in distinct)]
-    return [(one, [record for record, setting in settings if setting.items() <= one.items()]) for one in detailed]
+def _values(setting: Setting, fields: Collection[str] | None = None) -> Hashable:
+    """A setting, or its part in the given fields, as a key of a dict."""
+    kept = setting.items() if fields is None else [(name, setting[name]) for name in fields]
+    return frozenset((name, value if isinstance(value, Hashable) else json.dumps(value)) for name, value in kept)
 
 
 def _taught(records: Iterable[RunRecord]) -> list[RunRecord]:
-    return [record for record in records if "teacher" in setting_of(record, {})]
+    return [record for record in records if _is_taught(record.method, record.config)]
 
 
 def _one_origin_a_seed(records: list[RunRecord]) -> bool:
@@ -141,32 +164,22 @@ def _one_origin_a_seed(records: list[RunRecord]) -> bool:
     return True
 
 
-def main_comparisons(found: Iterable[Comparison]) -> dict[str, Comparison]:
+def main_comparisons(compared: Iterable[Comparison]) -> dict[str, Comparison]:
     """The comparison of most runs of each task."""
     mains: dict[str, Comparison] = {}
-    for comparison in found:
-        mains.setdefault(comparison.task, comparison)
+    for one in compared:
+        mains.setdefault(one.task, one)
     return mains
 
 
 def told_apart(setting: Setting, other: Setting) -> str:
-    """In which fields a setting differs from another, of those that it has; "" in none."""
+    """Each field of `setting` that has another value in `other`, with its value; "" where there is none."""
     changed = {name: value for name, value in setting.items() if name in other and value != other[name]}
     return ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in changed.items())
 
 
 def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else Path(str(value)).name  # a backbone may be a long path
-
-
-def evaluation_rows(records: Iterable[RunRecord], split: str) -> int:
-    """Rows of the split that the records share; of older records, the fewest that give all their accuracies."""
-    records = list(records)
-    known = [record.eval_rows[split] for record in records if split in record.eval_rows]
-    if known:
-        return known[0]
-    accuracies = [record.metrics[split]["accuracy"] for record in records]
-    return lcm(*(Fraction(accuracy).limit_denominator(100_000).denominator for accuracy in accuracies))
 
 
 def method_pairs(methods: Iterable[str]) -> list[tuple[str, str]]:
@@ -177,85 +190,101 @@ def method_pairs(methods: Iterable[str]) -> list[tuple[str, str]]:
     return [pair for pair in pairs if set(pair) <= set(methods)]
 
 
-def all_differences(found: Iterable[Comparison]) -> pd.DataFrame:
-    """`paired_difference` of the methods of every comparison and size, each once; Holm's p is over all of a task."""
-    found, seen, rows = list(found), set(), []
-    mains = main_comparisons(found)
-    for comparison in found:
-        metric = comparison.metrics[0]
-        split = metric.partition("_")[0]
-        for size in comparison.sizes:
-            frame = comparison.frame(size)
-            for method, baseline in method_pairs(frame["method"]):
-                both = frame[frame["method"].isin([method, baseline])]
-                key = (comparison.task, method, baseline, *sorted(both["run_id"]))
-                if key in seen or not set.intersection(*(set(runs["seed"]) for _, runs in both.groupby("method"))):
+def all_differences(compared: Iterable[Comparison]) -> pd.DataFrame:
+    """`paired_difference` of the methods of every comparison and size, each once; Holm's p is over all of a task.
+
+    rows: how many the split has that was scored; missing, with no warning, where the records do not say.
+    """
+    compared, seen, rows = list(compared), set(), []
+    mains = main_comparisons(compared)
+    for one in compared:
+        metric = one.metrics[0]
+        split, _, name = metric.partition("_")
+        counted = next((record.eval_rows[split] for record in one.records if split in record.eval_rows), None)
+        for size in one.sizes:
+            runs = [record for record in one.records if record.config["num_hidden_layers"] == size]
+            for method, baseline in method_pairs(sorted(record.method for record in runs)):
+                ours, theirs = ([record for record in runs if record.method == side] for side in (method, baseline))
+                key = (one.task, method, baseline, frozenset(record.run_id for record in ours + theirs))
+                if key in seen or not {record.seed for record in ours} & {record.seed for record in theirs}:
                     continue
                 seen.add(key)
+                scores = [(r.method, r.seed, r.metrics[split][name]) for r in ours + theirs]
+                frame = pd.DataFrame(scores, columns=["method", "seed", metric])
                 row = paired_difference(frame, metric, method, baseline)
-                counted = evaluation_rows(comparison.records, split)
-                own = _of_method(comparison.setting, method)
-                rows.append(
-                    {"task": comparison.task, "metric": metric,
-                     "setting": told_apart(own, mains[comparison.task].setting) or "main", "num_hidden_layers": size}
-                    | row | {"rows": counted, "warning": size_warning(row["difference"], counted)}
-                )  # fmt: skip
+                setting = told_apart(_of_method(one.setting, method), mains[one.task].setting) or "main"
+                warning = size_warning(row["difference"], counted) if counted else ""
+                row = {"setting": setting, "num_hidden_layers": size, **row, "rows": counted, "warning": warning}
+                rows.append({"task": one.task, "metric": metric, **row})
     table = pd.DataFrame(rows)
     if rows:
+        table["rows"] = table["rows"].astype("Int64")  # whole numbers, also where one is missing
         corrected = table.groupby("task")["p"].transform(lambda p_values: holm(p_values))
         table.insert(table.columns.get_loc("p") + 1, "p_holm", corrected)
     return table
 
 
-def _of_method(setting: Setting, method: str) -> Setting:
-    """What of a setting matters to the method."""
-    alone = (*SOFT, *PATIENT, *(() if setting.get("init") == "teacher" else ("teacher",)))
-    unused = {"FT": alone, "KD": PATIENT}.get(method, ())
-    return {name: value for name, value in setting.items() if name not in unused}
-
-
-def sensitivities(found: Iterable[Comparison]) -> list[tuple[Comparison, str, int | None, pd.DataFrame]]:
+def sensitivities(compared: Iterable[Comparison]) -> list[tuple[Comparison, str, int | None, pd.DataFrame]]:
     """(a comparison, field, size, tidy table) wherever one field varies while all others that matter are equal.
 
     The field is a column of the table; methods that it does not concern are left out. A size of None: it varies.
     """
-    found, made = list(found), []
-    for field in dict.fromkeys(name for comparison in found for name in comparison.setting):
-        having = [one for one in found if field in one.setting and field != "task" and not field.endswith(" rows")]
-        alike: dict[str, list[Comparison]] = {}
-        for one in having:
-            for method in one.methods:
-                if field in _of_method(one.setting, method):
-                    alike.setdefault(_rest(one.setting, field, method), []).append(one)
-        seen: list[set[str]] = []
-        for first in having:
-            for size in sorted({size for comparison in having for size in comparison.sizes}, reverse=True):
-                table = _slice(first, field, size, alike)
-                if len(table) and not any(set(table["run_id"]) <= known for known in seen):
-                    seen.append(set(table["run_id"]))
-                    made.append((first, field, size, table))
-    deep = [one for one in main_comparisons(found).values() if len(one.sizes) > 1]
+    compared = list(compared)
+    fields = dict.fromkeys(name for one in compared for name in one.setting)
+    varying = [name for name in fields if name != "task" and not name.endswith(" rows")]
+    made = [entry for name in varying for entry in _slices(name, [one for one in compared if name in one.setting])]
+    deep = [one for one in main_comparisons(compared).values() if len(one.sizes) > 1]
     return made + [(one, "num_hidden_layers", None, one.frame()) for one in deep]
 
 
-def _rest(setting: Setting, field: str, method: str) -> str:
-    """The method, and all that matters to it but the field."""
-    own = {name: value for name, value in _of_method(setting, method).items() if name != field}
-    return json.dumps([method, own], sort_keys=True)
-
-
-def _slice(first: Comparison, field: str, size: int, alike: dict[str, list[Comparison]]) -> pd.DataFrame:
-    """The runs of one size in which the field alone differs from `first`, of methods with two values or more."""
-    frames = []
-    for method in dict.fromkeys(method for others in alike.values() for one in others for method in one.methods):
-        others = alike.get(_rest(first.setting, field, method), [])
-        if len({json.dumps(one.setting[field]) for one in others}) < 2:
+def _slices(field: str, having: list[Comparison]) -> list[tuple[Comparison, str, int, pd.DataFrame]]:
+    """`sensitivities` of one field, among the comparisons that have it."""
+    if len(_values_of(field, having)) < 2:
+        return []
+    alike: dict[Hashable, list[Comparison]] = {}  # method and all that matters to it but the field -> comparisons
+    for one in having:
+        for method in one.methods:
+            if field in _of_method(one.setting, method):
+                alike.setdefault(_rest(one.setting, field, method), []).append(one)
+    methods = dict.fromkeys(method for others in alike.values() for one in others for method in one.methods)
+    sizes = sorted({size for one in having for size in one.sizes}, reverse=True)
+    varied = {key for key, others in alike.items() if len(_values_of(field, others)) > 1}
+    made, tried, holding = [], set(), defaultdict(set)  # holding: run -> places in `made` of the tables that have it
+    for first in having:
+        keys = tuple(key for method in methods if (key := _rest(first.setting, field, method)) in varied)
+        if keys in tried:
             continue
+        tried.add(keys)
+        for size in sizes:
+            table = _slice(field, size, {key[0]: alike[key] for key in keys})
+            runs = set() if table.empty else set(table["run_id"])
+            if runs and not set.intersection(*sorted((holding[run] for run in runs), key=len)):  # in no table before
+                for run in runs:
+                    holding[run].add(len(made))
+                made.append((first, field, size, table))
+    return made
+
+
+def _values_of(field: str, compared: Iterable[Comparison]) -> set[str]:
+    return {json.dumps(one.setting[field]) for one in compared}
+
+
+def _rest(setting: Setting, field: str, method: str) -> tuple[str, Hashable]:
+    """The method, and all that matters to it but the field."""
+    own = _of_method(setting, method)
+    return method, _values(own, own.keys() - {field})
+
+
+def _slice(field: str, size: int, alike: dict[str, list[Comparison]]) -> pd.DataFrame:
+    """The runs of one size of each method's comparisons, those of methods with two values of the field or more."""
+    runs: dict[str, tuple[RunRecord, Any]] = {}
+    for method, others in alike.items():
         for one in others:
-            frame, value = one.frame(size), one.setting[field]
-            frame = frame[frame["method"] == method]
-            frames.append(frame.assign(**{field: ["none" if value is None else value] * len(frame)}))
-    if not frames:
+            for record in one.records:
+                if record.method == method and record.config["num_hidden_layers"] == size:
+                    runs.setdefault(record.run_id, (record, one.setting[field]))
+    if not runs:
         return pd.DataFrame()
-    table = pd.concat(frames, ignore_index=True).drop_duplicates("run_id")
+    values = ["none" if value is None else value for _, value in runs.values()]
+    table = results_frame(record for record, _ in runs.values()).assign(**{field: values})
     return table[table.groupby("method")[field].transform("nunique") > 1]

@@ -52,16 +52,15 @@ def paired_difference(frame: pd.DataFrame, metric: str, method: str, baseline: s
 
     frame: one task, size and setting. Raises ValueError when a method has a seed twice or no seed is shared.
     """
-    table = frame[frame["method"].isin([method, baseline])].set_index(["seed", "method"])[metric]
-    if table.index.has_duplicates:
+    ours, theirs = (frame[frame["method"] == name].set_index("seed")[metric] for name in (method, baseline))
+    if ours.index.has_duplicates or theirs.index.has_duplicates:
         raise ValueError(f"{method} or {baseline} has a seed twice: select one setting first")
-    pairs = table.unstack("method").reindex(columns=[method, baseline]).dropna()
-    if pairs.empty:
+    differences = (ours - theirs).dropna().sort_index()
+    if differences.empty:
         raise ValueError(f"{method} and {baseline} share no seed")
-    found = pairs[method] - pairs[baseline]
-    mean, low, high = mean_interval(found)
+    mean, low, high = mean_interval(differences)
     row = {"method": method, "baseline": baseline, "difference": mean, "low": low, "high": high}
-    return row | {"p": paired_p(found), "pairs": len(pairs)}
+    return row | {"p": paired_p(differences), "pairs": len(differences)}
 
 
 def differences_by(frame: pd.DataFrame, metric: str, by: str, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
@@ -106,7 +105,7 @@ def bootstrap_interval(
     score = METRICS[metric]
     found = stats.bootstrap(
         (labels, predictions),
-        lambda *rows: float(score(*rows, zero_division=0.0) if metric == "f1" else score(*rows)),
+        score,
         paired=True,
         vectorized=False,
         n_resamples=resamples,

@@ -1,23 +1,32 @@
 """Only like runs are compared: settings, doubled records, seeds, data and teachers."""
 
+import json
 import math
+import time
+from typing import Annotated
 
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pkdlib import ROOT, DistillConfig, FineTuneConfig, load_records, method_config, validate
+from pkdlib import config as config_module
+from pkdlib.analysis import comparisons as comparisons_module
 from pkdlib.analysis.comparisons import (
     all_differences,
     comparisons,
-    evaluation_rows,
     main_comparisons,
     method_pairs,
+    most_specific,
     sensitivities,
     told_apart,
     unique_runs,
 )
 from pkdlib.analysis.statistics import holm, paired_difference
+from pkdlib.config import METHODS, Role
 from pkdlib.records import RunRecord
+from pkdlib.tasks import Task
 
 BASE = validate(DistillConfig, num_hidden_layers=3)
 DATA = {"train": "train-a", "dev": "dev-a"}
@@ -67,6 +76,47 @@ def test_a_setting_that_matters_to_all_parts_them(change: dict) -> None:
     records = [run("FT", 0, 0.5), run("PKD-Skip", 0, 0.7, **change)]
     assert sorted(name for methods, _ in shown(records) for name in methods) == ["FT", "PKD-Skip"]
     assert len(shown(records)) == 2
+
+
+SEEDS = range(10)
+
+
+@pytest.mark.parametrize("field", ["distance", "sharpness"])
+def test_a_field_of_the_patience_term_leaves_ft_and_kd_beside_pkd(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Sharper(DistillConfig):
+        sharpness: Annotated[str, Role.PATIENCE] = "squared"  # a field that pkdlib does not have
+
+    for module in (config_module, comparisons_module):
+        monkeypatch.setattr(module, "DistillConfig", Sharper)
+    records = []
+    for method in METHODS:
+        for seed in SEEDS:
+            made = run(method, seed, 0.5)
+            own = {field: "squared"} if seed % 2 else {}  # an older record lacks the field: it had the default
+            own = {field: "another"} if method.startswith("PKD") else own
+            config = {name: value for name, value in made.config.items() if name != field}
+            records.append(made.model_copy(update={"config": config | own}))
+    (one,) = comparisons(records)
+    assert one.frame()["method"].value_counts().to_dict() == dict.fromkeys(METHODS, len(SEEDS))
+    assert one.setting[field] == "another"
+    (_, name, size, table), *_ = sensitivities(comparisons([*records, run("PKD-Skip", 10, 0.5)]))
+    assert (name, size, set(table["method"])) == (field, 3, {"PKD-Skip"})
+
+
+def test_a_task_of_one_s_own_is_compared_by_its_own_metrics_after_the_table_s() -> None:
+    task = Task("a-task", ("text",), ("no", "yes"), metrics=("f1", "accuracy"))
+    own = [
+        run(method, seed, 0.5, task="a-task").model_copy(
+            update={"task_definition": task, "metrics": {"dev": {"f1": score + seed / 10, "accuracy": 0.5}}}
+        )
+        for method, score in {"FT": 0.1, "KD": 0.3}.items()
+        for seed in (0, 1)
+    ]
+    found = comparisons([*own, run("FT", 0, 0.5, task="sst2"), run("FT", 0, 0.5, task="rte")])
+    assert [one.task for one in found] == ["sst2", "rte", "a-task"]
+    assert found[-1].metrics == ["dev_f1", "dev_accuracy"]
+    (row,) = all_differences(found).to_dict("records")
+    assert (row["task"], row["metric"], row["difference"]) == ("a-task", "dev_f1", pytest.approx(0.2))
 
 
 def test_other_dev_rows_tasks_and_lengths_are_never_mixed() -> None:
@@ -150,11 +200,13 @@ def test_methods_without_a_shared_seed_have_no_difference() -> None:
     assert all_differences([]).empty
 
 
-def test_rows_come_from_the_record_or_are_the_fewest_that_give_the_accuracies() -> None:
-    records = [run("FT", seed, right / 277) for seed, right in enumerate((150, 160))]
-    assert evaluation_rows(records, "dev") == 277
-    assert evaluation_rows([run("FT", 0, 0.5), run("FT", 1, 0.2)], "dev") == 10
-    assert evaluation_rows([records[0].model_copy(update={"eval_rows": {"dev": 554}})], "dev") == 554
+def test_rows_come_from_the_record_and_without_them_there_is_no_warning() -> None:
+    records = [run("FT", 0, 150 / 277), run("KD", 0, 151 / 277)]
+    (unknown,) = all_differences(comparisons(records)).to_dict("records")
+    assert pd.isna(unknown["rows"]) and unknown["warning"] == ""
+    counted = [record.model_copy(update={"eval_rows": {"dev": 277}}) for record in records]
+    (known,) = all_differences(comparisons(counted)).to_dict("records")
+    assert known["rows"] == 277 and known["warning"].startswith("too few rows: 277 cannot tell")
 
 
 def test_sensitivities_are_of_one_field_and_the_methods_it_concerns() -> None:
@@ -193,3 +245,37 @@ def test_the_recorded_runs_make_like_comparisons_only() -> None:
         assert taught["temperature"].nunique() <= 1 and taught["alpha"].nunique() <= 1
         assert taught[taught["method"] != "KD"]["beta"].nunique() <= 1
     assert not math.isnan(all_differences(comparisons(records))["difference"].sum())
+
+
+# ---------------------------------------------------------------------------------------------------- many settings
+SETTINGS = st.lists(
+    st.dictionaries(st.sampled_from("abcd"), st.sampled_from([None, 0, 1, [2]]), max_size=4), max_size=12
+)
+
+
+@given(SETTINGS)
+def test_the_most_specific_settings_are_those_that_comparing_all_pairs_finds(settings: list[dict]) -> None:
+    distinct = {json.dumps(one, sort_keys=True): one for one in settings}.values()
+    expected = [
+        (one, [other for other in settings if other.items() <= one.items()])
+        for one in distinct
+        if not any(one.items() < other.items() for other in distinct)
+    ]
+    assert most_specific(settings, lambda one: one) == expected
+
+
+def test_two_thousand_settings_take_seconds() -> None:
+    """All pairs of settings, as they were compared before, took 35 s in one function."""
+    records = [run("FT", seed, 0.5 + seed / 50) for seed in (0, 1)]
+    for number in range(200):
+        records += [run("KD", seed, 0.6 + seed / 50, temperature=1 + number) for seed in (0, 1)]
+        records += [run("PKD-Skip", 0, 0.7, temperature=1 + number, beta=0.1 * (1 + beta)) for beta in range(10)]
+    started = time.process_time()
+    found = comparisons(records)
+    differences, varied = all_differences(found), sensitivities(found)
+    seconds = time.process_time() - started
+    assert len(found) == 2000 and {len(one.records) for one in found} == {5}
+    assert len(differences) == 200 + 2 * 2000  # KD and FT at every temperature, PKD and both everywhere
+    assert sorted({name for _, name, _, _ in varied}) == ["beta", "temperature"]
+    assert len(varied) == 200 + 10  # beta at every temperature, temperature at every beta
+    assert seconds < 20, f"{seconds:.1f} s of processor time"

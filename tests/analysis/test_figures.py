@@ -350,13 +350,13 @@ def test_speedups_stand_beside_the_ratio_of_layers(ax: Axes) -> None:
 
 
 def test_ratios_are_bars_with_their_range_and_their_limit(ax: Axes) -> None:
-    figures = pd.DataFrame(
+    recorded = pd.DataFrame(
         {
             "name": ["b", "other", "a"], "median": [2.0, 7.0, 8.0], "low": [1.9, 7.0, 7.0], "high": [2.2, 7.0, 8.5],
             "limit": [np.nan, 9.0, 9.5],
         }
     )  # fmt: skip
-    assert figures.plot_ratios(figures, {"a": "the first", "b": "the second"}, ax) is ax
+    assert figures.plot_ratios(recorded, {"a": "the first", "b": "the second"}, ax) is ax
     assert [bar.get_width() for bar in ax.patches] == [8.0, 2.0]
     assert [text.get_text() for text in ax.get_yticklabels()] == ["the first", "the second"]
     assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first one stands on top
