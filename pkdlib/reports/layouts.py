@@ -1,14 +1,14 @@
 """Comparisons as tables in the paper's layout, its own figures beside: texts in cells, ready to be shown."""
 
-import json
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from pkdlib.analysis.comparisons import Comparison, told_apart
+from pkdlib.analysis.comparisons import Comparison, most_specific, told_apart
 from pkdlib.analysis.paper import COLUMNS, paper_table, reference_rows
 from pkdlib.analysis.statistics import mean_interval, paired_difference
 from pkdlib.records import RunRecord
@@ -30,8 +30,13 @@ def as_latex(table: pd.DataFrame, index: bool = True) -> str:
     return text.translate(str.maketrans(SIGNS))
 
 
-def score_text(values: Sequence[float]) -> str:
+def score_text(values: Iterable[float]) -> str:
     """Percent: mean [95 % interval] (number of seeds)."""
+    return _score_text(tuple(values))
+
+
+@cache  # the same runs of FT and KD stand beside the PKD runs of many settings
+def _score_text(values: tuple[float, ...]) -> str:
     mean, low, high = (100 * value for value in mean_interval(values))
     interval = "" if np.isnan(low) else f" [{low:.1f}, {high:.1f}]"
     return f"{mean:.1f}{interval} ({len(values)})"
@@ -183,14 +188,11 @@ def differences_table(differences: pd.DataFrame, main: bool) -> pd.DataFrame:
 START = ("teacher", "backbone", "projection")  # what Table 5 varies
 
 
-def teacher_table(found: Iterable[Comparison]) -> pd.DataFrame:
+def teacher_table(compared: Iterable[Comparison]) -> pd.DataFrame:
     """Table 5: teacher → student [start], objective, wherever one task has several teachers or starts."""
-    rests = [(one, {name: value for name, value in one.setting.items() if name not in START}) for one in found]
-    distinct = {json.dumps(rest, sort_keys=True): rest for _, rest in rests}.values()
-    detailed = [rest for rest in distinct if not any(rest.items() < other.items() for other in distinct)]
     columns: dict[tuple[str, str], dict[str, str]] = {}
-    for setting in detailed:  # a start that has KD alone has no beta, and stands beside those that have patience too
-        bucket = [one for one, rest in rests if rest.items() <= setting.items()]
+    # A start that has KD alone has no beta, and stands beside those that have patience too.
+    for _, bucket in most_specific(compared, _rest):
         rows: dict[tuple, dict[str, RunRecord]] = {}
         for comparison in bucket:
             depths = {t.fingerprints["weights"]: t.config["num_hidden_layers"] for t in comparison.teachers}
@@ -213,6 +215,11 @@ def teacher_table(found: Iterable[Comparison]) -> pd.DataFrame:
             }
             columns |= _theirs_of_routes(first.task, metric, top, rows)
     return _two_levels(pd.DataFrame(columns).dropna(how="all").fillna(NONE)) if columns else pd.DataFrame()
+
+
+def _rest(comparison: Comparison) -> dict[str, Any]:
+    """The setting but for the fields that Table 5 varies."""
+    return {name: value for name, value in comparison.setting.items() if name not in START}
 
 
 def _route(record: RunRecord, depths: dict[str, int]) -> tuple[int | None, int, str, str, bool]:
