@@ -8,25 +8,25 @@ from pathlib import Path
 
 def register(commands: argparse._SubParsersAction) -> None:
     """Add the three commands; each sets `run`, a function of the parsed arguments that returns the exit status."""
-    text = "Run the course's main notebooks unattended and make one page of them, or refresh the notebooks' outputs."
-    tutorial = commands.add_parser("tutorial", help="run the tutorial and make its page", description=text)
-    tutorial.add_argument("--out", type=Path, help="folder of the page and the models; default: runs/tutorial")
-    tutorial.add_argument("--in-place", action="store_true", help="re-execute every notebook of the course, in itself")
-    tutorial.set_defaults(run=_command(_tutorial))
 
-    text = "Compare the runs of a folder: index.html and, beside it, tidy tables, LaTeX tables and SVG figures."
-    report = commands.add_parser("report", help="make a page of tables and figures from runs", description=text)
+    def add(name: str, handler: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+        parser = commands.add_parser(name, help=text, description=text)
+        parser.set_defaults(run=_command(handler))
+        return parser
+
+    tutorial = add("tutorial", _tutorial, "Run the course's main notebooks unattended and make one page of them.")
+    tutorial.add_argument("--out", type=Path, help="folder of the page and the models; default: runs/tutorial")
+    tutorial.add_argument("--in-place", action="store_true", help="re-execute every notebook in place instead")
+    report = add("report", _report, "Make a page of a folder's runs, with tidy tables, LaTeX tables and SVG figures.")
     report.add_argument("folder", type=Path, help="a sweep's folder, or any one of result.json or .jsonl files")
     report.add_argument("--out", type=Path, help="folder of the report; default: FOLDER/report")
-    report.set_defaults(run=_command(_report))
-
-    text = "Predict GLUE's test files with trained students and write the archive that the benchmark's server takes."
-    submit = commands.add_parser("submit", help="make GLUE's archive of predictions", description=text)
+    submit = add(
+        "submit", _submit, "Predict GLUE's test files and write the archive that the benchmark's server takes."
+    )
     submit.add_argument("out", type=Path, help="the archive, a .zip file")
     submit.add_argument("--students", nargs="+", required=True, help="folders of result.json and a checkpoint")
     submit.add_argument("--source", type=Path, required=True, help="GLUE's folder as downloaded")
     submit.add_argument("--any-size", action="store_true", help="accept test files that are not of the official size")
-    submit.set_defaults(run=_command(_submit))
 
 
 def _command(handler: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], int]:

@@ -1,7 +1,6 @@
 """What lies in a folder of runs: records, the state of a sweep's runs, speed records; as tidy tables."""
 
 import json
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,14 +111,14 @@ def counts_table(contents: Contents, records: list[RunRecord]) -> pd.DataFrame:
 
 def provenance(records: Iterable[RunRecord]) -> pd.DataFrame:
     """What the runs were made with, and how many of them: versions, devices, threads, rows, teachers, days."""
-    counted: dict[str, Counter] = {}
+    rows = []
     for record in records:
-        values = {f"version of {name}": version for name, version in record.versions.items()}
-        values |= {"device": record.device, "threads": record.threads, "day": record.created_at[:10]}
+        row = {f"version of {name}": version for name, version in record.versions.items()}
+        row |= {"device": record.device, "threads": record.threads, "day": record.created_at[:10]}
         for kind, what in {"train": "training rows", "dev": "dev rows", "teacher_weights": "teacher's weights"}.items():
-            values[f"{record.task}: {what}"] = record.fingerprints.get(kind)
-        for name, value in values.items():
-            if value is not None:
-                counted.setdefault(name, Counter())[value] += 1
-    rows = {name: ", ".join(f"{value} ({found[value]})" for value in sorted(found)) for name, found in counted.items()}
-    return pd.DataFrame({"value (runs)": rows})
+            if kind in record.fingerprints:
+                row[f"{record.task}: {what}"] = record.fingerprints[kind]
+        rows.append(row)
+    counts = {name: values.value_counts().sort_index() for name, values in pd.DataFrame(rows).items()}
+    texts = {name: ", ".join(f"{value} ({runs})" for value, runs in count.items()) for name, count in counts.items()}
+    return pd.DataFrame({"value (runs)": texts})

@@ -32,7 +32,7 @@ from pkdlib.analysis.comparisons import (
 )
 from pkdlib.analysis.figures import STYLE, plot_ablation, plot_comparison, plot_history
 from pkdlib.analysis.paper import COLUMNS, paper_table
-from pkdlib.analysis.tables import history_frame
+from pkdlib.analysis.tables import history_frame, results_frame
 from pkdlib.engine.files import write_text
 from pkdlib.engine.machine import timestamp
 from pkdlib.reports import layouts
@@ -51,8 +51,8 @@ def comparison_figures(mains: dict[str, Comparison]) -> Iterator[Drawing]:
     for task, comparison in mains.items():
         metric = comparison.metrics[0]
         by_epoch = f"dev_{metric.partition('_')[2]}"
-        teacher = layouts.teacher_scores(comparison.teachers, metric)
-        line = sum(teacher) / len(teacher) if teacher else None
+        teachers = results_frame(comparison.teachers)
+        line = teachers[metric].mean() if metric in teachers else None
         for size in comparison.sizes:
             runs = [record for record in comparison.records if record.config["num_hidden_layers"] == size]
             history = history_frame(runs).sort_values("method", kind="stable")
@@ -93,14 +93,6 @@ class Report:
         self.mains = main_comparisons(self.compared)
         self.differences = all_differences(self.compared)
 
-    def title(self) -> HTML:
-        return HTML(
-            f"<h1>Runs: {escape(self.folder.resolve().name)}</h1><p class='note'>Written {timestamp()} by "
-            "<code>pkd report</code>. Beside this page: <code>runs.parquet</code>, <code>runs.csv</code> (a row per "
-            "run), <code>differences.csv</code>, each table as LaTeX in <code>tables</code>, each figure as SVG in "
-            "<code>figures</code>, and the notebook that made it all, <code>report.ipynb</code>.</p>"
-        )
-
     def write_data(self) -> None:
         """Write runs.parquet and runs.csv, a row per run, and differences.csv."""
         runs = tidy_runs(self.records)
@@ -113,7 +105,7 @@ class Report:
         """How many runs there are, left out as doubled, failed and not finished."""
         runs, doubled = len(self.records), len(self.contents.records) - len(self.records)
         hours = sum(sum(record.durations_s.values()) for record in self.records) / 3600
-        text = f"{runs} finished run{'s' * (runs != 1)}, teachers included"
+        text = f"Written {timestamp()}: {runs} finished run{'s' * (runs != 1)}, teachers included"
         text += f"; {hours:.1f} hours of training and evaluation." if runs else "."
         if doubled:
             text += f" {doubled} more record{'s' * (doubled != 1)} of the same settings, seed, data and teacher "

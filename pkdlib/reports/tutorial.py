@@ -91,17 +91,18 @@ def write_page(notebooks: Sequence[Path], path: Path, title: str, opening: str =
 
 
 def _describe_figures(cells: Sequence[NotebookNode]) -> None:
-    """Give each figure an alternative text: the heading above it and what the functions that drew it say they draw."""
+    """Give each figure an alternative text: the heading above it, its axes' labels, what its plot functions draw."""
     heading = ""
     for cell in cells:
         if cell.cell_type == "markdown":
             heading = next(iter(re.findall(r"^#+ (.+)", cell.source, re.MULTILINE)), heading)
             continue
+        labels = ", ".join(re.findall(r'(?:title|label)=f?"([^"{}]+)"', cell.source))
         drawn = dict.fromkeys(re.findall(r"\bfigures\.(plot_\w+)", cell.source))
         texts = [getattr(figures, name).__doc__.partition("\n")[0].replace("`", "") for name in drawn]
         for output in cell.outputs:
             if "image/png" in output.get("data", {}):
-                output.metadata["image/png"] = {"alt": " ".join([f"{heading}.", *texts])}
+                output.metadata["image/png"] = {"alt": ". ".join(filter(None, [heading, labels, *texts]))}
 
 
 def what_was_seen(teacher: RunRecord, students: Sequence[RunRecord]) -> tuple[str, pd.DataFrame]:
