@@ -27,6 +27,8 @@ from pkdlib.reports.pages import drop_widgets
 from pkdlib.sweeps.notebooks import code_fingerprint, run_notebook
 
 NOTEBOOKS = ("00_start_here", "01_finetune_teacher", "02_distill_last_vs_skip", "06_cls_similarity")
+METHODS = """Test accuracy of the students, percent. FT learns from labels alone, KD from the teacher's answers too, PKD
+also from the states of its layers: of every other one or so (Skip), or of the last ones (Last)."""
 
 
 def find_course() -> list[Path]:
@@ -109,17 +111,17 @@ def what_was_seen(teacher: RunRecord, students: Sequence[RunRecord]) -> tuple[st
     """Two sentences on the test accuracies, and these in percent: a row per method, a column per number of layers."""
     means = summary(results_frame(students), "test_accuracy", ["num_hidden_layers", "method"])
     table = 100 * means.pivot(index="method", columns="num_hidden_layers", values="mean")
+    scores, ahead = [], []
+    for size, column in table.sort_index(axis=1, ascending=False).items():
+        scores.append(f"with {size} layers " + ", ".join(f"{name} {value:.1f}" for name, value in column.items()))
+        ahead.append(f"{round(column['PKD-Skip'] - column['PKD-Last'], 1) + 0.0:+.1f} with {size} layers")  # no -0.0
     best, rows = 100 * teacher.metrics["test"]["accuracy"], teacher.eval_rows["test"]
-    sizes = sorted(table, reverse=True)
-    scores = {size: ", ".join(f"{name} {value:.1f}" for name, value in table[size].items()) for size in sizes}
-    listed = "; ".join(f"with {size} layers {text}" for size, text in scores.items())
-    ahead = ", ".join(f"{table[size]['PKD-Skip'] - table[size]['PKD-Last']:+.1f} with {size} layers" for size in sizes)
     seeds = len({student.seed for student in students})
     return (
         f"The teacher of {teacher.config['num_hidden_layers']} layers is right on {best:.1f} % of the {rows} test rows "
-        f"of {teacher.task}; its students reach, in percent, {listed}. Skip minus Last is, in points, {ahead}, over "
-        f"{seeds} seed{'s' * (seeds != 1)}, where less than {100 * smallest_difference(rows):.2g} points between two "
-        "runs can be chance of the rows alone."
+        f"of {teacher.task}; its students reach, in percent, {'; '.join(scores)}. Skip minus Last is, in points, "
+        f"{', '.join(ahead)}, over {seeds} seed{'s' * (seeds != 1)}, where less than "
+        f"{100 * smallest_difference(rows):.2g} points between two runs can be chance of the rows alone."
     ), table.round(1)
 
 
@@ -128,34 +130,25 @@ def run_tutorial(out: Path | None = None) -> None:
     find_course()
     out = RUNS / "tutorial" if out is None else Path(out).resolve()
     out.mkdir(parents=True, exist_ok=True)
-    folders = {"teacher": out / "teacher", "students": out / "students"}
+    teacher, students = str(out / "teacher"), str(out / "students")
+    models = {"model_a": teacher, "model_b": f"{students}/PKD-Skip-6-layers-seed-0", "students_dir": students}
     parameters = (
         {"output_dir": str(out / "start")},
-        {"output_dir": str(folders["teacher"])},
-        {"teacher_dir": str(folders["teacher"]), "output_dir": str(folders["students"])},
-        {
-            "model_a": str(folders["teacher"]),
-            "model_b": str(folders["students"] / "PKD-Skip-6-layers-seed-0"),
-            "students_dir": str(folders["students"]),
-            "output_dir": str(out / "similarity"),
-        },
+        {"output_dir": teacher},
+        {"teacher_dir": teacher, "output_dir": students},
+        models | {"output_dir": str(out / "similarity")},
     )
-    started, executed = time.perf_counter(), []
-    for number, (name, values) in enumerate(zip(NOTEBOOKS, parameters, strict=True), start=1):
-        say(f"[{number}/{len(NOTEBOOKS)}] {name}")
-        begun = time.perf_counter()
-        executed.append(out / f"{name}.ipynb")
-        run_notebook(ROOT / "notebooks" / executed[-1].name, executed[-1], values)
-        say(f"[{number}/{len(NOTEBOOKS)}] {name}: done in {time.perf_counter() - begun:.0f} s")
-    (teacher,) = load_records(folders["teacher"])
-    seen, table = what_was_seen(teacher, load_records(folders["students"]))
+    started, executed = time.perf_counter(), [out / f"{name}.ipynb" for name in NOTEBOOKS]
+    for number, (notebook, values) in enumerate(zip(executed, parameters, strict=True), start=1):
+        where, begun = f"[{number}/{len(NOTEBOOKS)}] {notebook.stem}", time.perf_counter()
+        say(where)
+        run_notebook(ROOT / "notebooks" / notebook.name, notebook, values)
+        say(f"{where}: done in {time.perf_counter() - begun:.0f} s")
+    (record,) = load_records(teacher)
+    seen, table = what_was_seen(record, load_records(students))
     shown = table.rename(columns="{} layers".format).rename_axis(index=None, columns=None).to_html(border=0)
     page = out / "index.html"
-    caption = (
-        "Test accuracy of the students, percent. FT learns from labels alone, KD from the teacher's answers too, PKD "
-    )
-    caption += "also from its layers' states: Skip from every second or so, Last from the last ones."
-    write_page(executed, page, "The PKD tutorial", f"{seen}\n\n{shown}\n\n{caption}")
-    say(f"\nTest accuracy, percent (teacher {100 * teacher.metrics['test']['accuracy']:.1f}):")
+    write_page(executed, page, "The PKD tutorial", f"{seen}\n\n{shown}\n\n{METHODS}")
+    say(f"\nTest accuracy, percent (teacher {100 * record.metrics['test']['accuracy']:.1f}):")
     say(table.rename_axis(columns="student layers").to_string())
     say(f"\n{time.perf_counter() - started:.0f} s. The page: {page}")
