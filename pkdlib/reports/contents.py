@@ -41,7 +41,7 @@ def read_folder(folder: Path) -> Contents:
         for file in sorted(folder.rglob("*.json"))
         if "speed" in file.name
     }
-    speed = {name: found for name, found in speed.items() if {"parameters", "speedups"} <= set(found)}
+    speed = {name: record for name, record in speed.items() if {"parameters", "speedups"} <= set(record)}
     if not (files or runs or speed):
         raise FileNotFoundError(f"{folder}: no runs there: no {SWEEP_FILE}, {RESULT_FILE} or .jsonl file")
     return Contents([record for file in files for record in load_records(file)], runs, speed)
@@ -87,8 +87,8 @@ def tidy_runs(records: Iterable[RunRecord]) -> pd.DataFrame:
     if frame.empty:
         return frame
     for kind, prefix in (("fingerprints", "fingerprint"), ("versions", "version")):
-        found = pd.DataFrame([getattr(record, kind) for record in records]).add_prefix(f"{prefix}_")
-        frame = pd.concat([frame, found], axis=1)
+        values = pd.DataFrame([getattr(record, kind) for record in records]).add_prefix(f"{prefix}_")
+        frame = pd.concat([frame, values], axis=1)
     frame["threads"] = [record.threads for record in records]
     for name in frame.columns[frame.map(lambda value: isinstance(value, list)).any()]:
         frame[name] = [json.dumps(value) if isinstance(value, list) else value for value in frame[name]]

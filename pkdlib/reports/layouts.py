@@ -129,15 +129,15 @@ def last_skip_table(mains: dict[str, Comparison]) -> pd.DataFrame:
     return _table(columns)
 
 
-def settings_table(found: Sequence[Comparison], mains: dict[str, Comparison]) -> pd.DataFrame:
+def settings_table(compared: Sequence[Comparison], mains: dict[str, Comparison]) -> pd.DataFrame:
     """Every setting and size: what it has other than the task's main one, and each method's first metric.
 
     Empty where there are main settings alone.
     """
-    if len(found) == len(mains):
+    if len(compared) == len(mains):
         return pd.DataFrame()
     rows, shown = [], set()
-    for comparison in found:
+    for comparison in compared:
         main = mains[comparison.task]
         for size in comparison.sizes:
             frame = comparison.frame(size)

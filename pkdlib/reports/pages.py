@@ -28,8 +28,8 @@ def write_page(notebook: NotebookNode, path: Path, title: str, show_code: bool =
 
 
 def _mathml(source: str) -> str:
-    source = re.sub(r"\$\$(.+?)\$\$", lambda found: convert(found[1], display="block"), source, flags=re.DOTALL)
-    return re.sub(r"\$([^$\n]+?)\$", lambda found: convert(found[1]), source)
+    source = re.sub(r"\$\$(.+?)\$\$", lambda match: convert(match[1], display="block"), source, flags=re.DOTALL)
+    return re.sub(r"\$([^$\n]+?)\$", lambda match: convert(match[1]), source)
 
 
 def drop_widgets(notebook: NotebookNode) -> NotebookNode:
