@@ -36,9 +36,10 @@ test-browser: $(STAMP) ## run every notebook in JupyterLab in Chromium, move eve
 lab: $(STAMP) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
-lint: $(STAMP) ## check style and format with ruff
+lint: $(STAMP) ## check style and format with ruff, the core's types with mypy
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/mypy
 
 data: $(STAMP) ## remake the data files and the miniature BERT (several minutes)
 	$(BIN)/python data/remake.py
@@ -55,7 +56,7 @@ lock: ## remake requirements.lock from pyproject.toml's ranges (TORCH=torch==2.1
 	rm -rf $(LOCK_VENV) build/freeze
 
 clean: ## delete .venv, builds and caches; runs/ is your work and stays
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find pkdlib tests data -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamp's date says whether .venv still holds what the two files ask for.

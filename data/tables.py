@@ -1,6 +1,6 @@
-"""Write the README's result tables anew from the recorded runs in data/results: `python data/tables.py`.
+"""Write the result tables of the README and the guide anew from data/results: `python data/tables.py`.
 
-Each table stands between `<!-- NAME -->` and `<!-- /NAME -->`; a test holds the README to them.
+A table stands between `<!-- NAME -->` and `<!-- /NAME -->` on the page that shows it; a test holds the pages to them.
 """
 
 import json
@@ -12,21 +12,29 @@ import torch
 
 from pkdlib import load_records
 from pkdlib.analysis.similarity import most_similar_layers
-from pkdlib.analysis.speed import FIGURES, benchmark_figures
+from pkdlib.analysis.speed import benchmark_figures
 from pkdlib.analysis.statistics import mean_interval, paired_difference, summary
 from pkdlib.analysis.tables import load_results
 
 FOLDER = Path(__file__).parent / "results"
-README = Path(__file__).parent.parent / "README.md"
+PROJECT = Path(__file__).parent.parent
+PAGES = [PROJECT / "README.md", *sorted((PROJECT / "notebooks" / "guide").glob("*.md"))]
 METHODS = ("FT", "KD", "PKD-Last", "PKD-Skip")
 PAIRS = (("KD", "FT"), ("PKD-Skip", "FT"), ("PKD-Skip", "KD"), ("PKD-Skip", "PKD-Last"))
 SPREAD = ("median", "low", "high")
 MINI = {"tuned": "mini-sentiment-3-tuned.jsonl", "short of steps": "mini-sentiment-3-short.jsonl"}
+SIZES = {  # layers of the students -> records; all have the tutorial's teacher and equal settings
+    2: "mini-sentiment-ablations.jsonl",
+    3: MINI["tuned"],
+    4: "mini-sentiment-ablations.jsonl",
+    6: "mini-sentiment-6.jsonl",
+}
 REAL = {"SST-2": "sst2-3.jsonl", "RTE": "rte-3.jsonl"}
 
 
-def _percent(mean: float, low: float, high: float, sign: str = "") -> str:
-    return f"{100 * mean:{sign}.1f} [{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
+def _percent(mean: float, low: float, high: float, sign: str = "", digits: int = 1) -> str:
+    mean, low, high = (f"{100 * value:{sign}.{digits}f}" for value in (mean, low, high))
+    return f"{mean} [{low}, {high}]"
 
 
 def comparison_table(frames: dict[str, pd.DataFrame], metric: str) -> str:
@@ -35,14 +43,41 @@ def comparison_table(frames: dict[str, pd.DataFrame], metric: str) -> str:
     for name, frame in frames.items():
         teacher = frame[frame["method"] == "teacher"][metric].item()
         students = frame[frame["method"] != "teacher"]
-        found = summary(students, metric, ["method"]).set_index("method")
+        scores = summary(students, metric, ["method"]).set_index("method")
         column = {"teacher": f"{100 * teacher:.1f}"}
-        column |= {method: _percent(*found.loc[method, ["mean", "low", "high"]]) for method in METHODS}
+        column |= {method: _percent(*scores.loc[method, ["mean", "low", "high"]]) for method in METHODS}
         for method, baseline in PAIRS:
             pair = paired_difference(students, metric, method, baseline)
             column[f"{method} − {baseline}"] = _percent(pair["difference"], pair["low"], pair["high"], "+")
         columns[f"{name} ({students['seed'].nunique()} seeds)"] = column
     return _markdown(pd.DataFrame(columns))
+
+
+def first_table(file: str, metric: str) -> str:
+    """Mean and 95 % interval of every method of one student size, and its paired difference to FT."""
+    frame = load_results(FOLDER / file)
+    students = frame[frame["method"] != "teacher"]
+    means = summary(students, metric, ["method"]).set_index("method")
+    teacher = frame[frame["method"] == "teacher"]
+    rows = {f"teacher, {teacher['num_hidden_layers'].item()} layers": [f"{100 * teacher[metric].item():.1f}", ""]}
+    rows |= {method: [_percent(*means.loc[method, ["mean", "low", "high"]]), ""] for method in METHODS}
+    for method in METHODS[1:]:
+        pair = paired_difference(students, metric, method, "FT")
+        rows[method][1] = _percent(pair["difference"], pair["low"], pair["high"], "+")
+    return _markdown(pd.DataFrame(rows, index=["test accuracy", "minus FT"]).T)
+
+
+def patience_table(metric: str) -> str:
+    """PKD-Skip minus KD by the students' number of layers, and over all these pairs together."""
+    rows, everything = {}, []
+    for layers, file in SIZES.items():
+        frame = load_results(FOLDER / file)
+        frame = frame[frame["num_hidden_layers"] == layers].set_index(["method", "seed"])[metric]
+        differences = (frame["PKD-Skip"] - frame["KD"]).dropna()
+        rows[f"{layers} layers"] = [str(len(differences)), _percent(*mean_interval(differences), "+", 2)]
+        everything += differences.tolist()
+    rows["all of these"] = [str(len(everything)), _percent(*mean_interval(everything), "+", 2)]
+    return _markdown(pd.DataFrame(rows, index=["pairs of runs", "PKD-Skip − KD"]).T)
 
 
 def learning_rate_table(file: str, metric: str) -> str:
@@ -60,8 +95,8 @@ def layers_table(file: str) -> str:
     rows = {}
     for method in METHODS:
         matrices = [entry["centered_cosine"] for entry in entries if entry["method"] == method]
-        found = most_similar_layers(torch.tensor(matrices).mean(dim=0))
-        rows[method] = [f"{100 * scores[method]:.1f}", ", ".join(map(str, found))]
+        nearest = most_similar_layers(torch.tensor(matrices).mean(dim=0))
+        rows[method] = [f"{100 * scores[method]:.1f}", ", ".join(map(str, nearest))]
     return _markdown(pd.DataFrame(rows, index=["accuracy", "most similar teacher layer, student layers 1 to 6"]).T)
 
 
@@ -77,7 +112,7 @@ def teachers_table(file: str, metric: str) -> str:
         start = f"{record.config['num_hidden_layers']} layers of {Path(record.config['backbone']).name}"
         cells.setdefault(start, {}).setdefault(row, []).append(record.metrics[split][name])
     table = {
-        start: {row: _percent(*mean_interval(found)) for row, found in rows.items()} for start, rows in cells.items()
+        start: {row: _percent(*mean_interval(scores)) for row, scores in rows.items()} for start, rows in cells.items()
     }
     own = {Path(record.config["backbone"]).name: record.metrics[split][name] for record in teachers.values()}
     for start, rows in table.items():
@@ -88,13 +123,11 @@ def teachers_table(file: str, metric: str) -> str:
 def speed_table() -> str:
     """The recorded benchmarks' figures: median and range over rounds, and the limit, a pair of columns per device."""
     columns = {}
-    for device, frame in benchmark_figures().groupby("device"):
-        found = frame.set_index("name")
-        columns[device] = {name: _measured(found.loc[name]) for name in FIGURES if name in found.index}
-        limits = found["limit"].dropna()
-        columns[f"{device}: limit"] = {name: f"{limits[name]:.2f}" for name in columns[device] if name in limits}
-    table = pd.DataFrame(columns).reindex([name for name in FIGURES if name in columns["cpu"]]).fillna("")
-    return _markdown(table.rename(FIGURES))
+    for device, frame in benchmark_figures().dropna(subset="label").groupby("device"):
+        rows = frame.set_index("label")
+        columns[device] = {label: _measured(row) for label, row in rows.iterrows()}
+        columns[f"{device}: limit"] = {label: f"{limit:.2f}" for label, limit in rows["limit"].dropna().items()}
+    return _markdown(pd.DataFrame(columns).reindex(list(columns["cpu"])).fillna(""))
 
 
 def _measured(row: pd.Series) -> str:
@@ -105,15 +138,18 @@ def _measured(row: pd.Series) -> str:
 def _markdown(table: pd.DataFrame) -> str:
     lines = ["| | " + " | ".join(table.columns) + " |", "|---" * (len(table.columns) + 1) + "|"]
     lines += [f"| {name} | " + " | ".join(row) + " |" for name, row in zip(table.index, table.to_numpy(), strict=True)]
-    return "\n".join(lines)
+    text = "\n".join(lines)
+    return re.sub(r"\[(\S+), (\S+)\]", "[\\1,\u00a0\\2]", text)  # an interval is not broken over two lines
 
 
 def tables() -> dict[str, str]:
     mini, real = ({name: load_results(FOLDER / file) for name, file in files.items()} for files in (MINI, REAL))
     sizes = load_results(FOLDER / "mini-sentiment-3-sizes.jsonl").groupby("train_rows")
     return {
+        "first": first_table(MINI["tuned"], "test_accuracy"),
         "mini": comparison_table(mini, "test_accuracy"),
         "mini-sizes": comparison_table({f"{rows:,} rows": frame for rows, frame in sizes}, "test_accuracy"),
+        "mini-patience": patience_table("test_accuracy"),
         "mini-learning-rate": learning_rate_table("mini-sentiment-3-learning-rate.jsonl", "dev_accuracy"),
         "mini-layers": layers_table("mini-sentiment-6"),
         "mini-teachers": teachers_table("mini-sentiment-better-teacher.jsonl", "test_accuracy"),
@@ -126,9 +162,10 @@ def fill(text: str) -> str:
     """The text with every table renewed."""
     for name, table in tables().items():
         pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
-        text = re.sub(pattern, lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text, flags=re.DOTALL)
+        text = re.sub(pattern, lambda ends, table=table: f"{ends[1]}{table}\n{ends[2]}", text, flags=re.DOTALL)
     return text
 
 
 if __name__ == "__main__":
-    README.write_text(fill(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(fill(page.read_text(encoding="utf-8")), encoding="utf-8")

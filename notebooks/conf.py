@@ -1,4 +1,4 @@
-"""Sphinx's settings for `make book`: the notebooks beside this file as they are, never executed; nothing is fetched."""
+"""Sphinx's settings for `make book`: notebooks as they are, never executed, and the guide; nothing is fetched."""
 
 import re
 from pathlib import Path
@@ -9,9 +9,11 @@ from latex2mathml.converter import convert
 
 project = html_title = "The PKD kit"
 root_doc = "index"
-include_patterns = ["index.md", "[0-9][0-9]_*.ipynb"]
+NOTEBOOKS = "[0-9][0-9]_*.ipynb"
+include_patterns = ["index.md", NOTEBOOKS, "guide/*.md"]
 extensions = ["myst_nb", "sphinx_design"]
 myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_heading_anchors = 2  # PAGE.md#a-heading, as code hosts have it
 nb_execution_mode = "off"
 nb_merge_streams = True
 nb_ipywidgets_js = {}  # the default comes from another host
@@ -28,10 +30,13 @@ def card(path: Path) -> dict[str, str]:
     return {"name": path.stem, "title": title, "question": question, "figure": max(figures, key=len, default="")}
 
 
-def fill_index(app, name: str, source: list[str]) -> None:
+def edit_source(app, name: str, source: list[str]) -> None:
+    """Fill the gallery; a guide's link to a file of the repository outside the book becomes the link's text alone."""
     if name == root_doc:
-        cards = [card(path) for path in sorted(app.srcdir.glob(include_patterns[1]))]
+        cards = [card(path) for path in sorted(app.srcdir.glob(NOTEBOOKS))]
         source[0] = app.builder.templates.render_string(source[0], {"cards": cards})
+    elif name.startswith("guide/"):
+        source[0] = re.sub(r"\[([^]]+)\]\(\.\./\.\./[^)]+\)", r"\1", source[0])
 
 
 def write_math(translator, node) -> None:
@@ -43,5 +48,5 @@ def write_math(translator, node) -> None:
 
 
 def setup(app) -> None:
-    app.connect("source-read", fill_index)
+    app.connect("source-read", edit_source)
     app.add_html_math_renderer("mathml", (write_math, None), (write_math, None))

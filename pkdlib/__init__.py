@@ -13,13 +13,15 @@ from pkdlib.engine.files import ROOT as ROOT
 _NAMES = {
     "config": "ConfigError DistillConfig FineTuneConfig method_config validate",
     "data": "encode_task",
-    "evaluation": "evaluate predict split_cls_states",
+    "analysis.paper": "convert_beta",
+    "analysis.similarity": "split_cls_states",
+    "evaluation": "evaluate predict",
     "layer_maps": "layer_map",
-    "losses": "ce_loss convert_beta kd_loss patience_loss pkd_loss",
+    "losses": "ce_loss kd_loss patience_loss pkd_loss",
     "models": "build_student load_backbone load_classifier load_tokenizer",
     "objectives": "Objective",
+    "readers.records": "load_records save_records",
     "readers.sources": "load_task reload_data",
-    "records": "load_records save_records",
     "training": "Run distill fine_tune",
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}

@@ -1,3 +1,5 @@
+from pkdlib.analysis.paper import convert_beta as convert_beta
+from pkdlib.analysis.similarity import split_cls_states as split_cls_states
 from pkdlib.config import ConfigError as ConfigError
 from pkdlib.config import DistillConfig as DistillConfig
 from pkdlib.config import FineTuneConfig as FineTuneConfig
@@ -7,10 +9,8 @@ from pkdlib.data import encode_task as encode_task
 from pkdlib.engine.files import ROOT as ROOT
 from pkdlib.evaluation import evaluate as evaluate
 from pkdlib.evaluation import predict as predict
-from pkdlib.evaluation import split_cls_states as split_cls_states
 from pkdlib.layer_maps import layer_map as layer_map
 from pkdlib.losses import ce_loss as ce_loss
-from pkdlib.losses import convert_beta as convert_beta
 from pkdlib.losses import kd_loss as kd_loss
 from pkdlib.losses import patience_loss as patience_loss
 from pkdlib.losses import pkd_loss as pkd_loss
@@ -19,10 +19,10 @@ from pkdlib.models import load_backbone as load_backbone
 from pkdlib.models import load_classifier as load_classifier
 from pkdlib.models import load_tokenizer as load_tokenizer
 from pkdlib.objectives import Objective as Objective
+from pkdlib.readers.records import load_records as load_records
+from pkdlib.readers.records import save_records as save_records
 from pkdlib.readers.sources import load_task as load_task
 from pkdlib.readers.sources import reload_data as reload_data
-from pkdlib.records import load_records as load_records
-from pkdlib.records import save_records as save_records
 from pkdlib.training import Run as Run
 from pkdlib.training import distill as distill
 from pkdlib.training import fine_tune as fine_tune

@@ -1,11 +1,11 @@
 """Validated settings: every field with its unit or reason, and what it matters to; a bad value is one clear line."""
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
-from pkdlib.engine.complaints import complaints
+from pkdlib.engine.configs import Config, ConfigError, validate
 from pkdlib.layer_maps import STRATEGIES
 
 MINI_BERT = "data/mini-bert-12"  # the embedded miniature BERT, from the project's root
@@ -26,16 +26,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "KD": {"beta": 0.0},
     **{f"PKD-{name.capitalize()}": {"strategy": name} for name in STRATEGIES},
 }
-
-
-class ConfigError(ValueError):
-    """A configuration with one or more bad fields, a line each."""
-
-
-class Config(BaseModel):
-    """A set of validated fields; an unknown name is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class FineTuneConfig(Config):
@@ -74,13 +64,9 @@ class DistillConfig(FineTuneConfig):
     init: Literal["pretrained", "teacher"] = "pretrained"  # whose first layers the student starts from
     strategy: Annotated[str | list[int], Role.NAMED] = "skip"  # a name of STRATEGIES, or the k-1 matched teacher layers
     temperature: Annotated[float, Role.SOFT] = Field(5.0, gt=0)
-    alpha: Annotated[float, Role.SOFT] = Field(
-        0.7, ge=0, le=1
-    )  # weight of the teacher's predictions; labels: 1 - alpha
+    alpha: Annotated[float, Role.SOFT] = Field(0.7, ge=0, le=1)  # weight of the teacher; 1 - alpha of the labels
     beta: Annotated[float, Role.PATIENCE] = Field(0.3, ge=0)  # weight of the patience term, on the scale of `form`
-    projection: Annotated[bool, Role.PATIENCE] = (
-        False  # learn a map of the student's [CLS] states to the teacher's width
-    )
+    projection: Annotated[bool, Role.PATIENCE] = False  # learn a map of [CLS] states to the teacher's width
     normalize: Annotated[bool, Role.PATIENCE] = True  # compare the directions of [CLS] states, not the raw states
     distance: Annotated[str, Role.PATIENCE] = "squared"  # between [CLS] states: a name of losses.DISTANCES
     form: Annotated[Literal["paper", "official"], Role.SOFT] = "paper"  # sums, or the means of the authors' code
@@ -97,21 +83,17 @@ class DistillConfig(FineTuneConfig):
     @field_validator("distance")
     @classmethod
     def _known_distance(cls, distance: str) -> str:
-        from pkdlib.losses import DISTANCES
+        from pkdlib.losses import DISTANCES  # here, because torch takes seconds to import
 
         if distance not in DISTANCES:
             raise ValueError(f"must be one of {', '.join(DISTANCES)}")
         return distance
 
 
-AnyConfig = TypeVar("AnyConfig", bound=Config)
-
-
-def role_of(name: str) -> Role:
-    """What the field of that name matters to; a name that is no field of DistillConfig matters always."""
-    field = DistillConfig.model_fields.get(name)
-    roles = [entry for entry in field.metadata if isinstance(entry, Role)] if field else []
-    return roles[0] if roles else Role.ALWAYS
+def role_of(name: str, config_class: type[Config] = DistillConfig) -> Role:
+    """What the field of that name matters to; a name that is no field matters always."""
+    field = config_class.model_fields.get(name)
+    return next((entry for entry in field.metadata if isinstance(entry, Role)), Role.ALWAYS) if field else Role.ALWAYS
 
 
 def roles_of_method(method: str) -> set[Role]:
@@ -121,18 +103,7 @@ def roles_of_method(method: str) -> set[Role]:
 
 def fields_with_role(config: Config, *roles: Role) -> dict[str, Any]:
     """The fields of a configuration that have one of the roles, by name."""
-    return {name: value for name, value in config.model_dump().items() if role_of(name) in roles}
-
-
-def validate(config_class: type[AnyConfig], /, **values: Any) -> AnyConfig:
-    """A configuration from keyword values; numbers given as text ("2e-5") are coerced.
-
-    Raises ConfigError with a line per bad field: its name, its value and what is allowed.
-    """
-    try:
-        return config_class(**values)
-    except ValidationError as error:
-        raise ConfigError("\n".join(complaints(config_class, error))) from None
+    return {name: value for name, value in config.model_dump().items() if role_of(name, type(config)) in roles}
 
 
 def method_config(method: str, config: DistillConfig, **changes: Any) -> DistillConfig:

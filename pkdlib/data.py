@@ -1,23 +1,22 @@
 """A task's rows: as texts, as tokens, and as padded batches."""
 
 import copy
-import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from pkdlib.engine.batches import Batch
+from pkdlib.engine.files import digest
 from pkdlib.tasks import Task
 
 ENCODED_AT_ONCE = 1000  # rows: a tokenizer's lists take over twenty times the memory of the arrays made of them
-Batch = dict[str, Tensor]
 BadRows = Literal["error", "skip"]
 
 
@@ -36,7 +35,7 @@ class Split:
     def fingerprint(self) -> str:
         """A hash of the texts and labels, in their order."""
         labels = None if self.labels is None else self.labels.tolist()
-        return hashlib.sha256(json.dumps([self.texts, labels]).encode()).hexdigest()[:16]
+        return digest(json.dumps([self.texts, labels]).encode())
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "Split":
         """The given rows, in their order there."""
@@ -77,7 +76,9 @@ class EncodedSplit(Dataset):
         self.offsets = np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
         self.columns = {name: np.concatenate(arrays) for name, arrays in parts.items()}
         self.padding = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
-        self.fingerprint = self._fingerprint()
+        # Of the token ids, which follow from the texts, the tokenizer and the length.
+        columns = (name.encode() + tokens.tobytes() for name, tokens in sorted(self.columns.items()))
+        self.fingerprint = digest(self.lengths.tobytes(), *columns)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -104,13 +105,6 @@ class EncodedSplit(Dataset):
         split.pad_to_multiple_of = multiple
         return split
 
-    def _fingerprint(self) -> str:
-        """A hash of the token ids, which follow from the texts, the tokenizer and the length."""
-        digest = hashlib.sha256(self.lengths.tobytes())
-        for name, tokens in sorted(self.columns.items()):
-            digest.update(name.encode() + tokens.tobytes())
-        return digest.hexdigest()[:16]
-
 
 @dataclass(frozen=True)
 class EncodedTask:
@@ -120,7 +114,7 @@ class EncodedTask:
     splits: dict[str, EncodedSplit]
     tokenizer: PreTrainedTokenizerBase
     max_length: int
-    reading: dict[str, str | int]  # source, subset_seed and bad_rows, as given to load_task
+    reading: dict[str, Any]  # source, subset_seed and bad_rows, as given to load_task
     fingerprints: dict[str, str]  # of each split's texts and labels
 
 
@@ -140,18 +134,3 @@ def encode_task(data: TaskData, tokenizer: PreTrainedTokenizerBase, max_length: 
     fingerprints = {name: split.fingerprint for name, split in data.splits.items()}
     reading = {"source": data.source, "subset_seed": data.subset_seed, "bad_rows": data.bad_rows}
     return EncodedTask(data.task, splits, tokenizer, max_length, reading, fingerprints)
-
-
-def make_loader(
-    split: EncodedSplit, batches: Sampler[list[int]], add: Callable[[Tensor], Batch] | None = None
-) -> DataLoader:
-    """A loader of the split's padded batches, in the sampler's order.
-
-    add: what else belongs to the rows (batch,), by name. With CUDA, batches lie in pinned memory, from where they are
-    copied while the device computes.
-    """
-
-    def complete(batch: Batch) -> Batch:
-        return batch | add(batch["rows"]) if add else batch
-
-    return DataLoader(split, batch_sampler=batches, collate_fn=complete, pin_memory=torch.cuda.is_available())

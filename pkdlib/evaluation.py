@@ -1,6 +1,6 @@
 """Passes over a split without gradients: predictions, scores, [CLS] states."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 
 import torch
 from accelerate import Accelerator
@@ -8,13 +8,12 @@ from accelerate.utils import send_to_device
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
-from transformers.utils import ModelOutput
 
-from pkdlib.data import EncodedSplit, make_loader
-from pkdlib.engine.batches import SortedBatches
+from pkdlib.data import EncodedSplit
+from pkdlib.engine.batches import SortedBatches, make_loader
 from pkdlib.engine.machine import make_accelerator
 from pkdlib.engine.progress import progress_bar
-from pkdlib.models import cls_states
+from pkdlib.models import Output
 from pkdlib.tasks import Task
 
 
@@ -25,7 +24,7 @@ def forward_split(
     accelerator: Accelerator | None = None,
     asks: Mapping[str, bool] | None = None,
     label: str = "evaluating",
-) -> Iterator[tuple[Tensor, ModelOutput]]:
+) -> Generator[tuple[Tensor, Output]]:
     """Yield (rows, output) of every batch, longest rows first, in evaluation mode; restore the model's mode after.
 
     rows: (batch,) positions in the split, on the CPU; the output is on the model's device. batch_size: rows at most;
@@ -51,7 +50,7 @@ def predict(
     model: PreTrainedModel, split: EncodedSplit, batch_size: int = 128, accelerator: Accelerator | None = None
 ) -> Tensor:
     """Logits (rows, classes) of a split, labelled or not, in its order, float32 on the CPU."""
-    logits = torch.empty(len(split), model.config.num_labels)
+    logits = torch.empty(len(split), int(model.config.num_labels or 0))
     for rows, output in forward_split(model, split, batch_size, accelerator):
         logits[rows] = output.logits.float().cpu()
     return logits
@@ -75,14 +74,3 @@ def evaluate(
     logits = predict(model, split, batch_size, accelerator)
     metrics = task.compute_metrics(split.labels, logits.argmax(dim=-1).numpy())
     return {"loss": F.cross_entropy(logits, torch.from_numpy(split.labels)).item(), **metrics}
-
-
-def split_cls_states(
-    model: PreTrainedModel, split: EncodedSplit, batch_size: int = 128, accelerator: Accelerator | None = None
-) -> Tensor:
-    """[CLS] states (rows, layers, hidden) of every layer for every row, float32 on the CPU."""
-    config = model.config
-    states = torch.empty(len(split), config.num_hidden_layers, config.hidden_size)
-    for rows, output in forward_split(model, split, batch_size, accelerator, {"output_hidden_states": True}):
-        states[rows] = cls_states(output.hidden_states).float().cpu()
-    return states

@@ -2,17 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 
-def skip(num_teacher_layers: int, num_student_layers: int) -> list[int]:
+def skip(n: int, k: int) -> list[int]:
     """PKD-Skip, I(j) = j N / k: every few layers of the teacher, rounded down where k does not divide N."""
-    n, k = num_teacher_layers, num_student_layers
     return [j * n // k for j in range(1, k)]
 
 
-def last(num_teacher_layers: int, num_student_layers: int) -> list[int]:
+def last(n: int, k: int) -> list[int]:
     """PKD-Last, I(j) = N - k + j: the teacher's last layers but one."""
-    n, k = num_teacher_layers, num_student_layers
     return [n - k + j for j in range(1, k)]
 
 
@@ -35,7 +34,7 @@ def layer_map(num_teacher_layers: int, num_student_layers: int, strategy: str | 
         return STRATEGIES[strategy](n, k)
     if isinstance(strategy, str) or not isinstance(strategy, Sequence):
         raise ValueError(f"strategy = {strategy!r}: must be one of {', '.join(STRATEGIES)} or a list of teacher layers")
-    layers = list(strategy)
+    layers: list[Any] = list(strategy)
     if any(isinstance(layer, bool) or not isinstance(layer, int) for layer in layers):
         raise ValueError(f"strategy = {layers}: teacher layers must be whole numbers")
     if len(layers) != k - 1:

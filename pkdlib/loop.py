@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from accelerate import Accelerator
@@ -13,11 +12,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
 from pkdlib.config import FineTuneConfig
-from pkdlib.data import Batch, EncodedTask, make_loader
-from pkdlib.engine.batches import LengthGroupedBatches
+from pkdlib.data import Batch, EncodedTask
+from pkdlib.engine.batches import LengthGroupedBatches, make_loader
 from pkdlib.engine.checkpoints import Checkpoint, History
-from pkdlib.engine.progress import progress_bar, say
-from pkdlib.engine.updates import MULTIPLE, StaticUpdate, leave_gradient, use_static_shapes
+from pkdlib.engine.progress import progress_bar
+from pkdlib.engine.updates import MULTIPLE, GradientOf, StaticUpdate, Update, parameter_groups, use_static_shapes
 from pkdlib.evaluation import evaluate
 from pkdlib.objectives import Objective
 from pkdlib.targets import Targets
@@ -29,15 +28,22 @@ OnEpoch = Callable[[int, PreTrainedModel], None]  # called before training as ep
 class Job:
     """One training: a model, its rows, what it is trained on, and how."""
 
-    name: str  # in what is printed
+    method: str
     model: PreTrainedModel
     data: EncodedTask
     config: FineTuneConfig
     accelerator: Accelerator
     objective: Objective
     targets: Targets | None = None  # the teacher's outputs, added to every batch
+    teacher_weights: str | None = None  # the teacher's fingerprint
     checkpoint: Checkpoint | None = None  # where every finished epoch is kept, and from where a training goes on
     on_epoch: OnEpoch | None = None
+
+    @property
+    def name(self) -> str:
+        """What the training is called where it is printed, and in its record."""
+        layers = self.model.config.num_hidden_layers
+        return f"{self.data.task.name} {self.method} {layers} layers seed {self.config.seed}"
 
     def quality(self, row: dict[str, float]) -> tuple[float, float]:
         """What makes an epoch the best: the task's first metric on dev, then the lower dev loss."""
@@ -55,10 +61,9 @@ def train(job: Job) -> tuple[History, int]:
     batches = LengthGroupedBatches(rows.lengths, config.train_batch_size, config.seed, config.shuffle)
     loader = accelerator.prepare_data_loader(make_loader(rows, batches, job.targets.of if job.targets else None))
     step = _Step(model, job.objective)
-    optimizer = torch.optim.AdamW(_parameter_groups(step, config.weight_decay), lr=config.learning_rate, fused=True)
+    optimizer = torch.optim.AdamW(parameter_groups(step, config.weight_decay), lr=config.learning_rate, fused=True)
     wrapped, optimizer = accelerator.prepare(step, optimizer)
-    settings = {"micro_batch_size": config.micro_batch_size, "max_grad_norm": config.max_grad_norm}
-    update = partial(leave_gradient, wrapped, optimizer, accelerator, in_place=static, **settings)
+    update: Update = GradientOf(wrapped, optimizer, accelerator, config.micro_batch_size, config.max_grad_norm, static)
     if static:
         update = StaticUpdate(update, config.train_batch_size, wrapped, accelerator.device)
     updates = len(loader) * config.num_train_epochs
@@ -67,7 +72,7 @@ def train(job: Job) -> tuple[History, int]:
     resumed = job.checkpoint.load(step, optimizer, schedule) if job.checkpoint else None
     history, best_weights = resumed or ([], {})
     if resumed:
-        _say(job, f"resumes after epoch {len(history)}/{config.num_train_epochs}")
+        accelerator.print(f"{job.name}: resumes after epoch {len(history)}/{config.num_train_epochs}", flush=True)
     else:
         _look(job, 0)
 
@@ -90,9 +95,9 @@ def train(job: Job) -> tuple[History, int]:
         if job.checkpoint:
             job.checkpoint.save(step, optimizer, schedule, history, {} if is_best else best_weights)
         metric = f"dev_{job.data.task.metrics[0]}"
-        _say(
-            job, f"epoch {epoch}/{config.num_train_epochs}, train loss {figures['train_loss']:.4f}, "
-            f"{metric.replace('_', ' ')} {figures[metric]:.4f}, {history[-1]['seconds']:.1f} s"
+        accelerator.print(
+            f"{job.name}: epoch {epoch}/{config.num_train_epochs}, train loss {figures['train_loss']:.4f}, "
+            f"{metric.replace('_', ' ')} {figures[metric]:.4f}, {history[-1]['seconds']:.1f} s", flush=True,
         )  # fmt: skip
 
     optimizer.zero_grad()
@@ -117,15 +122,6 @@ class _Step(nn.Module):
         return terms[0], torch.stack([term.detach() for term in terms]), output.logits.detach()
 
 
-def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Matrices decay; biases and LayerNorm weights, the vectors, do not."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-
-
 def _figures(job: Job, epoch: int, sums: Tensor) -> dict[str, float]:
     """An epoch's mean terms and accuracy on the training rows, and its scores on dev."""
     means = (sums[:-1] / sums[-1]).tolist()
@@ -141,8 +137,3 @@ def _look(job: Job, epoch: int) -> None:
     if job.on_epoch is not None:
         with torch.random.fork_rng():
             job.on_epoch(epoch, job.model)
-
-
-def _say(job: Job, text: str) -> None:
-    if job.accelerator.is_main_process:
-        say(f"{job.name}: {text}")

@@ -1,20 +1,19 @@
 """The objective of Patient Knowledge Distillation (Sun et al., EMNLP 2019), one function per equation.
 
-Every loss takes tensors, computes in float32 whatever their precision, and returns a scalar tensor.
-"paper" is the batch mean of the paper's per-example sums; "official" is what the authors' code computes
-(commit 9e9e860 of intersun/PKD-for-BERT-Model-Compression).
+Every loss takes tensors, computes in float32 and returns a scalar. Form "paper" is the batch mean of the paper's sums,
+"official" what the authors' code computes (commit 9e9e860 of intersun/PKD-for-BERT-Model-Compression).
 """
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 Form = Literal["paper", "official"]
-FORMS = ("paper", "official")
+FORMS = get_args(Form)
 
 
 class PKDTerms(NamedTuple):
@@ -84,11 +83,7 @@ DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"squared": squared_d
 
 
 def patience_loss(
-    student_cls: Tensor,
-    teacher_cls: Tensor,
-    normalize: bool = True,
-    form: Form = "paper",
-    distance: str = "squared",
+    student_cls: Tensor, teacher_cls: Tensor, normalize: bool = True, form: Form = "paper", distance: str = "squared"
 ) -> Tensor:
     """L_PT = sum_j || h_s[j]/||h_s[j]|| - h_t[I(j)]/||h_t[I(j)]|| ||^2, averaged over the batch (section 3.2).
 
@@ -145,28 +140,13 @@ def pkd_loss(
     if beta and (student_cls is None or teacher_cls is None):
         raise ValueError(f"beta = {beta}: needs student_cls and teacher_cls")
     s = LossSettings(**settings)
-    zero = torch.zeros((), device=student_logits.device)
     loss_ce = ce_loss(student_logits, labels)
-    loss_kd, loss_pt = zero, zero
+    loss_kd = loss_pt = torch.zeros((), device=student_logits.device)
     if teacher_logits is not None:
         loss_kd = kd_loss(student_logits, teacher_logits, s.temperature, s.form, s.t_squared)
     if student_cls is not None and teacher_cls is not None:
         loss_pt = patience_loss(student_cls, teacher_cls, s.normalize, s.form, s.distance)
     return PKDTerms((1 - alpha) * loss_ce + alpha * loss_kd + beta * loss_pt, loss_ce, loss_kd, loss_pt)
-
-
-def convert_beta(beta: float, num_matched_layers: int, hidden_size: int, source: Form, target: Form) -> float:
-    """The beta that weighs the patience term equally in another form.
-
-    The paper's form sums over M matched layers and d dimensions where the authors' code averages, so
-    beta_paper = beta_official / (M d): their 1000 with M = 5 and d = 768 is about 0.26 on the paper's scale.
-    """
-    _check_name("source", source, FORMS)
-    _check_name("target", target, FORMS)
-    if source == target:
-        return beta
-    elements = num_matched_layers * hidden_size
-    return beta / elements if target == "paper" else beta * elements
 
 
 def _check_name(field: str, name: str, known: Collection[str]) -> None:

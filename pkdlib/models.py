@@ -3,10 +3,9 @@
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-import transformers
 from torch import Tensor
 from transformers import (
     AutoModel,
@@ -17,10 +16,10 @@ from transformers import (
 )
 
 from pkdlib.engine.files import locate
-
-transformers.utils.logging.disable_progress_bar()  # a bar for every small file loaded drowns our own lines
+from pkdlib.engine.progress import quiet
 
 Init = Literal["pretrained", "teacher"]
+Output = Any  # of a forward pass, as transformers has it: logits, hidden_states, attentions
 
 
 def load_tokenizer(backbone: str | Path) -> PreTrainedTokenizerBase:
@@ -33,11 +32,9 @@ def load_classifier(path: str | Path) -> PreTrainedModel:
 
     Raises ValueError when the checkpoint has no trained classifier.
     """
-    model, info = AutoModelForSequenceClassification.from_pretrained(
-        locate(path), dtype=torch.float32, use_safetensors=True, output_loading_info=True
-    )
-    if info["missing_keys"]:
-        raise ValueError(f"{path}: not a fine-tuned classifier, {', '.join(sorted(info['missing_keys']))} missing")
+    model, missing = _load(AutoModelForSequenceClassification, path)
+    if missing:
+        raise ValueError(f"{path}: not a fine-tuned classifier, {', '.join(missing)} missing")
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()  # mapped from the file, it may be unaligned and then rounds otherwise
     return model.eval()
@@ -48,18 +45,20 @@ def load_backbone(backbone: str | Path) -> PreTrainedModel:
 
     Raises ValueError where weights of its layers are missing, whose states would be random.
     """
-    verbosity = transformers.utils.logging.get_verbosity()
-    transformers.utils.logging.set_verbosity_error()  # a head that is left behind is no news
-    try:
-        model, info = AutoModel.from_pretrained(
-            locate(backbone), dtype=torch.float32, use_safetensors=True, output_loading_info=True
-        )
-    finally:
-        transformers.utils.logging.set_verbosity(verbosity)
-    missing = sorted(name for name in info["missing_keys"] if "pooler" not in name)  # no hidden state needs a pooler
+    model, missing = _load(AutoModel, backbone)
+    missing = [name for name in missing if "pooler" not in name]  # no hidden state needs a pooler
     if missing:
         raise ValueError(f"{backbone}: not a complete encoder, {missing[0]} and {len(missing) - 1} more missing")
     return model.eval()
+
+
+def _load(model_class: Any, path: str | Path) -> tuple[PreTrainedModel, list[str]]:
+    """A model in float32, and the weights that the checkpoint lacks; a head that is left behind is no news."""
+    with quiet():
+        model, info = model_class.from_pretrained(
+            locate(path), dtype=torch.float32, use_safetensors=True, output_loading_info=True
+        )
+    return model, sorted(info["missing_keys"])
 
 
 def build_student(
@@ -79,13 +78,13 @@ def build_student(
 
     Raises ValueError when the source has fewer layers, or init "teacher" lacks its teacher.
     """
-    if init == "teacher" and teacher is None:
-        raise ValueError("init = 'teacher': needs the fine-tuned teacher")
+    if init == "teacher":
+        if teacher is None:
+            raise ValueError("init = 'teacher': needs the fine-tuned teacher")
+        source: Any = teacher.base_model
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        if init == "teacher":
-            source = teacher.base_model
-        else:
+        if init == "pretrained":
             source = backbone if isinstance(backbone, PreTrainedModel) else load_backbone(backbone)
         config = copy.deepcopy(source.config)
         if num_hidden_layers is not None and not 1 <= num_hidden_layers <= config.num_hidden_layers:

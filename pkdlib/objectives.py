@@ -2,26 +2,25 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.utils import ModelOutput
 
 from pkdlib.config import ConfigError, DistillConfig, Role, fields_with_role, method_name
 from pkdlib.data import Batch
 from pkdlib.layer_maps import layer_map
 from pkdlib.losses import PKDTerms, pkd_loss
-from pkdlib.models import cls_states
+from pkdlib.models import Output, cls_states
 from pkdlib.targets import Want
 
 
 class Objective(nn.Module, ABC):
     """The loss of a batch. A class of your own may take the place of `PKD`: `distill(..., objective=Yours)`.
 
-    It is made as Yours(config, model, teacher), before any training; what it learns itself (a projection) is trained,
-    saved and restored with the model. A teacher that it runs along belongs in a tuple, which torch does not train.
+    It is made as Yours(config, model, teacher), with the seed set, before any training; what it learns itself (a
+    projection) is trained, kept and restored with the model. A teacher that runs along belongs in a tuple, which torch
+    does not train.
     """
 
     names: Sequence[str] = ("loss",)  # of the terms, the one to minimise first; a record's history has them by epoch
@@ -34,7 +33,7 @@ class Objective(nn.Module, ABC):
         self.method = type(self).__name__  # by which a record calls it
 
     @abstractmethod
-    def forward(self, output: ModelOutput, batch: Batch) -> Sequence[Tensor]:
+    def forward(self, output: Output, batch: Batch) -> Sequence[Tensor]:
         """The terms, scalars in the order of `names`.
 
         output: the student's, with what `asks` made it give; batch: its inputs, `labels` and every wanted output,
@@ -63,7 +62,7 @@ class PKD(Objective):
         ours, theirs = model.config, teacher.config
         if theirs.num_labels != ours.num_labels:
             raise ValueError(f"num_labels: the teacher has {theirs.num_labels} labels, the student {ours.num_labels}")
-        self.wants = {"teacher_logits": lambda output: output.logits}
+        self.wants = pkd_wants(())
         if not config.beta:
             return
         if theirs.hidden_size != ours.hidden_size and not projects:
@@ -75,29 +74,32 @@ class PKD(Objective):
         if not self.layers:
             raise ConfigError(f"beta = {config.beta}: a student of one layer has no layer to match; beta must be 0")
         self.asks = {"output_hidden_states": True}
-        self.wants |= {f"teacher_cls_{layer}": partial(_cls_state, layer=layer) for layer in self.layers}
+        self.wants = pkd_wants(self.layers)
         if projects:
-            self.projection = _projection(ours.hidden_size, theirs.hidden_size, config.seed)
+            self.projection = _projection(ours.hidden_size, theirs.hidden_size)
 
-    def forward(self, output: ModelOutput, batch: Batch) -> PKDTerms:
+    def forward(self, output: Output, batch: Batch) -> PKDTerms:
         student_cls, teacher_cls = None, None
         if self.layers:
             matched = range(1, len(self.layers) + 1)
             student_cls = self.projection(cls_states(output.hidden_states, matched))  # (batch, layers, hidden)
-            teacher_cls = torch.stack([batch[f"teacher_cls_{layer}"] for layer in self.layers], dim=1)
+            # In float32: bf16's autocast on a CPU cannot stack half precision.
+            teacher_cls = torch.stack([batch[f"teacher_cls_{layer}"].float() for layer in self.layers], dim=1)
         labels, teacher_logits = batch["labels"], batch.get("teacher_logits")
         return pkd_loss(output.logits, labels, teacher_logits, student_cls, teacher_cls, **self.weights)
 
 
-def _cls_state(output: ModelOutput, layer: int) -> Tensor:
-    """[CLS] states (batch, hidden) of one layer."""
-    return cls_states(output.hidden_states, [layer])[:, 0]
+def pkd_wants(layers: Sequence[int]) -> dict[str, Want]:
+    """What L_PKD takes from a teacher: its logits and, of each matched layer, its [CLS] states (batch, hidden)."""
+
+    def states(layer: int) -> Want:
+        return lambda output: output.hidden_states[layer][:, 0]
+
+    return {"teacher_logits": lambda output: output.logits} | {f"teacher_cls_{k}": states(k) for k in layers}
 
 
-def _projection(student_width: int, teacher_width: int, seed: int) -> nn.Linear:
+def _projection(student_width: int, teacher_width: int) -> nn.Linear:
     """A learned map of the student's [CLS] states to the teacher's width, one for all layers (as TinyBERT's)."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        projection = nn.Linear(student_width, teacher_width, bias=False)
-        nn.init.orthogonal_(projection.weight)  # at first, no angle between states changes where width allows
+    projection = nn.Linear(student_width, teacher_width, bias=False)
+    nn.init.orthogonal_(projection.weight)  # at first, no angle between states changes where width allows
     return projection

@@ -1,12 +1,10 @@
 """One complete record per run, written last and whole: a run without it did not finish."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from pkdlib.engine.complaints import complaints
 from pkdlib.engine.files import write_text
 from pkdlib.engine.machine import installed_versions, timestamp
 from pkdlib.tasks import Task, get_task
@@ -53,29 +51,3 @@ def save_result(record: RunRecord, folder: Path) -> Path:
     path = Path(folder) / RESULT_FILE
     write_text(path, record.model_dump_json(indent=1) + "\n")
     return path
-
-
-def save_records(records: Iterable[RunRecord], path: Path) -> None:
-    """Write records to one JSON-lines file, ordered by run id."""
-    ordered = sorted(records, key=lambda record: record.run_id)
-    write_text(Path(path), "".join(record.model_dump_json() + "\n" for record in ordered))
-
-
-def load_records(folder: str | Path) -> list[RunRecord]:
-    """Every record of a folder (its result.json files at any depth, else its .jsonl files) or of one such file.
-
-    Raises FileNotFoundError when there is none, ValueError naming a file that is not a complete record.
-    """
-    folder = Path(folder)
-    files = [folder] if folder.is_file() else sorted(folder.rglob(RESULT_FILE)) or sorted(folder.glob("*.jsonl"))
-    records = []
-    for file in files:
-        content = file.read_bytes()  # as str, splitlines() would also split at rarer line ends inside a text
-        for number, line in enumerate(content.splitlines() if file.suffix == ".jsonl" else [content], start=1):
-            try:
-                records.append(RunRecord.model_validate_json(line))
-            except ValidationError as error:
-                raise ValueError(f"{file}, record {number}: {complaints(RunRecord, error)[0]}") from None
-    if not records:
-        raise FileNotFoundError(f"{folder}: no result files")
-    return records

@@ -1,9 +1,7 @@
 """What a student is to match: the teacher's outputs over a split, computed once and kept on disk by name."""
 
-import hashlib
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,20 +10,20 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from filelock import FileLock
-from numpy.lib.format import open_memmap
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.utils import ModelOutput
 
 from pkdlib.data import EncodedSplit
+from pkdlib.engine.arrays import write_rows
 from pkdlib.engine.checkpoints import weights_fingerprint
-from pkdlib.engine.files import RUNS
+from pkdlib.engine.files import RUNS, digest
 from pkdlib.engine.machine import make_accelerator
 from pkdlib.evaluation import forward_split
+from pkdlib.models import Output
 
 CACHE = RUNS / "cache"
 FORMAT = 2  # of the files; a new one leaves old files unread
-Want = Callable[[ModelOutput], Tensor]  # of a forward pass's output: (batch, ...), of one shape for every row
+Want = Callable[[Output], Tensor]  # (batch, ...), of one shape for every row
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,7 @@ class Targets:
     """The teacher's outputs for every row of a split: name -> (rows, ...), in half precision, mapped from files."""
 
     arrays: dict[str, Tensor]
+    paths: dict[str, Path]
 
     def of(self, rows: Tensor) -> dict[str, Tensor]:
         """The outputs for some rows (batch,), by name: (batch, ...)."""
@@ -44,7 +43,6 @@ def teacher_targets(
     split: EncodedSplit,
     wants: Mapping[str, Want],
     folder: Path = CACHE,
-    *,
     asks: Mapping[str, bool] | None = None,
     batch_size: int = 128,
     accelerator: Accelerator | None = None,
@@ -54,54 +52,20 @@ def teacher_targets(
 
     wants: name -> function of the teacher's output. The name stands for the function: a file is found by it, the
     teacher's weights, the split's tokens and the precision, so another function needs another name. asks: flags of
-    the forward pass, such as output_hidden_states. fingerprint: of the teacher's weights, where the caller has it.
-    A file appears whole or not at all; runs that want the same teacher's outputs at once wait for the first.
+    the forward pass. fingerprint: of the teacher's weights, where it is known. A file appears whole or not at all;
+    runs that want the same teacher's outputs at once wait for the first.
 
     Raises ValueError when an output does not fit in half precision or its shape differs between batches.
     """
     accelerator = accelerator or make_accelerator()
     content = [FORMAT, fingerprint or weights_fingerprint(teacher), split.fingerprint, accelerator.mixed_precision]
-    folder = Path(folder)
-    paths = {name: folder / f"{_digest([*content, name])}.npy" for name in wants}
+    paths = {name: Path(folder) / f"{digest(json.dumps([*content, name]).encode())}.npy" for name in wants}
     if not all(path.exists() for path in paths.values()):
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f"{_digest(content)}.lock"):
-            missing = [name for name in wants if not paths[name].exists()]
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with FileLock(Path(folder) / f"{digest(json.dumps(content).encode())}.lock"):
+            missing = {path: wants[name] for name, path in paths.items() if not path.exists()}
             with closing(forward_split(teacher, split, batch_size, accelerator, asks, "teacher outputs")) as passes:
-                _write(passes, {paths[name]: wants[name] for name in missing}, len(split))
+                outputs = ((rows, {path: want(output) for path, want in missing.items()}) for rows, output in passes)
+                write_rows(outputs if missing else (), len(split))
     # Mapped copy-on-write: torch wants memory that may be written to.
-    return Targets({name: torch.from_numpy(np.load(path, mmap_mode="c")) for name, path in paths.items()})
-
-
-def _write(passes: Iterator[tuple[Tensor, ModelOutput]], wants: Mapping[Path, Want], rows: int) -> None:
-    """Fill a file per wanted output, batch by batch; all get their names at the end."""
-    arrays: dict[Path, np.memmap] = {}
-    try:
-        for batch, output in passes if wants else ():
-            for path, want in wants.items():
-                values = _half(want(output))  # (batch, ...)
-                if path not in arrays:
-                    part = path.with_suffix(".part")  # ours alone: the caller holds the lock
-                    arrays[path] = open_memmap(part, "w+", np.float16, (rows, *values.shape[1:]))
-                if values.shape[1:] != arrays[path].shape[1:]:
-                    raise ValueError(
-                        f"a wanted output is {values.shape[1:]} per row here, {arrays[path].shape[1:]} before"
-                    )
-                arrays[path][batch.numpy()] = values
-        for path, array in arrays.items():
-            array.flush()
-            os.replace(path.with_suffix(".part"), path)
-    finally:
-        for path in wants:
-            path.with_suffix(".part").unlink(missing_ok=True)
-
-
-def _half(tensor: Tensor) -> np.ndarray:
-    half = tensor.half().cpu()  # the one wait for the device
-    if not torch.isfinite(half).all():
-        raise ValueError("the teacher's outputs do not fit in half precision (not finite)")
-    return half.numpy()
-
-
-def _digest(content: list) -> str:
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:20]
+    return Targets({name: torch.from_numpy(np.load(path, mmap_mode="c")) for name, path in paths.items()}, paths)

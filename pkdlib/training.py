@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ from transformers import PreTrainedModel
 from pkdlib.config import DistillConfig, FineTuneConfig
 from pkdlib.data import EncodedTask
 from pkdlib.engine.checkpoints import Checkpoint, weights_fingerprint
+from pkdlib.engine.files import digest
 from pkdlib.engine.machine import device_name, make_accelerator
 from pkdlib.evaluation import evaluate
 from pkdlib.loop import Job, OnEpoch, train
@@ -19,8 +19,6 @@ from pkdlib.models import build_student, load_classifier
 from pkdlib.objectives import PKD, Objective
 from pkdlib.records import RESULT_FILE, RunRecord, save_result
 from pkdlib.targets import CACHE, teacher_targets
-
-NO_TEACHER = DistillConfig(alpha=0.0, beta=0.0)
 
 
 @dataclass(frozen=True)
@@ -47,9 +45,10 @@ def fine_tune(
     """
     accelerator = make_accelerator(config.mixed_precision)
     model = build_student(config.backbone, config.num_hidden_layers, data.task.label_names, seed=config.seed)
-    objective = PKD(NO_TEACHER, model)
-    job = Job(_name(data, method, model, config), model, data, config, accelerator, objective, on_epoch=on_epoch)
-    return _carry_out(job, method, output_dir)
+    job = Job(
+        method, model, data, config, accelerator, PKD(DistillConfig(alpha=0.0, beta=0.0), model), on_epoch=on_epoch
+    )
+    return _carry_out(job, output_dir)
 
 
 def distill(
@@ -73,43 +72,36 @@ def distill(
     teacher = load_classifier(teacher) if isinstance(teacher, str | Path) else teacher
     names, layers = data.task.label_names, config.num_hidden_layers
     model = build_student(config.backbone, layers, names, init=config.init, teacher=teacher, seed=config.seed)
-    goal = objective(config, model, teacher)
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)  # of what the objective draws, a first projection
+        goal = objective(config, model, teacher)
     started = time.perf_counter()
-    # Large weights take a while to hash: once, here.
-    known = {"teacher_weights": weights_fingerprint(teacher)} if teacher is not None else {}
+    fingerprint = weights_fingerprint(teacher) if teacher is not None else None  # large weights take a while: once
     targets = None
-    if goal.wants:
+    if teacher is not None and goal.wants:
         targets = teacher_targets(
-            teacher, data.splits["train"], goal.wants, cache_dir, asks=goal.asks, batch_size=config.eval_batch_size,
-            accelerator=accelerator, fingerprint=known["teacher_weights"],
-        )  # fmt: skip
-    spent = {"teacher_outputs": time.perf_counter() - started}
-    name = _name(data, goal.method, model, config)
-    job = Job(name, model, data, config, accelerator, goal, targets, on_epoch=on_epoch)
-    return _carry_out(job, goal.method, output_dir, known, spent)
+            teacher,
+            data.splits["train"],
+            goal.wants,
+            cache_dir,
+            goal.asks,
+            config.eval_batch_size,
+            accelerator,
+            fingerprint,
+        )
+    job = Job(goal.method, model, data, config, accelerator, goal, targets, fingerprint, on_epoch=on_epoch)
+    return _carry_out(job, output_dir, {"teacher_outputs": time.perf_counter() - started})
 
 
-def _name(data: EncodedTask, method: str, model: PreTrainedModel, config: FineTuneConfig) -> str:
-    return f"{data.task.name} {method} {model.config.num_hidden_layers} layers seed {config.seed}"
-
-
-def _carry_out(
-    job: Job,
-    method: str,
-    output_dir: Path | None,
-    known: dict[str, str] | None = None,
-    spent: dict[str, float] | None = None,
-) -> Run:
-    """Train, score every labelled split with the best epoch's weights, and write what was asked for.
-
-    known: the fingerprint of the teacher that the job was given; spent: seconds before the training, by their cause.
-    """
+def _carry_out(job: Job, output_dir: Path | None, spent: dict[str, float] | None = None) -> Run:
+    """Train, score every labelled split with the best epoch's weights, and write it all; spent: seconds before."""
     data, model, accelerator = job.data, job.model, job.accelerator
+    teacher = {"teacher_weights": job.teacher_weights} if job.teacher_weights else {}
     identity = {
         "config": job.config.model_dump_json(),
         "data": str(data.fingerprints),
         "max_length": str(data.max_length),
-        "teacher": str(known),
+        "teacher": str(teacher),
     }
     if output_dir is not None:
         output_dir = Path(output_dir)
@@ -129,8 +121,8 @@ def _carry_out(
         if split.labels is not None and split.name != "train"
     }
     record = RunRecord(
-        run_id=f"{job.name.replace(' ', '-')}-{sha256(' '.join(identity.values()).encode()).hexdigest()[:8]}",
-        method=method,
+        run_id=f"{job.name.replace(' ', '-')}-{digest(' '.join(identity.values()).encode())[:8]}",
+        method=job.method,
         task=data.task.name,
         task_definition=data.task,
         **data.reading,
@@ -144,7 +136,7 @@ def _carry_out(
         metrics=metrics,
         best_epoch=best_epoch,
         history=history,
-        fingerprints={**data.fingerprints, **(known or {}), "weights": weights_fingerprint(model)},
+        fingerprints={**data.fingerprints, **teacher, "weights": weights_fingerprint(model)},
         durations_s={
             **(spent or {}),
             "training": sum(row["seconds"] for row in history),  # of all epochs, those before an interruption too
@@ -158,6 +150,7 @@ def _carry_out(
         model.save_pretrained(output_dir)
         data.tokenizer.save_pretrained(output_dir)
         save_result(record, output_dir)
-        job.checkpoint.remove()  # only now: until here, nothing that was trained is lost
+        if job.checkpoint:
+            job.checkpoint.remove()  # only now: until here, nothing that was trained is lost
     accelerator.wait_for_everyone()  # so that any process may read what was written
     return Run(model, record)

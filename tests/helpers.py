@@ -196,7 +196,11 @@ def run_together(script: str, arguments: Sequence[str], environments: Sequence[d
     processes = [
         subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", script, *arguments],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), **environment},
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests", ROOT / "tests" / "engine"))),
+                **environment,
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

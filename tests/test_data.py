@@ -11,8 +11,8 @@ from transformers import BertTokenizerFast, PreTrainedTokenizerBase
 
 from pkdlib import encode_task, load_task, load_tokenizer
 from pkdlib.config import MINI_BERT
-from pkdlib.data import EncodedSplit, EncodedTask, Split, TaskData, make_loader
-from pkdlib.engine.batches import GROUP_BATCHES, LengthGroupedBatches, SortedBatches, split_batch
+from pkdlib.data import EncodedSplit, EncodedTask, Split, TaskData
+from pkdlib.engine.batches import GROUP_BATCHES, LengthGroupedBatches, SortedBatches, make_loader, split_batch
 from pkdlib.tasks import get_task
 
 TEXTS = ["the plot is good .", "a", "", "the food was never really cold , but the waiter bored us .", "zyx"]
@@ -176,7 +176,7 @@ def test_sorted_batches_hold_every_row_once_longest_first(lengths: np.ndarray, s
 @given(row_lengths, st.integers(1, 40), st.integers(1, 300))
 def test_sorted_batches_are_as_large_as_rows_and_tokens_allow(lengths: np.ndarray, size: int, tokens: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pkdlib.data.TOKENS_AT_ONCE", tokens)
+        patch.setattr("pkdlib.engine.batches.TOKENS_AT_ONCE", tokens)
         found = [rows.tolist() for rows in SortedBatches(lengths, size)]
     assert sorted(row for rows in found for row in rows) == list(range(len(lengths)))
     for rows in found[:-1]:

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import BertModel, PreTrainedModel
 
-from pkdlib.analysis.similarity import checkpoint_cls_states, linear_cka, raw_cosine, rsa
+from pkdlib.analysis.similarity import checkpoint_cls_states, linear_cka, raw_cosine, rsa, split_cls_states
 from pkdlib.data import EncodedSplit, EncodedTask
-from pkdlib.evaluation import evaluate, forward_split, predict, split_cls_states
+from pkdlib.evaluation import evaluate, forward_split, predict
 from pkdlib.tasks import get_task
 
 

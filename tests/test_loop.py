@@ -8,15 +8,15 @@ import torch
 from helpers import bert_config, noisy_copy, same_weights, save_backbone, small_task
 from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook
-from transformers import BertModel, PreTrainedModel
+from transformers import BertForSequenceClassification, BertModel, PreTrainedModel
 
+from pkdlib.analysis.similarity import split_cls_states
 from pkdlib.config import DistillConfig, FineTuneConfig, validate
 from pkdlib.data import EncodedTask
 from pkdlib.engine.batches import LengthGroupedBatches
-from pkdlib.evaluation import split_cls_states
 from pkdlib.losses import patience_loss
 from pkdlib.models import load_backbone, load_classifier
-from pkdlib.objectives import Objective
+from pkdlib.objectives import PKD, _projection
 from pkdlib.training import distill, fine_tune
 
 VALUES = {"num_train_epochs": 3, "train_batch_size": 16, "learning_rate": 2e-3}
@@ -102,8 +102,11 @@ def test_the_projection_is_applied_to_the_students_states_alone() -> None:
         logits = torch.zeros(1, 2)
         hidden_states = (torch.zeros(1, 1, 2), torch.tensor([[[1.0, 0.0]]]), torch.ones(1, 1, 2))
 
-    objective = Objective({"alpha": 0.5, "beta": 1.0}, [1], projection)
-    batch = {"labels": torch.tensor([1]), "teacher_logits": torch.zeros(1, 2), "teacher_cls": teacher_cls}
+    config = validate(DistillConfig, num_hidden_layers=2, beta=1.0, projection=True)
+    student, teacher = (BertForSequenceClassification(bert_config(2, width)) for width in (2, 4))
+    objective = PKD(config, student, teacher)
+    objective.projection = projection
+    batch = {"labels": torch.tensor([1]), "teacher_logits": torch.zeros(1, 2), "teacher_cls_1": teacher_cls[:, 0]}
     terms = objective(Student(), batch)
     # W h = (1, 0, 1); its angle with (0, 1, 1) has the cosine 1/2, and 2 - 2 cos is 1.
     assert terms.loss_pt.item() == pytest.approx(1.0)
@@ -111,10 +114,7 @@ def test_the_projection_is_applied_to_the_students_states_alone() -> None:
 
 
 def test_a_first_projection_to_a_larger_width_turns_but_keeps_angles(data: EncodedTask, backbone: Path, wide) -> None:
-    from pkdlib.training import _projection
-
-    config = validate(DistillConfig, projection=True)
-    weight = _projection(wide, load_backbone(backbone), config).weight
+    weight = _projection(load_backbone(backbone).config.hidden_size, wide.config.hidden_size).weight
     torch.testing.assert_close(weight.T @ weight, torch.eye(32), atol=1e-5, rtol=0)
 
 

@@ -5,6 +5,7 @@ import base64
 import json
 import re
 
+import matplotlib
 import nbformat
 import pandas as pd
 import pytest
@@ -16,6 +17,7 @@ from pkdlib.analysis.tables import load_results
 from pkdlib.reports.pages import WIDGET, drop_widgets
 from pkdlib.reports.tutorial import write_page
 from pkdlib.sweeps.notebooks import code_fingerprint, run_notebook
+from pkdlib.tasks import TASKS
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # exercise -> (right answer, wrong answer), evaluated in the notebook itself
@@ -50,6 +52,43 @@ ANSWERS = {
     },
 }
 
+PLACES = {"teacher_dir", "large_teacher_dir", "students_dir", "output_dir", "model_a", "model_b", "backbone",
+          "large_backbone", "source", "texts", "sizes"}  # fmt: skip
+# notebook, parameter, bad value, the line that says so
+BAD_VALUES = [
+    ("00", "student_layers", 1, "student_layers = 1: must be greater than or equal to 2"),
+    ("00", "student_layers", 13, "student_layers = 13: must be less than or equal to 12"),
+    ("00", "task", "sst", f"task = 'sst': must be one of {', '.join(TASKS)}"),
+    ("00", "train_rows", -1, "train_rows = -1: must be greater than or equal to 0"),
+    ("01", "max_length", 7, "max_length = 7: must be greater than or equal to 8"),
+    ("01", "output_dir", "", "output_dir = '': must name a folder"),
+    ("02", "alpha", 7, "alpha = 7: must be less than or equal to 1"),
+    (
+        "02", "student_layers", [6, 1],
+        "methods = ['FT', 'KD', 'PKD-Skip', 'PKD-Last']: "
+        "a student of one layer has no layer to match; it can learn by FT and KD alone",
+    ),
+    ("02", "teacher_dir", "", "teacher_dir = '': must name a folder"),
+    ("03", "batch_rows", 0, "batch_rows = 0: must be greater than or equal to 1"),
+    ("03", "student_layers", 1, "student_layers = 1: must be greater than or equal to 2"),
+    ("04", "student_layers", 1, "student_layers = 1: must be greater than or equal to 2"),
+    ("04", "teacher_epochs", 0, "num_train_epochs = 0: must be greater than or equal to 1"),
+    ("05", "precision", "fp12", "precision = 'fp12': must be 'auto', 'fp32', 'bf16' or 'fp16'"),
+    ("06", "metric", "ckaa", "metric = 'ckaa': must be one of centered_cosine, cosine, cka, rsa"),
+    ("06", "students_dir", 3, "students_dir = 3: must be a valid string"),
+    (
+        "07", "metric", "nonsense",
+        "metric = 'nonsense': must be one of dev_accuracy, dev_f1, dev_loss, test_accuracy, test_f1, test_loss",
+    ),
+    ("07", "sizes", "", "sizes = '': must name a folder"),
+    ("08", "learning_rate_scale", 1e6, "learning_rate = 20.0: must be less than or equal to 1"),
+    (
+        "08", "student_layers", [4],
+        "task = 'sst2', num_hidden_layers = 4: the authors' settings are for mnli 3, mnli 6, mrpc 3, mrpc 6, qnli 3, "
+        "qnli 6, qqp 3, qqp 6, race 6, rte 3, rte 6, sst2 3, sst2 6",
+    ),
+]  # fmt: skip
+
 
 def read(path):
     return nbformat.read(path, as_version=4)
@@ -63,6 +102,22 @@ def code_cells(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
+def cell_number(cells, tag):
+    (number,) = [number for number, cell in enumerate(cells) if tag in cell.metadata.get("tags", [])]
+    return number
+
+
+def run_settings(path, **changes):
+    """Run a notebook's imports, its parameters, changed, and its settings in this process; no other cell."""
+    cells = code_cells(read(path))
+    values = {}
+    with matplotlib.rc_context():
+        for cell in cells[: cell_number(cells, "parameters") + 1]:
+            exec(cell.source, values)
+        assert set(changes) <= set(values)
+        exec(cells[cell_number(cells, "settings")].source, values | changes)
+
+
 def printed(cell):
     return "".join(output.get("text", "") for output in cell.outputs)
 
@@ -72,9 +127,9 @@ def with_answers(path, folder):
     notebook, cells = read(path), []
     for cell in notebook.cells:
         cells.append(cell)
-        found = re.match(r"(answer_\d) = None", cell.source) if cell.cell_type == "code" else None
-        if found:
-            for kind, answer in zip(("right", "wrong"), ANSWERS[path.stem][found[1]], strict=True):
+        exercise = re.match(r"(answer_\d) = None", cell.source) if cell.cell_type == "code" else None
+        if exercise:
+            for kind, answer in zip(("right", "wrong"), ANSWERS[path.stem][exercise[1]], strict=True):
                 source = cell.source.replace("= None", f"= {answer}", 1)
                 cells.append(nbformat.v4.new_code_cell(source, metadata={"tags": [kind]}))
     notebook.cells = cells
@@ -115,6 +170,34 @@ def test_parameters_are_a_few_plain_literals_with_help(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_settings_cell_follows_the_parameters_cell(path):
+    cells = read(path).cells
+    assert cell_number(cells, "settings") == cell_number(cells, "parameters") + 1
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_settings_are_checked_where_there_is_nothing_to_read(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cells, parameters = code_cells(read(path)), {}
+    exec(cells[cell_number(cells, "parameters")].source, parameters)
+    nowhere = {name: str(tmp_path / name) for name in PLACES & set(parameters)}  # reading any of them would fail
+    if "sources" in parameters:
+        nowhere["sources"] = [str(tmp_path / "sources")]
+    run_settings(path, **nowhere)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("name", "parameter", "value", "line"), BAD_VALUES)
+def test_a_bad_value_is_one_line_of_the_settings_cell(name, parameter, value, line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (path,) = (ROOT / "notebooks").glob(f"{name}_*.ipynb")
+    with pytest.raises(ValueError) as raised:
+        run_settings(path, **{parameter: value})
+    assert str(raised.value) == line
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_committed_outputs_are_those_of_the_code_and_small(path):
     notebook = read(path)
     assert notebook.metadata.get("outputs_of_code") == code_fingerprint(notebook), "older than the code: make notebooks"
@@ -143,26 +226,26 @@ def test_every_notebook_runs_and_leaves_its_results(executed):
 
 
 def test_the_similarity_files_hold_every_metric_and_every_student(executed):
-    found = json.loads((executed / "similarity" / "similarity.json").read_text())
-    assert found["settings"]["rows"] == 60
-    assert sorted(found["layers_b_by_layers_a"]) == sorted(SIMILARITIES)
-    assert all(len(matrix) == 3 and len(matrix[0]) == 12 for matrix in found["layers_b_by_layers_a"].values())
+    written = json.loads((executed / "similarity" / "similarity.json").read_text())
+    assert written["settings"]["rows"] == 60
+    assert sorted(written["layers_b_by_layers_a"]) == sorted(SIMILARITIES)
+    assert all(len(matrix) == 3 and len(matrix[0]) == 12 for matrix in written["layers_b_by_layers_a"].values())
     table = pd.read_csv(executed / "similarity" / "similarity.csv")
     assert len(table) == len(SIMILARITIES) * 3 * 12
     row = table[(table["metric"] == "cka") & (table["layer_b"] == 3) & (table["layer_a"] == 12)]
-    assert row["similarity"].item() == pytest.approx(found["layers_b_by_layers_a"]["cka"][2][11])
+    assert row["similarity"].item() == pytest.approx(written["layers_b_by_layers_a"]["cka"][2][11])
     matched = pd.read_csv(executed / "similarity" / "matched.csv")
     assert len(matched) == 4 * 2 * 2 * 2  # methods, seeds, maps, matched layers
     assert set(matched["method"]) == {"FT", "KD", "PKD-Skip", "PKD-Last"}
 
 
 def test_the_benchmark_s_files_hold_every_timing_and_every_marker_of_the_chart(executed):
-    found = json.loads((executed / "speed" / "speed.json").read_text())
-    assert found["settings"]["layers"] == [4, 2] and found["settings"]["batch_size"] == 2
-    assert len(found["latencies"]) == 2 * 2
-    assert found["parameters"]["4 layers"]["transformer"] == 2 * found["parameters"]["2 layers"]["transformer"]
-    assert {"machine", "versions", "created_at", "precision"} <= set(found)
-    assert all([row["limit"] for row in rows] == [1, 2] for rows in found["speedups"].values())
+    written = json.loads((executed / "speed" / "speed.json").read_text())
+    assert written["settings"]["layers"] == [4, 2] and written["settings"]["batch_size"] == 2
+    assert len(written["latencies"]) == 2 * 2
+    assert written["parameters"]["4 layers"]["transformer"] == 2 * written["parameters"]["2 layers"]["transformer"]
+    assert {"machine", "versions", "created_at", "precision"} <= set(written)
+    assert all([row["limit"] for row in rows] == [1, 2] for rows in written["speedups"].values())
     chart = pd.read_csv(executed / "speed" / "latency_accuracy.csv")
     assert sorted(chart["num_hidden_layers"]) == [3] * 4 + [6] * 4 + [12]
 
@@ -170,7 +253,7 @@ def test_the_benchmark_s_files_hold_every_timing_and_every_marker_of_the_chart(e
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"metric": "ckaa"}, r"metric = 'ckaa': must be 'centered_cosine', 'cosine', 'cka' or 'rsa'"),
+        ({"metric": "ckaa"}, r"metric = 'ckaa': must be one of centered_cosine, cosine, cka, rsa"),
         ({"rows": 3}, r"rows = 3: must be 0 for all rows or at least 4"),
     ],
 )

@@ -1,25 +1,116 @@
-"""What the README and the notebooks say of the recorded runs is what the committed files hold."""
+"""What the README, the guide and the notebooks say of the recorded runs is what the committed files hold."""
 
 import json
+import re
 import sys
 
 import pytest
 import torch
 
-from pkdlib import ROOT, layer_map, load_records
+from pkdlib import ROOT, DistillConfig, layer_map, load_records, validate
 from pkdlib.analysis.similarity import map_agreement
-from pkdlib.analysis.statistics import paired_difference
+from pkdlib.analysis.statistics import mean_interval, paired_difference
 from pkdlib.analysis.tables import load_results
 
 RESULTS = ROOT / "data" / "results"
 sys.path.insert(0, str(ROOT / "data"))
 import tables  # noqa: E402
 
+MINI = ("mini-sentiment-3-tuned.jsonl", "mini-sentiment-3-short.jsonl")
 
-def test_the_readmes_tables_are_those_of_the_files():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for name, table in tables.tables().items():
-        assert f"<!-- {name} -->\n{table}\n<!-- /{name} -->" in text
+
+def students_of(file):
+    frame = load_results(RESULTS / file)
+    return frame[frame["method"] != "teacher"]
+
+
+def interval(students, method, baseline, metric="test_accuracy"):
+    """(low, high) of the paired differences."""
+    pair = paired_difference(students, metric, method, baseline)
+    return pair["low"], pair["high"]
+
+
+def test_every_table_stands_on_one_page_and_is_that_of_the_records():
+    made = tables.tables()
+    shown = {}
+    for page in tables.PAGES:
+        for name, table in re.findall(r"<!-- (\S+) -->\n(.*?)\n<!-- /\1 -->", page.read_text("utf-8"), re.DOTALL):
+            assert name not in shown, f"{page.name}: the table {name} stands twice"
+            shown[name] = table
+    assert shown == made
+
+
+def test_filling_a_page_twice_changes_nothing():
+    for page in tables.PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert tables.fill(text) == text
+
+
+def test_every_student_with_a_teacher_stands_above_fine_tuning_as_the_readme_says():
+    students = students_of(MINI[0])
+    assert all(interval(students, method, "FT")[0] > 0 for method in ("KD", "PKD-Last", "PKD-Skip"))
+
+
+def test_skip_stands_above_last_and_not_above_kd():
+    for file in MINI:
+        low, high = interval(students_of(file), "PKD-Skip", "KD")
+        assert low <= 0 <= high and interval(students_of(file), "PKD-Skip", "PKD-Last")[0] > 0
+    for _, students in students_of("mini-sentiment-3-sizes.jsonl").groupby("train_rows"):
+        low, high = interval(students, "PKD-Skip", "KD")
+        assert low <= 0 <= high
+
+
+def test_no_student_size_shows_a_gain_of_patience_and_all_pairs_together_a_small_loss():
+    *sizes, everything = tables.patience_table("test_accuracy").splitlines()[2:]
+    intervals = [[float(bound) for bound in re.findall(r"[-+][\d.]+(?=[,\]])", row)] for row in [*sizes, everything]]
+    assert all(low <= 0 <= high for low, high in intervals[:-1]) and intervals[-1][1] < 0
+    assert [row.split(" | ")[1] for row in [*sizes, everything]] == ["5", "10", "5", "5", "25"]
+
+
+def test_the_pooled_students_share_their_teacher_and_settings():
+    records = [
+        record
+        for layers, file in tables.SIZES.items()
+        for record in load_records(RESULTS / file)
+        if record.method in ("KD", "PKD-Skip") and record.config["num_hidden_layers"] == layers
+    ]
+    settings = [validate(DistillConfig, **record.config).model_dump() for record in records]
+    # The ablations hold a run of 3 layers per varied value; those of 2 and 4 layers vary nothing else.
+    same = {json.dumps({**one, "num_hidden_layers": 0, "seed": 0, "beta": 0}) for one in settings}
+    assert len(records) == 50 and len(same) == 1
+    assert {record.config["beta"] for record in records} == {0.0, 0.3}
+    for content in ("teacher_weights", "train", "test"):
+        assert len({record.fingerprints[content] for record in records}) == 1
+
+
+def test_what_the_better_teacher_and_the_larger_start_do():
+    records = load_records(RESULTS / "mini-sentiment-better-teacher.jsonl")
+    layers = {
+        one.fingerprints["weights"]: one.config["num_hidden_layers"] for one in records if one.method == "teacher"
+    }
+    scores = {}  # (method, teacher's layers, size of the start) -> accuracy by seed
+    for one in records:
+        if one.method != "teacher":
+            start = int(one.config["backbone"].rpartition("-")[2])
+            key = (one.method, layers.get(one.fingerprints.get("teacher_weights")), start)
+            scores.setdefault(key, {})[one.seed] = one.metrics["test"]["accuracy"]
+
+    def difference(first, second):  # (low, high)
+        return mean_interval([scores[first][seed] - scores[second][seed] for seed in sorted(scores[first])])[1:]
+
+    assert all(sorted(by_seed) == [0, 1, 2, 3, 4] for by_seed in scores.values())
+    assert difference(("KD", 24, 12), ("KD", 12, 12))[0] > 0
+    for method, teacher in (("FT", None), ("KD", 12), ("KD", 24)):
+        assert difference((method, teacher, 24), (method, teacher, 12))[0] > 0
+    for teacher, start in ((24, 12), (12, 24)):  # of another width
+        assert difference(("PKD-Skip", teacher, start), ("KD", teacher, start))[1] < 0
+
+
+@pytest.mark.parametrize("file", ["sst2-3.jsonl", "rte-3.jsonl"])
+def test_the_real_runs_settle_nothing_about_the_methods(file):
+    for method, baseline in tables.PAIRS:
+        low, high = interval(students_of(file), method, baseline, "dev_accuracy")
+        assert low <= 0 <= high
 
 
 @pytest.mark.parametrize("setting", ["tuned", "short"])

@@ -1,24 +1,27 @@
-"""The cache of teacher outputs: right rows, made once, whole or absent, found by content."""
+"""What a teacher gives a student to match: right rows, made once, whole or absent, found by content."""
 
 import json
 import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from helpers import bert_config, noisy_copy, run_together, save_backbone, small_data, small_task
-from safetensors.torch import load_file
+from numpy.lib.format import open_memmap
 from transformers import BertModel, PreTrainedModel
 from transformers import BertTokenizer as Tokenizer
 
-from pkdlib.data import EncodedSplit, Split, make_loader
-from pkdlib.engine.batches import LengthGroupedBatches
-from pkdlib.evaluation import predict, split_cls_states
+from pkdlib.analysis.similarity import split_cls_states
+from pkdlib.data import EncodedSplit, Split
+from pkdlib.engine.batches import LengthGroupedBatches, make_loader
+from pkdlib.evaluation import predict
 from pkdlib.models import load_tokenizer
-from pkdlib.targets import _create, teacher_outputs
+from pkdlib.objectives import pkd_wants
+from pkdlib.targets import Targets, teacher_targets
 
 LABELS = ("negative", "positive")
 LAYERS = [1, 3]
@@ -40,6 +43,24 @@ def split() -> EncodedSplit:
     return small_task().splits["train"]
 
 
+def outputs_of(
+    teacher: PreTrainedModel, split: EncodedSplit, layers: list[int], folder: Path, batch_size: int = 128, **more
+) -> Targets:
+    """What L_PKD wants of the teacher with these matched layers."""
+    asks = {"output_hidden_states": True}
+    return teacher_targets(teacher, split, pkd_wants(layers), folder, asks=asks, batch_size=batch_size, **more)
+
+
+def cls_of(targets: Targets | dict, layers: list[int]) -> torch.Tensor:
+    """The [CLS] states of some layers, (rows, layers, hidden), of all rows or of a batch."""
+    arrays = targets if isinstance(targets, dict) else targets.arrays
+    return torch.stack([arrays[f"teacher_cls_{layer}"] for layer in layers], dim=1)
+
+
+def names(targets: Targets) -> list[str]:
+    return sorted(path.name for path in targets.paths.values())
+
+
 def refuse_to_run(*_) -> None:
     raise AssertionError("the teacher ran")
 
@@ -54,12 +75,12 @@ def contents(folder: Path) -> list[str]:
 def test_shuffled_batches_find_the_live_teachers_outputs(
     layers: list[int], teacher: PreTrainedModel, split: EncodedSplit, tmp_path: Path
 ) -> None:
-    outputs = teacher_outputs(teacher, split, layers, tmp_path, BATCH)
+    outputs = outputs_of(teacher, split, layers, tmp_path, BATCH)
     batches = LengthGroupedBatches(split.lengths, 8, seed=1)
     seen = []
     for batches.epoch in (1, 2):
         for batch in make_loader(split, batches, outputs.of):
-            logits, cls = batch["teacher_logits"], batch["teacher_cls"]
+            logits, cls = batch["teacher_logits"], cls_of(batch, layers)
             inputs = {name: batch[name] for name in ("input_ids", "token_type_ids", "attention_mask")}
             with torch.no_grad():
                 live = teacher(**inputs, output_hidden_states=True)
@@ -69,45 +90,60 @@ def test_shuffled_batches_find_the_live_teachers_outputs(
             seen += batch["rows"].tolist()
     assert seen[:40] != seen[40:]
     assert sorted(seen) == sorted([*range(40), *range(40)])
-    assert len({tuple(row) for row in outputs.cls[:, 0].tolist()}) > 30  # rows do differ, so that a mix-up shows
+    assert (
+        len({tuple(row) for row in outputs.arrays[f"teacher_cls_{layers[0]}"].tolist()}) > 30
+    )  # rows do differ, so that a mix-up shows
 
 
 def test_outputs_agree_with_whole_split_passes(teacher: PreTrainedModel, split: EncodedSplit, tmp_path: Path) -> None:
-    outputs = teacher_outputs(teacher, split, LAYERS, tmp_path)
-    assert (outputs.logits.shape, outputs.cls.shape) == ((40, 2), (40, 2, 32))
-    torch.testing.assert_close(outputs.logits.float(), predict(teacher, split, 7), rtol=1e-3, atol=1e-4)
+    outputs = outputs_of(teacher, split, LAYERS, tmp_path)
+    logits, cls = outputs.arrays["teacher_logits"], cls_of(outputs, LAYERS)
+    assert (logits.shape, cls.shape) == ((40, 2), (40, 2, 32))
+    torch.testing.assert_close(logits.float(), predict(teacher, split, 7), rtol=1e-3, atol=1e-4)
     states = split_cls_states(teacher, split, 7)[:, [0, 2]]
-    torch.testing.assert_close(outputs.cls.float(), states, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(cls.float(), states, rtol=1e-3, atol=1e-4)
 
 
 def test_predictions_alone_need_no_layers(teacher: PreTrainedModel, split: EncodedSplit, tmp_path: Path) -> None:
-    outputs = teacher_outputs(teacher, split, [], tmp_path, BATCH)
-    assert outputs.cls.shape == (40, 0, 32)
+    outputs = outputs_of(teacher, split, [], tmp_path, BATCH)
     found = outputs.of(torch.tensor([39, 0, 7]))
     assert found.keys() == {"teacher_logits"}
-    assert torch.equal(found["teacher_logits"], outputs.logits[[39, 0, 7]])
-    assert torch.equal(load_file(outputs.path)["logits"], outputs.logits)
+    assert torch.equal(found["teacher_logits"], outputs.arrays["teacher_logits"][[39, 0, 7]])
+    assert (np.load(outputs.paths["teacher_logits"]) == outputs.arrays["teacher_logits"].numpy()).all()
 
 
 # ------------------------------------------------------------------------------------- made once, by content
-def test_second_call_reads_the_same_file(teacher: PreTrainedModel, split: EncodedSplit, tmp_path: Path) -> None:
-    first = teacher_outputs(teacher, split, LAYERS, tmp_path, BATCH)
-    written = first.path.stat()
+def test_second_call_reads_the_same_files(teacher: PreTrainedModel, split: EncodedSplit, tmp_path: Path) -> None:
+    first = outputs_of(teacher, split, LAYERS, tmp_path, BATCH)
+    written = [path.stat() for path in first.paths.values()]
     teacher.register_forward_pre_hook(refuse_to_run)
-    again = teacher_outputs(teacher, split, LAYERS, tmp_path, batch_size=5)
-    assert again.path == first.path
-    assert again.path.stat() == written
-    assert torch.equal(again.logits, first.logits)
-    assert torch.equal(again.cls, first.cls)
-    assert contents(tmp_path) == [first.path.name]
+    again = outputs_of(teacher, split, LAYERS, tmp_path, batch_size=5)
+    assert again.paths == first.paths
+    assert [path.stat() for path in again.paths.values()] == written
+    assert again.arrays.keys() == first.arrays.keys()
+    assert all(torch.equal(again.arrays[name], array) for name, array in first.arrays.items())
+    assert contents(tmp_path) == names(first)
 
 
-def test_a_reloaded_teacher_reads_the_same_file(teacher: PreTrainedModel, split: EncodedSplit, tmp_path: Path) -> None:
-    first = teacher_outputs(teacher, split, LAYERS, tmp_path / "cache", BATCH)
+def test_another_map_computes_only_what_is_missing(
+    teacher: PreTrainedModel, split: EncodedSplit, tmp_path: Path
+) -> None:
+    first = outputs_of(teacher, split, [1, 3], tmp_path, BATCH)
+    written = {path: path.stat() for path in first.paths.values()}
+    second = outputs_of(teacher, split, [3, 4], tmp_path, BATCH)
+    assert {path: path.stat() for path in first.paths.values()} == written
+    assert set(second.paths.values()) - set(written) == {second.paths["teacher_cls_4"]}
+    teacher.register_forward_pre_hook(refuse_to_run)
+    outputs_of(teacher, split, [1, 4], tmp_path)  # nothing is missing now
+    outputs_of(teacher, split, [], tmp_path)
+
+
+def test_a_reloaded_teacher_reads_the_same_files(teacher: PreTrainedModel, split: EncodedSplit, tmp_path: Path) -> None:
+    first = outputs_of(teacher, split, LAYERS, tmp_path / "cache", BATCH)
     teacher.save_pretrained(tmp_path / "teacher")
     reloaded = type(teacher).from_pretrained(tmp_path / "teacher")
     reloaded.register_forward_pre_hook(refuse_to_run)
-    assert teacher_outputs(reloaded, split, LAYERS, tmp_path / "cache", BATCH).path == first.path
+    assert outputs_of(reloaded, split, LAYERS, tmp_path / "cache", BATCH).paths == first.paths
 
 
 def test_other_content_is_another_file(
@@ -116,41 +152,40 @@ def test_other_content_is_another_file(
     tokenizer, rows = load_tokenizer(backbone), small_data().splits["train"]
     words = json.loads((backbone / "tokenizer.json").read_text())["model"]["vocab"]
     swapped = {**words, "the": words["a"], "a": words["the"]}
-    first = teacher_outputs(teacher, split, LAYERS, tmp_path).path
+    first = outputs_of(teacher, split, LAYERS, tmp_path)
     changed_text = Split("train", ([f"not {rows.texts[0][0]}", *rows.texts[0][1:]],), rows.labels)
     others = {
-        "layers": (split, [1, 4]),
-        "order of layers": (split, [3, 1]),
-        "no layers": (split, []),
-        "changed row": (EncodedSplit(changed_text, tokenizer, 64), LAYERS),
-        "fewer rows": (EncodedSplit(rows.take(range(39)), tokenizer, 64), LAYERS),
-        "order of rows": (EncodedSplit(rows.take([1, 0, *range(2, 40)]), tokenizer, 64), LAYERS),
-        "length": (EncodedSplit(rows, tokenizer, 8), LAYERS),
-        "tokenizer": (EncodedSplit(rows, Tokenizer(vocab=swapped), 64), LAYERS),
+        "changed row": EncodedSplit(changed_text, tokenizer, 64),
+        "fewer rows": EncodedSplit(rows.take(range(39)), tokenizer, 64),
+        "order of rows": EncodedSplit(rows.take([1, 0, *range(2, 40)]), tokenizer, 64),
+        "length": EncodedSplit(rows, tokenizer, 8),
+        "tokenizer": EncodedSplit(rows, Tokenizer(vocab=swapped), 64),
     }
-    found = {name: teacher_outputs(teacher, *other, tmp_path).path for name, other in others.items()}
+    made = {name: outputs_of(teacher, other, LAYERS, tmp_path) for name, other in others.items()}
     with torch.no_grad():
         teacher.classifier.bias[0] += 1e-3
-    found["weights"] = teacher_outputs(teacher, split, LAYERS, tmp_path).path
-    assert len({first, *found.values()}) == 1 + len(found), found
+    made["weights"] = outputs_of(teacher, split, LAYERS, tmp_path)
+    paths = [path for targets in (first, *made.values()) for path in targets.paths.values()]
+    assert len(paths) == len(set(paths)) == 3 * (1 + len(made))
+    assert contents(tmp_path) == sorted(path.name for path in paths)
 
 
 def test_another_precision_is_another_file(teacher: PreTrainedModel, split: EncodedSplit, tmp_path: Path) -> None:
-    exact = teacher_outputs(teacher, split, LAYERS, tmp_path)
+    exact = outputs_of(teacher, split, LAYERS, tmp_path)
     AcceleratorState._reset_state()
     try:
-        rough = teacher_outputs(teacher, split, LAYERS, tmp_path, accelerator=Accelerator(mixed_precision="bf16"))
+        rough = outputs_of(teacher, split, LAYERS, tmp_path, accelerator=Accelerator(mixed_precision="bf16"))
     finally:
         AcceleratorState._reset_state()
-    assert not torch.equal(rough.cls, exact.cls)
-    assert rough.path != exact.path
+    assert not torch.equal(cls_of(rough, LAYERS), cls_of(exact, LAYERS))
+    assert not set(rough.paths.values()) & set(exact.paths.values())
 
 
 def test_labels_do_not_matter(teacher: PreTrainedModel, split: EncodedSplit, backbone: Path, tmp_path: Path) -> None:
     rows = small_data().splits["train"]
     unlabelled = EncodedSplit(Split("train", rows.texts, None), load_tokenizer(backbone), 64)
-    first = teacher_outputs(teacher, split, LAYERS, tmp_path).path
-    assert teacher_outputs(teacher, unlabelled, LAYERS, tmp_path).path == first
+    first = outputs_of(teacher, split, LAYERS, tmp_path).paths
+    assert outputs_of(teacher, unlabelled, LAYERS, tmp_path).paths == first
 
 
 # ---------------------------------------------------------------------------------------- whole or not at all
@@ -168,13 +203,13 @@ def test_failure_in_the_middle_leaves_nothing(
     teacher.train(training)
     hook = teacher.register_forward_pre_hook(fail_on_the_second)
     with pytest.raises(RuntimeError, match="power cut"):
-        teacher_outputs(teacher, split, LAYERS, tmp_path, BATCH)
+        outputs_of(teacher, split, LAYERS, tmp_path, BATCH)
     assert contents(tmp_path) == []
     assert teacher.training == training
     hook.remove()
-    outputs = teacher_outputs(teacher, split, LAYERS, tmp_path, BATCH)
-    assert contents(tmp_path) == [outputs.path.name]
-    assert outputs.logits.abs().sum(dim=1).all()
+    outputs = outputs_of(teacher, split, LAYERS, tmp_path, BATCH)
+    assert contents(tmp_path) == names(outputs)
+    assert outputs.arrays["teacher_logits"].abs().sum(dim=1).all()
     assert teacher.training == training
 
 
@@ -186,7 +221,7 @@ def test_outputs_beyond_half_precision_are_refused(
         teacher.classifier.bias[1] = value
     teacher.train()
     with pytest.raises(ValueError, match="do not fit in half precision") as refusal:
-        teacher_outputs(teacher, split, [], tmp_path, BATCH)
+        outputs_of(teacher, split, [], tmp_path, BATCH)
     assert contents(tmp_path) == []
     assert teacher.training, refusal  # while the traceback, which a notebook keeps, is alive
 
@@ -195,7 +230,8 @@ RACE = """
 import sys, time
 from pathlib import Path
 from helpers import small_task
-from pkdlib.cache import teacher_outputs
+from pkdlib.objectives import pkd_wants
+from pkdlib.targets import teacher_targets
 from pkdlib.models import load_classifier
 
 folder, batches = Path(sys.argv[1]), []
@@ -211,8 +247,10 @@ number = len(list(folder.glob("ready-*")))
 (folder / f"ready-{id(folder)}-{time.monotonic_ns()}").touch()
 while len(list(folder.glob("ready-*"))) < 2:
     time.sleep(0.001)
-outputs = teacher_outputs(teacher, split, [1, 3], folder / "cache", batch_size=4)
-print(len(batches), outputs.path.name, outputs.logits.float().sum().item(), outputs.cls.float().sum().item())
+asks = {"output_hidden_states": True}
+targets = teacher_targets(teacher, split, pkd_wants([1, 3]), folder / "cache", asks=asks, batch_size=4)
+sums = [array.float().sum().item() for array in targets.arrays.values()]
+print(len(batches), *sums, *sorted(path.name for path in targets.paths.values()))
 """
 
 
@@ -221,33 +259,45 @@ def test_two_processes_make_one_file(teacher: PreTrainedModel, split: EncodedSpl
     ends = [printed.split() for printed in run_together(RACE, [str(tmp_path)], [{}, {}])]
     assert sorted(int(batches) for batches, *_ in ends) == [0, 10]  # one waited for the other's file
     assert ends[0][1:] == ends[1][1:]
-    assert contents(tmp_path / "cache") == [ends[0][1]]
+    assert contents(tmp_path / "cache") == ends[0][4:]
     teacher.register_forward_pre_hook(refuse_to_run)
-    outputs = teacher_outputs(teacher, split, LAYERS, tmp_path / "cache")
-    assert outputs.logits.float().sum().item() == float(ends[0][2])
+    outputs = outputs_of(teacher, split, LAYERS, tmp_path / "cache")
+    assert [array.float().sum().item() for array in outputs.arrays.values()] == [float(end) for end in ends[0][1:4]]
 
 
 # -------------------------------------------------------------------------------------------------- the file
-def test_file_is_a_safetensors_file(teacher: PreTrainedModel, split: EncodedSplit, tmp_path: Path) -> None:
-    outputs = teacher_outputs(teacher, split, LAYERS, tmp_path)
-    assert outputs.path.parent == tmp_path
-    stored = load_file(outputs.path)
-    assert {name: tuple(tensor.shape) for name, tensor in stored.items()} == {"logits": (40, 2), "cls": (40, 2, 32)}
-    assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
-    assert torch.equal(stored["logits"], outputs.logits)
-    assert torch.equal(stored["cls"], outputs.cls)
+def test_each_output_is_a_plain_numpy_file(teacher: PreTrainedModel, split: EncodedSplit, tmp_path: Path) -> None:
+    outputs = outputs_of(teacher, split, LAYERS, tmp_path)
+    assert {path.parent for path in outputs.paths.values()} == {tmp_path}
+    stored = {name: np.load(path, allow_pickle=False) for name, path in outputs.paths.items()}
+    shapes = {"teacher_logits": (40, 2), "teacher_cls_1": (40, 32), "teacher_cls_3": (40, 32)}
+    assert {name: array.shape for name, array in stored.items()} == shapes
+    assert {array.dtype for array in stored.values()} == {np.dtype(np.float16)}
+    assert all(torch.equal(torch.from_numpy(array), outputs.arrays[name]) for name, array in stored.items())
 
 
-@pytest.mark.parametrize("rows", [1, 2, 7])
-def test_written_arrays_are_read_back(rows: int, tmp_path: Path) -> None:
-    values = torch.randn(rows, 3, 5).half()
-    arrays = _create(tmp_path / "x.safetensors", {"logits": (rows, 3), "cls": (rows, 3, 5)})
-    arrays["cls"][::-1] = values.numpy()[::-1]
-    arrays["logits"][:] = 2
-    del arrays
-    stored = load_file(tmp_path / "x.safetensors")
-    assert torch.equal(stored["cls"], values)
-    assert stored["logits"].eq(2).all()
+def test_an_output_of_your_own_is_kept_under_its_name(
+    teacher: PreTrainedModel, split: EncodedSplit, tmp_path: Path
+) -> None:
+    wants = {
+        "probabilities": lambda output: output.logits.softmax(dim=-1),
+        "top": lambda output: output.logits.max(-1).values,
+    }
+    targets = teacher_targets(teacher, split, wants, tmp_path, batch_size=BATCH)
+    assert {name: tuple(array.shape) for name, array in targets.arrays.items()} == {
+        "probabilities": (40, 2),
+        "top": (40,),
+    }
+    torch.testing.assert_close(targets.arrays["probabilities"].float().sum(dim=-1), torch.ones(40), atol=2e-3, rtol=0)
+
+
+def test_an_output_that_changes_its_shape_is_refused(
+    teacher: PreTrainedModel, split: EncodedSplit, tmp_path: Path
+) -> None:
+    wants = {"all states": lambda output: output.hidden_states[1]}  # (batch, length, hidden), and lengths differ
+    with pytest.raises(ValueError, match=r"an output is \(\d+, 32\) per row here, \(\d+, 32\) before"):
+        teacher_targets(teacher, split, wants, tmp_path, asks={"output_hidden_states": True}, batch_size=8)
+    assert contents(tmp_path) == []
 
 
 def resident_bytes() -> int:
@@ -256,24 +306,24 @@ def resident_bytes() -> int:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_large_file_is_mapped_and_not_read(teacher: PreTrainedModel, split: EncodedSplit, tmp_path: Path) -> None:
-    path = teacher_outputs(teacher, split, LAYERS, tmp_path).path
+    path = outputs_of(teacher, split, [1], tmp_path).paths["teacher_cls_1"]
     rows = 200_000
-    arrays = _create(path, {"logits": (rows, 2), "cls": (rows, 8, 64)})  # 206 MB, nearly all of it never written
-    arrays["cls"][123_456] = 3
-    del arrays
+    array = open_memmap(path, "w+", np.float16, (rows, 8, 64))  # 205 MB, nearly all of it never written
+    array[123_456] = 3
+    del array
     before = resident_bytes()
-    outputs = teacher_outputs(teacher, split, LAYERS, tmp_path)
-    logits, cls = outputs.of(torch.tensor([123_456, 5])).values()
+    outputs = outputs_of(teacher, split, [1], tmp_path)
+    cls = outputs.arrays["teacher_cls_1"][torch.tensor([123_456, 5])]
     grown = resident_bytes() - before
     assert path.stat().st_size > 200e6
-    assert (len(outputs.logits), outputs.cls.shape[0]) == (rows, rows)
+    assert len(outputs.arrays["teacher_cls_1"]) == rows
     assert cls[0].eq(3).all()
     assert not cls[1].any()
-    assert logits.shape == (2, 2)
     assert grown < 20e6
 
 
 def test_config_of_another_width_and_classes(tmp_path: Path, split: EncodedSplit) -> None:
     wide = noisy_copy(BertModel(bert_config(2, 16)), ("a", "b", "c", "d"))
-    outputs = teacher_outputs(wide, split, [2], tmp_path)
-    assert (outputs.logits.shape, outputs.cls.shape) == ((40, 4), (40, 1, 16))
+    outputs = outputs_of(wide, split, [2], tmp_path)
+    assert outputs.arrays["teacher_logits"].shape == (40, 4)
+    assert outputs.arrays["teacher_cls_2"].shape == (40, 16)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from pkdlib.tasks import TASKS, get_task, label_index
+from pkdlib.readers.sources import label_index
+from pkdlib.tasks import TASKS, get_task
 
 # 8 rows, counted by hand: 3 true positives, 1 false positive, 2 false negatives, 2 true negatives.
 LABELS = np.array([1, 1, 1, 1, 1, 0, 0, 0])

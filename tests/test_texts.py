@@ -1,4 +1,4 @@
-"""The notebooks' texts state no measured figure: code displays those, from results or from data/paper.json."""
+"""Texts state no measured figure by hand: code shows those, from records; a page that has one names its record."""
 
 import re
 
@@ -8,6 +8,10 @@ import pytest
 from pkdlib import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "notebooks" / "guide").glob("*.md"))]
+GENERATED = re.compile(r"<!-- (\S+) -->.*?<!-- /\1 -->", re.DOTALL)  # test_recorded_results holds these
+RECORD = re.compile(r"`(data/results/\S+\.jsonl?)`")
+COSTS = {"2.3"}  # GB of .venv, in the README: what a reader's machine must give has no record
 
 # Settings and definitions may hold figures: in code, equations and addresses. A section's number measures nothing.
 PASSED_OVER = re.compile(
@@ -48,6 +52,30 @@ def test_a_notebook_s_texts_state_no_measured_figure(path) -> None:
     found = {n: measured_figures(cell.source) for n, cell in enumerate(cells) if cell.cell_type == "markdown"}
     found = {number: figures for number, figures in found.items() if figures}
     assert not found, "let code display measured figures; settings belong in backticks or equations"
+
+
+def unrecorded_figures(text: str) -> list[str]:
+    """The measured figures of a page, its generated tables apart, whose paragraph names no record that is there."""
+    text = re.sub(r"```[\s\S]*?```|^ {4}.*$", "", GENERATED.sub("", text), flags=re.MULTILINE)
+    found = []
+    for paragraph in re.split(r"\n\s*\n", text):
+        records = RECORD.findall(paragraph)
+        if not records or not all((ROOT / name).is_file() for name in records):
+            found += measured_figures(paragraph)
+    return found
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_a_page_s_measured_figures_are_generated_or_name_their_record(path) -> None:
+    assert set(unrecorded_figures(path.read_text(encoding="utf-8"))) <= (COSTS if path.stem == "README" else set())
+
+
+def test_a_figure_without_a_record_is_found_on_a_page() -> None:
+    record = "data/results/benchmarks/sweep.json"
+    page = "<!-- a -->\n| 91.5 |\n<!-- /a -->\n\nKD is {}.\n\n    1.5\n\nSweeps take 0.54 of the time (`{}`)."
+    assert unrecorded_figures(page.format("better", record)) == []
+    assert unrecorded_figures(page.format("1.7 points better", record)) == ["1.7"]
+    assert unrecorded_figures(page.format("better", "data/results/none.json")) == ["0.54"]
 
 
 @pytest.mark.parametrize(

@@ -29,16 +29,18 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import BertModel, PreTrainedModel
 
+from pkdlib.analysis.similarity import split_cls_states
 from pkdlib.analysis.tables import load_results
 from pkdlib.config import ConfigError, DistillConfig, FineTuneConfig, method_name, validate
 from pkdlib.data import EncodedTask, encode_task
 from pkdlib.engine.batches import LengthGroupedBatches
 from pkdlib.engine.checkpoints import CHECKPOINT_FILE, weights_fingerprint
-from pkdlib.evaluation import evaluate, predict, split_cls_states
+from pkdlib.evaluation import evaluate, predict
 from pkdlib.losses import kd_loss, patience_loss
 from pkdlib.models import build_student, load_backbone, load_classifier, load_tokenizer
+from pkdlib.readers.records import load_records
 from pkdlib.readers.sources import load_task, reload_data
-from pkdlib.records import RESULT_FILE, load_records
+from pkdlib.records import RESULT_FILE
 from pkdlib.training import Run, distill, fine_tune
 
 STEADY = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -165,10 +167,11 @@ def test_cold_and_warm_cache_give_equal_runs(
 ) -> None:
     config = distilling(backbone)
     cold = distill(data, config, teacher, cache_dir=tmp_path / "cache")
-    (file,) = (tmp_path / "cache").glob("*.safetensors")
-    written = file.stat()
+    files = sorted((tmp_path / "cache").glob("*.npy"))
+    written = [file.stat() for file in files]
+    assert len(files) == 1 + len(cold.record.layer_map)  # the logits, and the [CLS] states of each matched layer
     warm = distill(data, config, teacher, cache_dir=tmp_path / "cache")
-    assert file.stat() == written
+    assert [file.stat() for file in files] == written
     assert_same_run(cold, warm)
     teacher.save_pretrained(tmp_path / "teacher")
     from_folder = distill(data, config, tmp_path / "teacher", cache_dir=tmp_path / "another")
@@ -426,7 +429,7 @@ def test_patience_between_widths_is_refused_and_kd_is_not(data: EncodedTask, bac
 @pytest.mark.parametrize("changes", [{}, {"beta": 0}, {"alpha": 0}])
 def test_teacher_of_another_task_is_refused(changes: dict, data: EncodedTask, backbone: Path, tmp_path: Path) -> None:
     other = noisy_copy(load_backbone(backbone), ("entailment", "neutral", "contradiction"))
-    with no_update(), pytest.raises(ValueError, match=r"^num_labels: the teacher has 3 labels, task mini-sentiment 2"):
+    with no_update(), pytest.raises(ValueError, match=r"^num_labels: the teacher has 3 labels, the student 2"):
         distill(data, distilling(backbone, **changes), other, cache_dir=tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
@@ -584,6 +587,7 @@ import torch
 from accelerate import PartialState
 from helpers import small_task
 from pkdlib.config import DistillConfig, FineTuneConfig
+from pkdlib.engine.checkpoints import weights_fingerprint
 from pkdlib.models import load_classifier
 from pkdlib.training import distill, fine_tune
 
@@ -616,7 +620,7 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
     assert found[0]["processes"] == 2
     assert "epoch 3/3" in printed[0]
     assert "epoch 3/3" not in printed[1]  # one of them speaks
-    assert len(list((tmp_path / "cache").glob("*.safetensors"))) == 1
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 1 + 1  # logits, and [CLS] states of one layer
     for name, fingerprint in zip(("teacher", "student"), found[0]["weights"], strict=True):
         assert weights_fingerprint(load_classifier(tmp_path / name)) == fingerprint
     assert {record.method for record in load_records(tmp_path)} == {"teacher", "PKD-Skip"}

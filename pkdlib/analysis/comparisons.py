@@ -1,4 +1,4 @@
-"""Which runs may stand beside each other: those that differ in method, size and seed alone."""
+"""Comparisons: groups of runs that differ in method, size and seed alone, and what varies between the groups."""
 
 import json
 from collections import defaultdict
@@ -23,7 +23,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Comparison:
-    """The runs of one task and setting, of any method, size and seed, and the teachers of those that have one."""
+    """The runs of one task and setting, of any method, size and seed, and the teachers of these runs."""
 
     task: str
     setting: Setting
@@ -36,11 +36,11 @@ class Comparison:
         split = "test" if all("test" in record.metrics for record in self.records) else "dev"
         return [f"{split}_{name}" for name in self.records[0].get_task().metrics]
 
-    @cached_property
+    @property
     def methods(self) -> list[str]:
         return sorted({record.method for record in self.records})
 
-    @cached_property
+    @property
     def sizes(self) -> list[int]:
         return sorted({record.config["num_hidden_layers"] for record in self.records}, reverse=True)
 
@@ -90,7 +90,7 @@ def teacher_name(teacher: RunRecord) -> str:
 
 
 def unique_runs(records: Iterable[RunRecord]) -> list[RunRecord]:
-    """One record of every method, size, seed, setting, data and teacher: the latest, in its first one's place."""
+    """The latest record of every method, size, seed, setting, data and teacher, in the place of the first."""
     latest: dict[Hashable, RunRecord] = {}
     for record in records:
         key = (record.method, record.config["num_hidden_layers"], record.seed, _values(_exact(record)))
@@ -100,7 +100,7 @@ def unique_runs(records: Iterable[RunRecord]) -> list[RunRecord]:
 
 
 def comparisons(records: Iterable[RunRecord]) -> list[Comparison]:
-    """Every comparison that unique runs allow, those of a task's most runs first; a run may be part of several.
+    """All comparisons among runs that `unique_runs` gave, a task's largest first; a run may be in several.
 
     Plain fine-tuning has no temperature, so it stands beside the students of every temperature. Data and teacher may
     change with the seed, as long as all methods of a seed share them; otherwise they are part of the setting.
@@ -114,8 +114,9 @@ def comparisons(records: Iterable[RunRecord]) -> list[Comparison]:
     made = []
     for setting, runs in groups:
         weights = dict.fromkeys(record.fingerprints.get("teacher_weights") for record in _taught(runs))
-        known = [teachers[name] for name in weights if name in teachers]
-        made.append(Comparison(setting["task"], setting, runs, known))
+        made.append(
+            Comparison(setting["task"], setting, runs, [teachers[name] for name in weights if name in teachers])
+        )
     places = {name: place for place, name in enumerate(TASKS)}  # tasks of one's own come last, by name
     return sorted(made, key=lambda one: (places.get(one.task, len(places)), one.task, -len(one.records)))
 
@@ -127,23 +128,20 @@ def most_specific(items: Iterable[Item], setting: Callable[[Item], Setting]) -> 
     different sets of fields (FT's, KD's, PKD's): each is cut down to those and looked up, so that the cost grows with
     the number of settings, where comparing all pairs would take its square.
     """
+    places: dict[Hashable, list[int]] = defaultdict(list)
+    distinct: dict[Hashable, Setting] = {}
     items = list(items)
-    settings = {place: setting(item) for place, item in enumerate(items)}
-    distinct, places = {}, defaultdict(list)
-    for place, own in settings.items():
-        distinct.setdefault(_values(own), own)
+    for place, own in enumerate(map(setting, items)):
         places[_values(own)].append(place)
+        distinct.setdefault(_values(own), own)
     shapes = {frozenset(own) for own in distinct.values()}
-    compatible = {
+    agreeing = {  # with each setting: itself and all less specific ones
         key: [less for fields in shapes if fields <= own.keys() and (less := _values(own, fields)) in distinct]
         for key, own in distinct.items()
-    }  # the setting itself and all less specific ones
-    covered = {less for key, others in compatible.items() for less in others if less != key}
-    return [
-        (distinct[key], [items[place] for place in sorted(place for less in others for place in places[less])])
-        for key, others in compatible.items()
-        if key not in covered
-    ]
+    }
+    covered = {less for key, others in agreeing.items() for less in others if less != key}
+    members = {key: sorted(place for less in agreeing[key] for place in places[less]) for key in distinct}
+    return [(own, [items[place] for place in members[key]]) for key, own in distinct.items() if key not in covered]
 
 
 def _values(setting: Setting, fields: Collection[str] | None = None) -> Hashable:
@@ -174,7 +172,7 @@ def main_comparisons(compared: Iterable[Comparison]) -> dict[str, Comparison]:
 
 def told_apart(setting: Setting, other: Setting) -> str:
     """Each field of `setting` that has another value in `other`, with its value; "" where there is none."""
-    changed = {name: value for name, value in setting.items() if name in other and value != other[name]}
+    changed = {name: value for name, value in setting.items() if value != other.get(name, value)}
     return ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in changed.items())
 
 
@@ -204,12 +202,13 @@ def all_differences(compared: Iterable[Comparison]) -> pd.DataFrame:
         for size in one.sizes:
             runs = [record for record in one.records if record.config["num_hidden_layers"] == size]
             for method, baseline in method_pairs(sorted(record.method for record in runs)):
-                ours, theirs = ([record for record in runs if record.method == side] for side in (method, baseline))
-                key = (one.task, method, baseline, frozenset(record.run_id for record in ours + theirs))
-                if key in seen or not {record.seed for record in ours} & {record.seed for record in theirs}:
+                both = [record for record in runs if record.method in (method, baseline)]
+                ours, theirs = ({r.seed for r in both if r.method == side} for side in (method, baseline))
+                key = (one.task, method, baseline, frozenset(record.run_id for record in both))
+                if key in seen or not ours & theirs:
                     continue
                 seen.add(key)
-                scores = [(r.method, r.seed, r.metrics[split][name]) for r in ours + theirs]
+                scores = [(record.method, record.seed, record.metrics[split][name]) for record in both]
                 frame = pd.DataFrame(scores, columns=["method", "seed", metric])
                 row = paired_difference(frame, metric, method, baseline)
                 setting = told_apart(_of_method(one.setting, method), mains[one.task].setting) or "main"
@@ -225,54 +224,50 @@ def all_differences(compared: Iterable[Comparison]) -> pd.DataFrame:
 
 
 def sensitivities(compared: Iterable[Comparison]) -> list[tuple[Comparison, str, int | None, pd.DataFrame]]:
-    """(a comparison, field, size, tidy table) wherever one field varies while all others that matter are equal.
+    """Every field that varies while all others that matter are equal: (a comparison, field, size, tidy table).
 
-    The field is a column of the table; methods that it does not concern are left out. A size of None: it varies.
+    The field is a column of the table; methods on which it has no effect are left out. A size of None: it varies.
     """
-    compared = list(compared)
-    fields = dict.fromkeys(name for one in compared for name in one.setting)
-    varying = [name for name in fields if name != "task" and not name.endswith(" rows")]
-    made = [entry for name in varying for entry in _slices(name, [one for one in compared if name in one.setting])]
+    compared, made = list(compared), []
+    for field in dict.fromkeys(name for one in compared for name in one.setting):
+        having = [one for one in compared if field in one.setting and field != "task" and not field.endswith(" rows")]
+        if _varies(field, having):
+            made += _slices(field, having)
     deep = [one for one in main_comparisons(compared).values() if len(one.sizes) > 1]
     return made + [(one, "num_hidden_layers", None, one.frame()) for one in deep]
 
 
+def _varies(field: str, compared: Iterable[Comparison]) -> bool:
+    return len({json.dumps(one.setting[field]) for one in compared}) > 1
+
+
 def _slices(field: str, having: list[Comparison]) -> list[tuple[Comparison, str, int, pd.DataFrame]]:
     """`sensitivities` of one field, among the comparisons that have it."""
-    if len(_values_of(field, having)) < 2:
-        return []
-    alike: dict[Hashable, list[Comparison]] = {}  # method and all that matters to it but the field -> comparisons
+
+    def rest(one: Comparison, method: str) -> tuple[str, Hashable]:  # all that matters to the method but the field
+        own = _of_method(one.setting, method)
+        return method, _values(own, own.keys() - {field})
+
+    alike: dict[tuple[str, Hashable], list[Comparison]] = defaultdict(list)
     for one in having:
         for method in one.methods:
             if field in _of_method(one.setting, method):
-                alike.setdefault(_rest(one.setting, field, method), []).append(one)
+                alike[rest(one, method)].append(one)
+    varied = {key for key, others in alike.items() if _varies(field, others)}
     methods = dict.fromkeys(method for others in alike.values() for one in others for method in one.methods)
     sizes = sorted({size for one in having for size in one.sizes}, reverse=True)
-    varied = {key for key, others in alike.items() if len(_values_of(field, others)) > 1}
     made, tried, holding = [], set(), defaultdict(set)  # holding: run -> places in `made` of the tables that have it
     for first in having:
-        keys = tuple(key for method in methods if (key := _rest(first.setting, field, method)) in varied)
-        if keys in tried:
-            continue
-        tried.add(keys)
-        for size in sizes:
+        keys = tuple(key for method in methods if (key := rest(first, method)) in varied)
+        for size in sizes if keys not in tried else ():
             table = _slice(field, size, {key[0]: alike[key] for key in keys})
             runs = set() if table.empty else set(table["run_id"])
             if runs and not set.intersection(*sorted((holding[run] for run in runs), key=len)):  # in no table before
                 for run in runs:
                     holding[run].add(len(made))
                 made.append((first, field, size, table))
+        tried.add(keys)
     return made
-
-
-def _values_of(field: str, compared: Iterable[Comparison]) -> set[str]:
-    return {json.dumps(one.setting[field]) for one in compared}
-
-
-def _rest(setting: Setting, field: str, method: str) -> tuple[str, Hashable]:
-    """The method, and all that matters to it but the field."""
-    own = _of_method(setting, method)
-    return method, _values(own, own.keys() - {field})
 
 
 def _slice(field: str, size: int, alike: dict[str, list[Comparison]]) -> pd.DataFrame:
@@ -281,7 +276,7 @@ def _slice(field: str, size: int, alike: dict[str, list[Comparison]]) -> pd.Data
     for method, others in alike.items():
         for one in others:
             for record in one.records:
-                if record.method == method and record.config["num_hidden_layers"] == size:
+                if (record.method, record.config["num_hidden_layers"]) == (method, size):
                     runs.setdefault(record.run_id, (record, one.setting[field]))
     if not runs:
         return pd.DataFrame()

@@ -1,43 +1,19 @@
-"""The paper's tables and the authors' settings, read from data/paper.json, where each names its source."""
+"""The paper's tables and the authors' settings, read from paper.json beside this file, where each names its source."""
 
 import json
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from pkdlib.analysis.statistics import paired_difference
+from pkdlib.losses import FORMS, Form
 
 PAPER_FILE = Path(__file__).with_name("paper.json")
-WIDTH = 768  # of BERT-base's states: what the authors' beta is meant for
-# (layers, method) -> row of a test table, row of the authors' dev figures
-MODELS = {
-    (12, "teacher"): ("BERT12 (teacher)", "Teacher12"),
-    (6, "FT"): ("BERT6-FT", "6-FT"),
-    (6, "KD"): ("BERT6-KD", "6-KD"),
-    (6, "PKD-Skip"): ("BERT6-PKD", "6-PKD-Skip"),
-    (6, "PKD-Last"): ("PKD-Last", "6-PKD-Last"),
-    (3, "FT"): ("BERT3-FT", "3-FT"),
-    (3, "KD"): ("BERT3-KD", "3-KD"),
-    (3, "PKD-Skip"): ("BERT3-PKD", "3-PKD"),  # Last in the authors' script: see the tables' notes
-    (3, "PKD-Last"): (None, None),
-}
+PAPER: dict[str, Any] = json.loads(PAPER_FILE.read_text(encoding="utf-8"))
 # task -> column of the test tables by metric, column of the authors' dev figures, which are accuracies
-COLUMNS = {
-    "sst2": ({"accuracy": "SST-2"}, "SST-2"),
-    "mrpc": ({"f1": "MRPC F1", "accuracy": "MRPC accuracy"}, "MRPC"),
-    "qqp": ({"f1": "QQP F1", "accuracy": "QQP accuracy"}, "QQP"),
-    "mnli": ({"accuracy": "MNLI-m"}, "MNLI"),
-    "mnli-mm": ({"accuracy": "MNLI-mm"}, None),
-    "qnli": ({"accuracy": "QNLI"}, "QNLI"),
-    "rte": ({"accuracy": "RTE"}, "RTE"),
-}
-
-
-@cache
-def _paper() -> dict[str, Any]:
-    return json.loads(PAPER_FILE.read_text(encoding="utf-8"))
+COLUMNS: dict[str, tuple[dict[str, str], str | None]] = PAPER["tasks"]
+WIDTH = 768  # of BERT-base's states: what the authors' beta is meant for
 
 
 def paper_table(name: str) -> pd.DataFrame:
@@ -45,7 +21,7 @@ def paper_table(name: str) -> pd.DataFrame:
 
     `attrs` holds its title, source and, where there is one, note. ValueError lists the known names.
     """
-    tables = {key: entry for key, entry in _paper().items() if "rows" in entry}
+    tables = {key: entry for key, entry in PAPER.items() if "rows" in entry}
     if name not in tables:
         raise ValueError(f"name = {name!r}: must be one of {', '.join(tables)}")
     entry = tables[name]
@@ -56,7 +32,7 @@ def paper_table(name: str) -> pd.DataFrame:
 
 def paper_presets() -> pd.DataFrame:
     """Every setting of the authors' best runs on a dev split, a row each with its source."""
-    return pd.DataFrame(_paper()["presets"])
+    return pd.DataFrame(PAPER["presets"])
 
 
 def paper_preset(task: str, num_hidden_layers: int, hidden_size: int = WIDTH) -> dict[str, Any]:
@@ -69,7 +45,7 @@ def paper_preset(task: str, num_hidden_layers: int, hidden_size: int = WIDTH) ->
 
     Raises ValueError when there is no such setting, naming those there are.
     """
-    presets = {(entry["task"], entry["num_hidden_layers"]): entry for entry in _paper()["presets"]}
+    presets = {(entry["task"], entry["num_hidden_layers"]): entry for entry in PAPER["presets"]}
     key = ("mnli" if task == "mnli-mm" else task, num_hidden_layers)
     if key not in presets:
         known = ", ".join(f"{name} {layers}" for name, layers in sorted(presets))
@@ -84,12 +60,27 @@ def paper_preset(task: str, num_hidden_layers: int, hidden_size: int = WIDTH) ->
 
 def paper_teacher() -> dict[str, Any]:
     """The authors' settings of their 12-layer teachers, the same for every task, as fields of FineTuneConfig."""
-    return {"learning_rate": _paper()["teacher"]["learning_rate"], **_fixed()}
+    return {"learning_rate": PAPER["teacher"]["learning_rate"], **_fixed()}
 
 
 def _fixed() -> dict[str, Any]:
     fields = ("train_batch_size", "num_train_epochs", "weight_decay", "warmup_ratio")
-    return {field: _paper()["fixed"][field] for field in fields}
+    return {field: PAPER["fixed"][field] for field in fields}
+
+
+def convert_beta(beta: float, num_matched_layers: int, hidden_size: int, source: Form, target: Form) -> float:
+    """The beta that weighs the patience term equally in another form.
+
+    The paper's form sums over M matched layers and d dimensions where the authors' code averages, so
+    beta_paper = beta_official / (M d): their 1000 with M = 5 and d = 768 is about 0.26 on the paper's scale.
+    """
+    for name, form in (("source", source), ("target", target)):
+        if form not in FORMS:
+            raise ValueError(f"{name} = {form!r}: must be one of {', '.join(FORMS)}")
+    if source == target:
+        return beta
+    elements = num_matched_layers * hidden_size
+    return beta / elements if target == "paper" else beta * elements
 
 
 def reference_rows(task: str, metric: str = "accuracy") -> pd.DataFrame:
@@ -108,10 +99,11 @@ def reference_rows(task: str, metric: str = "accuracy") -> pd.DataFrame:
     test = pd.concat([paper_table("table_1"), paper_table("table_2")])[tests[metric]]
     dev = paper_table("dev").get(dev_column if metric == "accuracy" else None, pd.Series(dtype=float))
     rows = [
-        {"num_hidden_layers": k, "method": method, "paper_test": test.get(test_row), "authors_dev": dev.get(dev_row)}
-        for (k, method), (test_row, dev_row) in MODELS.items()
+        {**model, "paper_test": test.get(model["test_row"]), "authors_dev": dev.get(model["dev_row"])}
+        for model in PAPER["models"]
     ]
-    return pd.DataFrame(rows).astype({"paper_test": float, "authors_dev": float})
+    columns = ["num_hidden_layers", "method", "paper_test", "authors_dev"]
+    return pd.DataFrame(rows, columns=columns).astype({"paper_test": float, "authors_dev": float})
 
 
 def differences_beside_paper(frame: pd.DataFrame, metric: str, task: str, baseline: str = "FT") -> pd.DataFrame:

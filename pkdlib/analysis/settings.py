@@ -1,4 +1,4 @@
-"""Settings of single notebooks: what a comparison spans, a reproduction, a similarity study, a speed benchmark."""
+"""Settings of the notebooks, checked before anything is read: folders, rows, comparisons, studies, benchmarks."""
 
 from collections.abc import Collection
 from typing import Annotated, Any, Literal
@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from pkdlib.analysis.similarity import SIMILARITIES
 from pkdlib.config import METHODS, MINI_BERT, Config, DistillConfig, method_config
-from pkdlib.tasks import TASKS
+from pkdlib.tasks import METRICS, TASKS
 
 HEAD_WIDTH = 64  # of one attention head in BERT of every size
 
@@ -27,9 +27,60 @@ def _distinct(values: list[Any]) -> list[Any]:
     return values
 
 
+def _named(folder: str) -> str:
+    if not folder:
+        raise ValueError("must name a folder")
+    return folder
+
+
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Layers = Annotated[list[Annotated[int, Field(ge=1)]], AfterValidator(_distinct)]
 TaskName = Annotated[str, _one_of(TASKS)]
+Folder = Annotated[str, AfterValidator(_named)]  # from the project's root, or absolute
+Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)]
+SCORES = [f"{split}_{score}" for split in ("dev", "test") for score in (*METRICS, "loss")]
+
+
+class Folders(Config):
+    """Where a notebook writes, and where it reads earlier runs."""
+
+    output_dir: Folder
+    teacher_dir: Folder | None = None  # None: the notebook trains its teacher
+    large_teacher_dir: str = ""
+    students_dir: str = ""
+
+
+class RowsConfig(Config):
+    """Which rows a notebook trains on."""
+
+    task: TaskName
+    source: str = ""  # empty: the embedded files of the miniature tasks, the hub's GLUE for the others
+    train_rows: int = Field(0, ge=0)  # drawn from the training split; 0 takes all
+    max_length: int = Field(64, ge=8)  # tokens
+
+
+class StartConfig(RowsConfig):
+    """The first notebook: one student of the embedded BERT of twelve layers, with at least one layer to match."""
+
+    student_layers: int = Field(ge=2, le=12)
+
+
+class ExplorationConfig(Config):
+    """One student size, looked at closely, with at least one layer to match."""
+
+    student_layers: int = Field(ge=2)
+    seeds: Seeds
+    batch_rows: int = Field(16, ge=1)  # of the batch that is computed by hand
+
+
+class AblationConfig(Config):
+    """Which recorded runs are compared, and by which score."""
+
+    sources: list[Folder] = Field(min_length=1)
+    sizes: Folder  # or a file: runs over numbers of rows
+    task: TaskName
+    train_rows: int = Field(ge=1)
+    metric: Annotated[str, _one_of(SCORES)]
 
 
 class ComparisonConfig(Config):
@@ -37,7 +88,14 @@ class ComparisonConfig(Config):
 
     student_layers: Layers = Field(min_length=1)
     methods: Annotated[list[Annotated[str, _one_of(METHODS)]], AfterValidator(_distinct)] = Field(min_length=1)
-    seeds: Annotated[list[Seed], AfterValidator(_distinct)] = Field(min_length=1)
+    seeds: Seeds
+
+    @field_validator("methods")
+    @classmethod
+    def _with_a_layer_to_match(cls, methods: list[str], info: ValidationInfo) -> list[str]:
+        if 1 in info.data.get("student_layers", ()) and not set(methods) <= {"FT", "KD"}:
+            raise ValueError("a student of one layer has no layer to match; it can learn by FT and KD alone")
+        return methods
 
     def runs(self, config: DistillConfig) -> list[tuple[str, DistillConfig]]:
         """(method, configuration) of every run, sizes outermost and seeds innermost."""

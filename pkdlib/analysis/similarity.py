@@ -2,7 +2,7 @@
 
 Every metric maps (rows, layers_a, hidden_a) and (rows, layers_b, hidden_b), the same rows in the same order, to a
 (layers_a, layers_b) matrix. The cosines compare states one by one and need equal widths; CKA and RSA compare how
-the rows lie to each other and do not.
+the rows lie to each other and do not. ValueError where rows or widths do not fit.
 """
 
 from collections.abc import Callable
@@ -10,16 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from scipy.stats import rankdata
 from sklearn.decomposition import PCA
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import PreTrainedModel
 
-from pkdlib.data import Split, encode_split
-from pkdlib.evaluation import split_cls_states
-from pkdlib.models import load_backbone, load_tokenizer
+from pkdlib.data import EncodedSplit, Split, encode_split
+from pkdlib.evaluation import forward_split
+from pkdlib.models import cls_states, load_backbone, load_tokenizer
 
-TINY = 1e-30  # keeps a layer that says the same of every row from dividing by zero
+TINY = 1e-30  # no division by zero for a layer whose states are equal in every row
 
 
 def raw_cosine(a_cls: Tensor, b_cls: Tensor) -> Tensor:
@@ -31,16 +33,9 @@ def raw_cosine(a_cls: Tensor, b_cls: Tensor) -> Tensor:
 def centered_cosine(student_cls: Tensor, teacher_cls: Tensor) -> Tensor:
     """Mean cosine of paired [CLS] states after each layer's mean state is taken off: (student layers, teacher layers).
 
-    student_cls: (rows, student layers, hidden); teacher_cls: (rows, teacher layers, hidden), the same rows in the
-    same order. Centring removes the direction that all rows share, which makes raw cosines high everywhere.
-
-    Raises ValueError when the rows or the widths differ.
+    Centring removes the direction that all rows share, which makes raw cosines high everywhere.
     """
-    if (len(student_cls), student_cls.shape[-1]) != (len(teacher_cls), teacher_cls.shape[-1]):
-        raise ValueError(
-            f"student_cls is {tuple(student_cls.shape)} and teacher_cls {tuple(teacher_cls.shape)}: "
-            "rows and widths must be equal"
-        )
+    _check(student_cls, teacher_cls, equal_widths=True)
     return _mean_cosine(student_cls - student_cls.mean(dim=0), teacher_cls - teacher_cls.mean(dim=0))
 
 
@@ -53,8 +48,7 @@ def linear_cka(a_cls: Tensor, b_cls: Tensor, debiased: bool = True) -> Tensor:
 
     and is about zero for unrelated states; the biased one, ||X'Y||^2 of centred X and Y (Kornblith et al., 2019),
     is far above zero where rows are few beside the width. All is computed from X'Y, never from a rows x rows matrix.
-
-    Raises ValueError when the rows differ or, debiased, are fewer than four.
+    The debiased one needs four rows.
     """
     _check(a_cls, b_cls, least_rows=4 if debiased else 2)
     a, b = (_unit_scale(states.double() - states.double().mean(dim=0)) for states in (a_cls, b_cls))
@@ -69,26 +63,18 @@ def rsa(a_cls: Tensor, b_cls: Tensor, spearman: bool = True) -> Tensor:
     """Representational similarity analysis: correlation of the two layers' row-by-row cosine distances.
 
     Spearman's correlation, or Pearson's, of the upper triangles of the rows x rows distance matrices (Kriegeskorte
-    et al., 2008). Memory: 2 rows^2 bytes for each layer of b, which is 18 MB at 3000 rows.
-
-    Raises ValueError when the rows differ or are fewer than three.
+    et al., 2008), of three rows or more. Memory: 2 rows^2 bytes for each layer of b, which is 18 MB at 3000 rows.
     """
     _check(a_cls, b_cls, least_rows=3)
     b_vectors = [_distances(states, spearman) for states in b_cls.unbind(dim=1)]  # (rows (rows - 1) / 2,) each
-    found = torch.zeros(a_cls.shape[1], b_cls.shape[1])
-    for layer, states in enumerate(a_cls.unbind(dim=1)):
-        a_vector = _distances(states, spearman)
-        found[layer] = torch.stack([a_vector @ b_vector for b_vector in b_vectors])
-    return found
+    a_vectors = (_distances(states, spearman) for states in a_cls.unbind(dim=1))
+    return torch.stack([torch.stack([vector @ other for other in b_vectors]) for vector in a_vectors])
 
 
 Metric = Callable[[Tensor, Tensor], Tensor]
 SIMILARITIES: dict[str, Metric] = {
-    "centered_cosine": centered_cosine,
-    "cosine": raw_cosine,
-    "cka": linear_cka,
-    "rsa": rsa,
-}
+    "centered_cosine": centered_cosine, "cosine": raw_cosine, "cka": linear_cka, "rsa": rsa,
+}  # fmt: skip
 ANY_WIDTHS = ("cka", "rsa")
 
 
@@ -97,6 +83,17 @@ def get_similarity(metric: str) -> Metric:
     if metric not in SIMILARITIES:
         raise ValueError(f"metric = {metric!r}: must be one of {', '.join(SIMILARITIES)}")
     return SIMILARITIES[metric]
+
+
+def split_cls_states(
+    model: PreTrainedModel, split: EncodedSplit, batch_size: int = 128, accelerator: Accelerator | None = None
+) -> Tensor:
+    """[CLS] states (rows, layers, hidden) of every layer for every row, float32 on the CPU."""
+    config = model.config
+    states = torch.empty(len(split), config.num_hidden_layers, config.hidden_size)
+    for rows, output in forward_split(model, split, batch_size, accelerator, {"output_hidden_states": True}):
+        states[rows] = cls_states(output.hidden_states).float().cpu()
+    return states
 
 
 def checkpoint_cls_states(checkpoint: str | Path, split: Split, max_length: int = 128, batch_size: int = 128) -> Tensor:
@@ -110,12 +107,12 @@ def checkpoint_cls_states(checkpoint: str | Path, split: Split, max_length: int 
 
 
 def usable_similarities(a_cls: Tensor, b_cls: Tensor) -> list[str]:
-    """The names of the metrics that can compare these two: without the cosines where the widths differ."""
+    """Names of the metrics that can compare these states: the cosines need equal widths."""
     return list(SIMILARITIES) if a_cls.shape[-1] == b_cls.shape[-1] else list(ANY_WIDTHS)
 
 
 def shuffled_baseline(metric: str | Metric, a_cls: Tensor, b_cls: Tensor, seed: int = 0) -> Tensor:
-    """The metric after b's rows are permuted by the seed, so that pairs do not belong together: its noise level."""
+    """The metric's noise level: its value with b's rows shuffled, so that no pair belongs together."""
     similarity = get_similarity(metric) if isinstance(metric, str) else metric
     order = torch.randperm(len(b_cls), generator=torch.Generator().manual_seed(seed))
     return similarity(a_cls, b_cls[order.to(b_cls.device)])
@@ -132,17 +129,15 @@ def matched_similarity(similarity: Tensor, layers: list[int]) -> list[float]:
 
 
 def map_agreement(similarity: Tensor, layers: list[int], within: int = 1) -> int:
-    """How many matched student layers have their most similar teacher layer within so many layers of the map."""
-    found = most_similar_layers(similarity)
-    return sum(abs(teacher - matched) <= within for teacher, matched in zip(found, layers, strict=False))
+    """How many matched student layers have their most similar teacher layer at most `within` layers from the map's."""
+    nearest = most_similar_layers(similarity)
+    return sum(abs(teacher - matched) <= within for teacher, matched in zip(nearest, layers, strict=False))
 
 
 def nearest_rows(states: Tensor, row: int, count: int = 5) -> list[int]:
-    """The rows whose states are most like that of `row`, by cosine after the mean state is taken off; nearest first.
+    """The `count` rows whose states are most like that of `row`, by cosine after the mean state is taken off.
 
-    states: (rows, hidden), one layer's [CLS] states. `row` itself is left out; of equals the first comes first.
-    Fewer than `count` are returned where there are no more.
-
+    states: (rows, hidden), one layer's [CLS] states. Nearest first, of equals the first; without `row` itself.
     Raises ValueError when the states are not of two dimensions, there is no such row or count is below one.
     """
     if states.ndim != 2:
@@ -162,17 +157,16 @@ def principal_components(states: Tensor) -> tuple[np.ndarray, np.ndarray]:
     return pca.fit_transform(states.cpu().numpy()), pca.explained_variance_ratio_
 
 
-# --------------------------------------------------------------------------------------------- parts of the metrics
 def _check(a_cls: Tensor, b_cls: Tensor, equal_widths: bool = False, least_rows: int = 1) -> None:
-    shapes = f"states are {tuple(a_cls.shape)} and {tuple(b_cls.shape)}"
-    if a_cls.ndim != 3 or b_cls.ndim != 3:
-        raise ValueError(f"{shapes}: must be (rows, layers, hidden)")
-    if len(a_cls) != len(b_cls):
-        raise ValueError(f"{shapes}: rows must be equal")
-    if len(a_cls) < least_rows:
-        raise ValueError(f"{shapes}: at least {least_rows} rows are needed")
-    if equal_widths and a_cls.shape[-1] != b_cls.shape[-1]:
-        raise ValueError(f"{shapes}: a cosine needs equal widths; {' and '.join(ANY_WIDTHS)} do not")
+    for wrong, rule in (
+        (a_cls.ndim != 3 or b_cls.ndim != 3, "must be (rows, layers, hidden)"),
+        (len(a_cls) != len(b_cls), "rows must be equal"),
+        (len(a_cls) < least_rows, f"at least {least_rows} rows are needed"),
+        (equal_widths and a_cls.shape[-1] != b_cls.shape[-1],
+         f"a cosine needs equal widths; {' and '.join(ANY_WIDTHS)} do not"),
+    ):  # fmt: skip
+        if wrong:
+            raise ValueError(f"states are {tuple(a_cls.shape)} and {tuple(b_cls.shape)}: {rule}")
 
 
 def _mean_cosine(a_cls: Tensor, b_cls: Tensor) -> Tensor:
@@ -181,7 +175,7 @@ def _mean_cosine(a_cls: Tensor, b_cls: Tensor) -> Tensor:
 
 
 def _unit_scale(states: Tensor) -> Tensor:
-    """Each layer divided by its root mean square, which changes no CKA and keeps its sums in a middle range."""
+    """Divide each layer by its root mean square, which leaves CKA as it is and keeps the sums in a middle range."""
     return states / states.square().mean(dim=(0, 2), keepdim=True).sqrt().clamp_min(TINY)
 
 

@@ -1,9 +1,10 @@
-"""How large a classifier is, part by part, and how long one batch takes it; what the recorded benchmarks found."""
+"""A classifier's parameters by part, the time that it takes for one batch, and the figures of recorded benchmarks."""
 
 import copy
 import json
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,29 +18,6 @@ from pkdlib.config import ConfigError
 from pkdlib.engine.files import ROOT
 from pkdlib.engine.machine import make_accelerator
 
-# What the recorded benchmarks' figures say, by name; first a whole distillation's time, times this kit's.
-RATIOS = {
-    "sst2_vs_authors": "the authors' recipe, SST-2",
-    "sst2_vs_authors_same_dropout": "the same, with their dropout here, SST-2",
-    "rte_vs_authors": "the authors' recipe, RTE",
-    "rte_vs_authors_same_dropout": "the same, with their dropout here, RTE",
-    "sst2_vs_textbrewer_shuffled": "TextBrewer, a shuffled loader, SST-2",
-    "sst2_vs_textbrewer_same_batches_warm": "TextBrewer, the same batches; here the teacher is cached",
-}
-FIGURES = RATIOS | {
-    "dev_accuracy_kit_minus_textbrewer": "dev accuracy, this kit minus TextBrewer",
-    "dev_accuracy_kit_minus_authors": "the same, minus the authors' recipe",
-    "dev_accuracy_kit_dropout_1_minus_authors": "the same, with their dropout here",
-    "pkd_step_vs_finetune_step": "a step of PKD, times a step of fine-tuning",
-    "pkd_step_vs_plain_loop": "a plain loop of the same arithmetic, times this kit's",
-    "pkd_step_float32_vs_bf16": "a step in float32, times one in bf16",
-    "padding_share_sst2": "padding in batches of 32, SST-2",
-    "cache_build_vs_forward": "building the cache, of the bare teacher's rate",
-    "cache_read_share": "reading the cache, of an epoch's time",
-    "cache_memory_mb_400k": "memory that a cache of 400,000 rows takes in training",
-    "inference_speedup_6": "6 layers beside 12, inference",
-    "inference_speedup_3": "3 layers beside 12, inference",
-}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -51,12 +29,9 @@ def random_classifier(
     hidden_size: a multiple of 64, the width of a head; 768 is BERT-base's. Torch's random state is left as it was.
     """
     config = BertConfig(
-        num_hidden_layers=num_hidden_layers,
-        hidden_size=hidden_size,
-        intermediate_size=4 * hidden_size,
-        num_attention_heads=hidden_size // HEAD_WIDTH,
-        num_labels=num_labels,
-    )
+        num_hidden_layers=num_hidden_layers, hidden_size=hidden_size, intermediate_size=4 * hidden_size,
+        num_attention_heads=hidden_size // HEAD_WIDTH, num_labels=num_labels,
+    )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return AutoModelForSequenceClassification.from_config(config).eval()
@@ -67,31 +42,26 @@ def parameters_by_part(model: PreTrainedModel) -> dict[str, int]:
 
     A shared parameter counts once, a part that the architecture lacks is 0.
     """
-    inside = f"{model.base_model_prefix}."
-    found = dict.fromkeys(("embedding", "transformer", "pooler", "classifier"), 0)
+    counts = dict.fromkeys(("embedding", "transformer", "pooler", "classifier"), 0)
     for name, parameter in model.named_parameters():
-        first = name.removeprefix(inside).split(".")[0]
-        if not name.startswith(inside):
-            part = "classifier"
-        else:
-            part = {"embeddings": "embedding", "pooler": "pooler"}.get(first, "transformer")
-        found[part] += parameter.numel()
-    return found | {"total": sum(found.values())}
+        first, _, rest = name.partition(".")
+        part = {"embeddings": "embedding", "pooler": "pooler"}.get(rest.split(".")[0], "transformer")
+        counts[part if first == model.base_model_prefix else "classifier"] += parameter.numel()
+    return counts | {"total": sum(counts.values())}
 
 
 def timing_setup(precision: str = "auto") -> tuple[torch.device, torch.dtype]:
-    """Where and in what precision to time: "auto" is fp16 on CUDA and float32 elsewhere.
+    """The device and the precision to time in: "auto" is fp16 on CUDA and float32 elsewhere.
 
     Raises ConfigError for an unknown precision and for fp16 without CUDA.
     """
     if precision not in ("auto", *DTYPES):
         raise ConfigError(f"precision = {precision!r}: must be one of auto, {', '.join(DTYPES)}")
     device = make_accelerator().device
-    if precision == "auto":
-        precision = "fp16" if device.type == "cuda" else "fp32"
-    if precision == "fp16" and device.type != "cuda":
+    on_cuda = device.type == "cuda"
+    if precision == "fp16" and not on_cuda:
         raise ConfigError("precision = 'fp16': needs a CUDA device; allowed here: auto, fp32, bf16")
-    return device, DTYPES[precision]
+    return device, DTYPES["fp16" if on_cuda else "fp32"] if precision == "auto" else DTYPES[precision]
 
 
 def time_call(function: Callable[[], object], device: torch.device | str = "cpu") -> float:
@@ -119,7 +89,7 @@ def measure_latency(
     precision: str = "auto",
     seed: int = 0,
 ) -> pd.DataFrame:
-    """The time one batch takes every model: a row per model and repeat, in the order they were timed.
+    """Time one batch through every model: a row per model and repeat, in the order of timing.
 
     All read the same (batch_size, length) random token ids, without padding. Every repeat times each model once,
     and each repeat starts with another of them, so that a machine that slows down slows them all. `warmup` calls
@@ -140,18 +110,18 @@ def measure_latency(
     generator = torch.Generator().manual_seed(seed)
     input_ids = torch.randint(vocabulary, (batch_size, length), generator=generator).to(device)  # (batch, length)
     copies = {name: copy.deepcopy(model).to(device, dtype).eval() for name, model in models.items()}
-    for model in copies.values():
+    calls = {name: partial(model, input_ids=input_ids) for name, model in copies.items()}
+    for call in calls.values():
         for _ in range(warmup):
-            time_call(lambda model=model: model(input_ids=input_ids), device)
+            time_call(call, device)
     rows, names = [], list(copies)
     for repeat in range(1, repeats + 1):
         first = (repeat - 1) % len(names)
         for name in names[first:] + names[:first]:
-            model = copies[name]
             started = time.process_time()
-            latency_ms = time_call(lambda model=model: model(input_ids=input_ids), device)
+            latency_ms = time_call(calls[name], device)
             processor_ms = 1000 * (time.process_time() - started)
-            row = {"model": name, "num_hidden_layers": model.config.num_hidden_layers, "repeat": repeat}
+            row = {"model": name, "num_hidden_layers": models[name].config.num_hidden_layers, "repeat": repeat}
             row |= {"latency_ms": latency_ms, "processor_ms": processor_ms}
             rows.append(row | {"throughput_eps": 1000 * batch_size / latency_ms})
     return pd.DataFrame(rows)
@@ -180,8 +150,8 @@ def speedups(latencies: pd.DataFrame, baseline: str, time_column: str = "latency
     for model in latencies["model"].unique():
         ratios = by_repeat[baseline] / by_repeat[model]
         speedup, low, high = np.exp(mean_interval(np.log(ratios))).tolist()
-        row = {"model": model, "num_hidden_layers": int(layers[model]), **medians.loc[model]}
-        row |= {"speedup": speedup, "low": low, "high": high, "median": ratios.median(), "repeats": len(ratios)}
+        row = {"model": model, "num_hidden_layers": int(layers[model]), **medians.loc[model], "speedup": speedup}
+        row |= {"low": low, "high": high, "median": ratios.median(), "repeats": len(ratios)}
         rows.append(row | {"limit": layers[baseline] / layers[model]})
     return pd.DataFrame(rows)
 
@@ -195,21 +165,29 @@ def amdahl_speedup(layer_ratio: float, fixed_share: float) -> float:
 
 
 def benchmark_figures(folder: Path = ROOT / "data" / "results" / "benchmarks") -> pd.DataFrame:
-    """Every recorded figure of `python -m tests.benchmarks.NAME`, a row each, of the files in `folder`.
+    """Every recorded figure of `python -m tests.benchmarks NAME`, a row each, of the files in `folder`.
 
     Columns: benchmark, name (without its ending), device ("cpu" or "cuda"), median, low and high in `unit`, `limit`
-    (what the benchmark itself expects of real tokens and layers alone, or NaN), and the cpu or GPU, threads and date.
+    (what the benchmark itself expects of real tokens and layers alone, or NaN), the cpu or GPU, threads and date, and
+    `label` and `group` ("ratio": a whole distillation's time, times this kit's; or "other") as labels.json has them.
+    Figures without a label have NaN there and come last, the others stand in that file's order.
     """
+    folder = Path(folder)
+    named = folder / "labels.json"
+    groups = json.loads(named.read_text(encoding="utf-8")) if named.is_file() else {}
+    labels = {name: (label, group[:-1]) for group, texts in groups.items() for name, label in texts.items()}
     rows = []
-    for path in sorted(Path(folder).glob("*.json")):
+    for path in sorted(set(folder.glob("*.json")) - {named}):
         recorded = json.loads(path.read_text(encoding="utf-8"))
-        device = "cuda" if path.stem.endswith("_cuda") else "cpu"
-        figures = {one["name"].removesuffix("_cuda"): one for one in recorded["figures"]}
         provenance = recorded["provenance"]
-        machine = provenance["machine"]["cpu" if device == "cpu" else "device"]
-        source = {"machine": machine, "threads": provenance["threads"], "date": provenance["date"]}
+        benchmark, cuda, _ = path.stem.partition("_cuda")
+        device, machine = ("cuda", "device") if cuda else ("cpu", "cpu")
+        source = {"machine": provenance["machine"][machine], **{name: provenance[name] for name in ("threads", "date")}}
+        figures = {one["name"].removesuffix("_cuda"): one for one in recorded["figures"]}
         for name, one in figures.items():
             limit = figures.get(f"{name}_limit", {}).get("median", np.nan)
-            row = {"benchmark": path.stem.removesuffix("_cuda"), **one, "name": name, "device": device}
-            rows.append(row | {"limit": limit} | source)
-    return pd.DataFrame(rows)
+            label, group = labels.get(name, (np.nan, np.nan))
+            row = {"benchmark": benchmark, **one, "name": name, "device": device, "limit": limit, **source}
+            rows.append(row | {"label": label, "group": group})
+    places = {name: place for place, name in enumerate(labels)}
+    return pd.DataFrame(sorted(rows, key=lambda row: places.get(row["name"], len(places))))

@@ -1,4 +1,4 @@
-"""What scores allow one to say: intervals, paired differences, corrections for many of them, and the worth of a row."""
+"""Statistics of scores: intervals, paired differences, corrections for many tests, and what one row is worth."""
 
 import math
 from collections.abc import Iterable
@@ -29,11 +29,9 @@ def paired_p(differences: ArrayLike) -> float:
     without a variance there is no test.
     """
     differences = np.asarray(differences, dtype=float)
-    if len(differences) < 2:
-        return float("nan")
-    if not differences.any():
+    if len(differences) > 1 and not differences.any():
         return 1.0
-    if np.ptp(differences) < 1e-12:  # the same number of rows, whatever the rounding
+    if len(differences) < 2 or np.ptp(differences) < 1e-12:  # the same number of rows, whatever the rounding
         return float("nan")
     return float(stats.ttest_1samp(differences, 0.0).pvalue)
 
@@ -42,8 +40,8 @@ def summary(frame: pd.DataFrame, metric: str, by: list[str]) -> pd.DataFrame:
     """Mean, 95 % interval and number of runs of `metric` for every group, in the groups' order of appearance."""
     rows = []
     for key, group in frame.groupby(by, sort=False):
-        mean, low, high = mean_interval(group[metric])
-        rows.append(dict(zip(by, key, strict=True)) | {"mean": mean, "low": low, "high": high, "runs": len(group)})
+        interval = dict(zip(("mean", "low", "high"), mean_interval(group[metric]), strict=True))
+        rows.append(dict(zip(by, key, strict=True)) | interval | {"runs": len(group)})
     return pd.DataFrame(rows)
 
 
@@ -65,15 +63,16 @@ def paired_difference(frame: pd.DataFrame, metric: str, method: str, baseline: s
 
 def differences_by(frame: pd.DataFrame, metric: str, by: str, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
     """`paired_difference` of every (method, baseline) at every value of the column `by` that has runs of both."""
-    rows = []
-    for value, group in frame.groupby(by, sort=True):
-        present = [pair for pair in pairs if set(pair) <= set(group["method"])]
-        rows += [{by: value, **paired_difference(group, metric, *pair)} for pair in present]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(
+        {by: value, **paired_difference(group, metric, *pair)}
+        for value, group in frame.groupby(by)
+        for pair in pairs
+        if set(pair) <= set(group["method"])
+    )
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:
-    """Holm's adjusted p values: those below 0.05 hold together, the chance of any false one being at most 5 %.
+    """Holm's adjusted p values: where all below 0.05 are believed, the chance of any false one is at most 5 %.
 
     The i-th smallest of m is multiplied by m - i + 1, and none is smaller than the one before it. NaN, of a
     comparison that has no test, stays NaN and is not counted.
@@ -94,27 +93,19 @@ def bootstrap_interval(
     resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float, float]:
-    """(score, low, high) of one run's predictions: the percentile interval over rows drawn anew, with replacement.
+    """(score, low, high) of one run's predictions: the percentile interval over bootstrap draws of the rows.
 
     labels, predictions: class indices, (rows,). It says what other rows would have given, where `mean_interval` says
     what other seeds would. Raises ValueError for an unknown metric or unequal rows.
     """
-    labels, predictions = _same_rows(labels, predictions)
+    rows = _same_rows(labels, predictions)
     if metric not in METRICS:
         raise ValueError(f"metric = {metric!r}: must be one of {', '.join(METRICS)}")
-    score = METRICS[metric]
-    found = stats.bootstrap(
-        (labels, predictions),
-        score,
-        paired=True,
-        vectorized=False,
-        n_resamples=resamples,
-        confidence_level=confidence,
-        method="percentile",
-        random_state=np.random.default_rng(seed),
-    )
-    interval = found.confidence_interval
-    return float(score(labels, predictions)), float(interval.low), float(interval.high)
+    low, high = stats.bootstrap(
+        rows, METRICS[metric], paired=True, vectorized=False, n_resamples=resamples, confidence_level=confidence,
+        method="percentile", random_state=np.random.default_rng(seed),
+    ).confidence_interval  # fmt: skip
+    return METRICS[metric](*rows), float(low), float(high)
 
 
 def mcnemar(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> dict[str, float]:
@@ -124,12 +115,11 @@ def mcnemar(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> dict[str,
     like a fair coin. Gives their numbers, the difference in accuracy (first minus second) and the two-sided p.
     """
     labels, first, second = _same_rows(labels, first, second)
-    right, other = first == labels, second == labels
-    only_first, only_second = int((right & ~other).sum()), int((other & ~right).sum())
-    apart = only_first + only_second
-    p = stats.binomtest(only_first, apart).pvalue if apart else 1.0
-    difference = (only_first - only_second) / len(labels)
-    return {"only_first": only_first, "only_second": only_second, "difference": difference, "p": float(p)}
+    only_first = int(((first == labels) & (second != labels)).sum())
+    only_second = int(((second == labels) & (first != labels)).sum())
+    apart, difference = only_first + only_second, (only_first - only_second) / len(labels)
+    p = float(stats.binomtest(only_first, apart).pvalue) if apart else 1.0
+    return {"only_first": only_first, "only_second": only_second, "difference": difference, "p": p}
 
 
 def smallest_difference(rows: int, level: float = 0.05) -> float:
@@ -143,7 +133,7 @@ def smallest_difference(rows: int, level: float = 0.05) -> float:
 def size_warning(difference: float, rows: int) -> str:
     """Why a split of so many rows is too small for a difference in accuracy (in 0..1), or "" where it is not.
 
-    The intervals over seeds do not hold this: every seed is scored on the same rows. Of F1 it is about true.
+    Intervals over seeds do not cover this, as all seeds share the same rows. For F1 it is approximate.
     """
     changed = round(abs(difference) * rows, 6)  # in rows
     if changed < 1:
@@ -155,8 +145,9 @@ def size_warning(difference: float, rows: int) -> str:
 
 
 def _same_rows(*columns: ArrayLike) -> list[np.ndarray]:
-    found = [np.asarray(column) for column in columns]
-    if len({array.shape for array in found}) > 1 or found[0].ndim != 1 or not len(found[0]):
-        raise ValueError(f"labels and predictions: shapes {', '.join(str(array.shape) for array in found)}: must be "
-                         "(rows,), equal and not empty")  # fmt: skip
-    return found
+    arrays = [np.asarray(column) for column in columns]
+    shapes = [array.shape for array in arrays]
+    if len(set(shapes)) > 1 or len(shapes[0]) != 1 or shapes[0] == (0,):
+        text = ", ".join(map(str, shapes))
+        raise ValueError(f"labels and predictions: shapes {text}: must be (rows,), equal and not empty")
+    return arrays

@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from pkdlib.config import DistillConfig
-from pkdlib.records import RESULT_FILE, RunRecord, load_records
+from pkdlib.readers.records import load_records
+from pkdlib.records import RESULT_FILE, RunRecord
 
 
 def students_of(teacher_dir: Path, students_dir: Path) -> list[tuple[Path, RunRecord]]:
@@ -15,9 +16,8 @@ def students_of(teacher_dir: Path, students_dir: Path) -> list[tuple[Path, RunRe
     if not teacher_file.is_file():
         return []
     weights = load_records(teacher_file)[0].fingerprints["weights"]
-    files = sorted(Path(students_dir).rglob(RESULT_FILE))
-    found = [(file.parent, load_records(file)[0]) for file in files]
-    return [(folder, record) for folder, record in found if record.fingerprints.get("teacher_weights") == weights]
+    students = [(file.parent, load_records(file)[0]) for file in sorted(Path(students_dir).rglob(RESULT_FILE))]
+    return [(folder, record) for folder, record in students if record.fingerprints.get("teacher_weights") == weights]
 
 
 def matching(records: Iterable[RunRecord], config: DistillConfig) -> list[RunRecord]:
@@ -46,27 +46,22 @@ def load_results(folder: Path) -> pd.DataFrame:
 
 
 def results_frame(records: Iterable[RunRecord]) -> pd.DataFrame:
+    """`load_results` of records at hand."""
     rows = []
     for record in records:
-        row = record.model_dump(
-            include={"run_id", "method", "task", "source", "train_rows", "max_length", "best_epoch"}
-        )
-        row |= {"num_parameters": record.num_parameters, "layer_map": record.layer_map} | record.config
-        row |= {f"{split}_{name}": value for split, found in record.metrics.items() for name, value in found.items()}
+        names = ("run_id", "method", "task", "source", "max_length", "train_rows", "best_epoch", "num_parameters")
+        row = {name: getattr(record, name) for name in (*names, "layer_map")} | record.config
+        row |= {f"{split}_{name}": value for split, scores in record.metrics.items() for name, value in scores.items()}
         row |= {f"{name}_s": seconds for name, seconds in record.durations_s.items()}
         rows.append(row | {"device": record.device, "created_at": record.created_at})
     return pd.DataFrame(rows)
 
 
 def history_frame(records: Iterable[RunRecord]) -> pd.DataFrame:
-    """A row per epoch of every run: method, num_hidden_layers, seed, epoch and its figures."""
+    """A row per epoch of every run: run_id, method, num_hidden_layers, seed, epoch and its figures."""
     rows = []
-    for r in records:
-        key = {
-            "run_id": r.run_id,
-            "method": r.method,
-            "num_hidden_layers": r.config["num_hidden_layers"],
-            "seed": r.seed,
-        }
-        rows += [key | epoch for epoch in r.history]
+    for record in records:
+        key = {"run_id": record.run_id, "method": record.method}
+        key |= {"num_hidden_layers": record.config["num_hidden_layers"], "seed": record.seed}
+        rows += [key | epoch for epoch in record.history]
     return pd.DataFrame(rows)

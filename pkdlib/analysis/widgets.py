@@ -1,7 +1,7 @@
 """Three explorers: controls, and a figure that is drawn anew when one of them moves.
 
-A callback reads the controls, calls the library and draws; it computes nothing itself. Figures are images, so that a
-new one replaces the old one at once and none stays open.
+A callback reads the controls, calls the library and draws; it computes nothing itself. Figures are images outside
+pyplot, so that a new one replaces the old one at once and none stays open.
 """
 
 import io
@@ -16,14 +16,7 @@ from ipywidgets import Checkbox, Dropdown, FloatSlider, IntSlider, Layout, Selec
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from pkdlib.analysis import figures
-from pkdlib.analysis.similarity import (
-    get_similarity,
-    most_similar_layers,
-    nearest_rows,
-    principal_components,
-    usable_similarities,
-)
+from pkdlib.analysis import figures, similarity
 from pkdlib.config import DistillConfig
 from pkdlib.layer_maps import STRATEGIES, layer_map
 from pkdlib.losses import FORMS, pkd_loss, soft_targets
@@ -31,8 +24,6 @@ from pkdlib.losses import FORMS, pkd_loss, soft_targets
 OWN = "own"  # the layer map that the learner types
 BETAS = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0, 500.0, 1000.0)  # small for the paper's form, large for the other
 BATCH_TENSORS = ("student_logits", "labels", "teacher_logits", "student_cls", "teacher_cls")
-MAP_COLORS = {"skip": figures.COLORS["PKD-Skip"], "last": figures.COLORS["PKD-Last"], OWN: figures.OTHER}
-LEFT = '<th style="text-align: left">'  # JupyterLab sets it right
 
 Drawn = tuple[Figure, str]  # the figure, and HTML that stands under it and says what it shows
 
@@ -44,28 +35,23 @@ class Explorer(ipywidgets.Box):
     other: limits and choices that depend on another control.
     """
 
-    def __init__(
-        self,
-        controls: dict[str, ipywidgets.Widget],
-        draw: Callable[..., Drawn],
-        settle: Callable[[], None] = lambda: None,
-    ):
+    def __init__(self, controls: dict[str, ipywidgets.Widget], draw: Callable[..., Drawn],
+                 settle: Callable[[], None] = lambda: None):  # fmt: skip
         self.controls, self._draw, self._settle, self._busy = controls, draw, settle, False
         natural = Layout(align_self="flex-start", max_width="100%", height="auto")  # its own size where that fits
         self.figure = ipywidgets.Image(format="png", layout=natural)  # ipywidgets 8.1 shows none that has a tooltip
         self.text = ipywidgets.HTML()
-        # A page's style sheet, or a test in a browser, finds the parts by their classes.
         for control in controls.values():
-            control.style.description_width = "8em"
-            control.layout.width = "26em"
+            control.style.description_width, control.layout.width = "8em", "26em"
             control.continuous_update = False  # drawing takes longer than a slider's steps
-            control.add_class("pkd-control")
             control.observe(self._update, "value")
         column = ipywidgets.VBox(list(controls.values()), layout=Layout(flex="0 0 auto"))
         self._shown = ipywidgets.VBox([self.figure, self.text], layout=Layout(min_width="0"))
         super().__init__([column, self._shown], layout=Layout(flex_flow="row wrap"))
-        for widget, name in ((self, "pkd-explorer"), (self.figure, "pkd-figure"), (self.text, "pkd-text")):
-            widget.add_class(name)
+        parts = {"explorer": [self], "figure": [self.figure], "text": [self.text], "control": controls.values()}
+        for name, widgets in parts.items():  # a page's style sheet, or a test in a browser, finds the parts by these
+            for widget in widgets:
+                widget.add_class(f"pkd-{name}")
         self._update()
 
     def _update(self, _change: object = None) -> None:
@@ -74,10 +60,10 @@ class Explorer(ipywidgets.Box):
         self._busy = True
         try:
             self._settle()
-            figure, html = self._draw(**{name: control.value for name, control in self.controls.items()})
+            figure, self.text.value = self._draw(**{name: control.value for name, control in self.controls.items()})
             png = io.BytesIO()
             figure.savefig(png, format="png")
-            self.figure.value, self.text.value = png.getvalue(), html
+            self.figure.value = png.getvalue()
             # Beside the controls where there is room for its width, else below them.
             self._shown.layout.flex = f"1 1 {figure.get_figwidth() * figure.dpi:.0f}px"
         finally:
@@ -111,10 +97,11 @@ def layer_map_picker(num_teacher_layers: int = 12, num_student_layers: int = 6) 
             layers = layer_map(teacher, student, parse_layers(own) if strategy == OWN else strategy)
             html = f"{strategy}: {layers}"
         except ValueError as error:
-            layers, html = [], _message(str(error))
-        figure = _figure(4.5, 5)
-        ax = figures.plot_layer_map(teacher, student, layers, figure.subplots(), MAP_COLORS[strategy])
-        ax.set_title(strategy)
+            layers = []
+            html = f'<span class="pkd-message" role="alert" style="color: #b00020">{escape(str(error))}</span>'
+        figure = Figure(figsize=(4.5, 5), layout="constrained")
+        color = figures.COLORS.get(f"PKD-{strategy.capitalize()}", figures.OTHER)
+        figures.plot_layer_map(teacher, student, layers, figure.subplots(), color).set_title(strategy)
         return figure, html
 
     return Explorer(controls, draw, settle)
@@ -148,13 +135,12 @@ def loss_explorer(
 
     def draw(row: int, temperature: float, **settings: Any) -> Drawn:
         terms = pkd_loss(**tensors, temperature=temperature, **settings)
-        figure = _figure(7.5, 3.4)
+        figure = Figure(figsize=(7.5, 3.4), layout="constrained")
         left, right = figure.subplots(1, 2)
         soft = [soft_targets(tensors[f"{model}_logits"][row], temperature) for model in ("teacher", "student")]
         figures.plot_soft_targets(*soft, left, label_names).set_title(f"row {row} at T = {temperature:g}")
-        figures.plot_terms(terms, settings["alpha"], settings["beta"], right).set_title(
-            f"the batch of {len(labels)} rows"
-        )
+        figures.plot_terms(terms, settings["alpha"], settings["beta"], right)
+        right.set_title(f"the batch of {len(labels)} rows")
         shown = f"{_row_text(texts, row)} <b>Label: {escape(label_names[labels[row]])}.</b>"
         values = ", ".join(f"{name} {value:.4f}" for name, value in terms._asdict().items() if name != "loss")
         return figure, f"{shown}<br>Without their weights: {values}; the weighted sum: {terms.loss:.4f}"
@@ -177,7 +163,7 @@ def similarity_explorer(
         raise ValueError(f"states: holds {len(sizes)} model, at least two are needed")
     if len({*sizes.values(), *map(len, texts)}) > 1:
         raise ValueError(f"rows differ in number: states {sizes}, texts {[len(column) for column in texts]}")
-    get_similarity(metric)
+    similarity.get_similarity(metric)
     names = list(states)
     depth = states[names[1]].shape[1]
     controls = {
@@ -187,45 +173,35 @@ def similarity_explorer(
         "layer": IntSlider(depth, 1, depth, description="layer of B"),
         "row": IntSlider(0, 0, sizes[names[0]] - 1, description="example row"),
     }
-    similarity = cache(lambda a, b, name: get_similarity(name)(states[b], states[a]))  # (layers of B, layers of A)
-    components = cache(lambda model, layer: principal_components(states[model][:, layer - 1]))
+    compare = cache(lambda a, b, name: similarity.get_similarity(name)(states[b], states[a]))
+    components = cache(lambda model, layer: similarity.principal_components(states[model][:, layer - 1]))
 
     def settle() -> None:
         a, b = states[controls["a"].value], states[controls["b"].value]
         controls["layer"].max = b.shape[1]
-        usable, chosen = usable_similarities(b, a), controls["metric"].value
+        usable, chosen = similarity.usable_similarities(b, a), controls["metric"].value
         if controls["metric"].options != tuple(usable):
             controls["metric"].options = usable
             controls["metric"].value = chosen if chosen in usable else usable[0]
 
     def draw(a: str, b: str, metric: str, layer: int, row: int) -> Drawn:
-        matrix = similarity(a, b, metric)
-        alike = most_similar_layers(matrix)[layer - 1]
-        figure = _figure(11, 3.6)
+        matrix = compare(a, b, metric)  # (layers of B, layers of A)
+        alike = similarity.most_similar_layers(matrix)[layer - 1]
+        figure = Figure(figsize=(11, 3.6), layout="constrained")
         axes = figure.subplots(1, 3, width_ratios=[1.3, 1, 1])
-        figures.plot_chosen_layer(matrix, layer, axes[0], metric).set(xlabel=f"layer of {a}", ylabel=f"layer of {b}")
+        figures.plot_similarity(matrix, axes[0], title=metric, chosen=layer)
+        axes[0].set(xlabel=f"layer of {a}", ylabel=f"layer of {b}")
         nearest = {}
         for (model, number), ax in zip(((b, layer), (a, alike)), axes[1:], strict=True):
             title = f"{model}, layer {number}"
-            nearest[title] = nearest_rows(states[model][:, number - 1], row, count)
+            nearest[title] = similarity.nearest_rows(states[model][:, number - 1], row, count)
             points, shares = components(model, number)
             figures.plot_neighbours(points, row, nearest[title], ax, shares).set_title(title)
-        summary = f"{escape(metric)}: layer {layer} of {escape(b)} is most like layer {alike} of {escape(a)}."
-        return (
-            figure,
-            f"{summary}<br><b>Row {row}:</b> {_row_text(texts, row)}<br>Nearest to it in {_table(nearest, texts)}",
-        )
+        html = f"{escape(metric)}: layer {layer} of {escape(b)} is most like layer {alike} of {escape(a)}.<br>"
+        html += f"<b>Row {row}:</b> {_row_text(texts, row)}<br>Nearest to it in {_table(nearest, texts)}"
+        return figure, html
 
     return Explorer(controls, draw, settle)
-
-
-def _figure(width: float, height: float) -> Figure:
-    """A figure outside pyplot, which would keep it open."""
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _message(line: str) -> str:
-    return f'<span class="pkd-message" role="alert" style="color: #b00020">{escape(line)}</span>'
 
 
 def _row_text(texts: Sequence[Sequence[str]], row: int) -> str:
@@ -234,12 +210,11 @@ def _row_text(texts: Sequence[Sequence[str]], row: int) -> str:
 
 def _table(nearest: Mapping[str, Sequence[int]], texts: Sequence[Sequence[str]]) -> str:
     """An HTML table of rows' texts, a column for each model."""
-    table = pd.DataFrame(
-        {title: [f"<b>{row}</b> {_row_text(texts, row)}" for row in rows] for title, rows in nearest.items()}
-    )
+    cells = {escape(name): [f"<b>{row}</b> {_row_text(texts, row)}" for row in rows] for name, rows in nearest.items()}
     with pd.option_context("display.max_colwidth", None):  # no text is cut
-        html = table.rename(columns=escape).to_html(index=False, border=0, escape=False)
-    return f'<div style="line-height: 1.4">{html.replace("<th>", LEFT)}</div>'
+        html = pd.DataFrame(cells).to_html(index=False, border=0, escape=False)
+    html = html.replace("<th>", '<th style="text-align: left">')  # JupyterLab sets it right
+    return f'<div style="line-height: 1.4">{html}</div>'
 
 
 def parse_layers(text: str) -> list[int]:

@@ -1,13 +1,16 @@
 """Which rows form a batch, and in which order batches come."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
+import torch
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 TOKENS_AT_ONCE = 4096  # in a pass without gradients: more at once is slower on a CPU (tests/benchmarks/README.md)
 GROUP_BATCHES = 50  # batches sorted together by length: more pads less, fewer shuffles better
+
+Batch = dict[str, Tensor]
 
 
 class LengthGroupedBatches(Sampler[list[int]]):
@@ -63,9 +66,24 @@ class SortedBatches(Sampler[list[int]]):
         return iter(self.batches)
 
 
-def split_batch(batch: Mapping[str, Tensor], size: int | None) -> list[dict[str, Tensor]]:
+def split_batch(batch: Mapping[str, Tensor], size: int | None) -> list[Batch]:
     """The batch cut into micro-batches of at most `size` rows, in order; None leaves it whole."""
     if size is None:
         return [dict(batch)]
     parts = {name: tensor.split(size) for name, tensor in batch.items()}
     return [dict(zip(parts, part, strict=True)) for part in zip(*parts.values(), strict=True)]
+
+
+def make_loader(
+    split: Dataset, batches: Sampler[list[int]], add: Callable[[Tensor], Batch] | None = None
+) -> DataLoader:
+    """A loader of the split's padded batches, in the sampler's order.
+
+    add: what else belongs to the rows (batch,), by name. With CUDA, batches lie in pinned memory, from where they are
+    copied while the device computes.
+    """
+
+    def complete(batch: Batch) -> Batch:
+        return batch | add(batch["rows"]) if add else batch
+
+    return DataLoader(split, batch_sampler=batches, collate_fn=complete, pin_memory=torch.cuda.is_available())

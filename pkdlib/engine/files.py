@@ -1,5 +1,6 @@
 """Where the project's files lie, and how one is written."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -23,6 +24,14 @@ def locate(name: str | Path) -> str:
         if folder.is_dir():
             return str(folder)
     return str(name)
+
+
+def digest(*parts: bytes) -> str:
+    """A short hash of bytes, the same however they are cut into parts."""
+    whole = hashlib.sha256()
+    for part in parts:
+        whole.update(part)
+    return whole.hexdigest()[:16]
 
 
 def write_text(path: Path, text: str) -> None:

@@ -10,6 +10,8 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration
 
+from pkdlib.engine.configs import ConfigError
+
 VERSION = "0.1.0"
 PACKAGES = ("torch", "transformers", "accelerate", "numpy")
 
@@ -39,9 +41,9 @@ def timestamp() -> str:
 
 
 def make_accelerator(mixed_precision: str = "no") -> Accelerator:
-    """The device, in the given precision; ValueError when the machine cannot do it."""
+    """The device, in the given precision; ConfigError when the machine cannot do it."""
     if mixed_precision == "fp16" and not torch.cuda.is_available():
-        raise ValueError("mixed_precision = 'fp16': needs a CUDA device; allowed here: no, bf16")
+        raise ConfigError("mixed_precision = 'fp16': needs a CUDA device; allowed here: no, bf16")
     AcceleratorState._reset_state()  # a process may run several precisions, one after the other
     copies = DataLoaderConfiguration(non_blocking=torch.cuda.is_available())  # then batches lie in pinned memory
     return Accelerator(mixed_precision=mixed_precision, dataloader_config=copies)

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from tqdm.auto import tqdm
@@ -26,3 +27,19 @@ def progress_bar(items: Iterable[Item], label: str) -> Iterator[Item]:
 def say(line: str) -> None:
     """One line, at once."""
     print(line, flush=True)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers from reporting what it loads, file by file; afterwards it speaks as before."""
+    from transformers.utils import logging  # here, because it takes seconds to import
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

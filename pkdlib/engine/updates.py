@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -9,55 +10,63 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
 
-from pkdlib.engine.batches import split_batch
+from pkdlib.engine.batches import Batch, split_batch
+from pkdlib.engine.configs import ConfigError
 
 MULTIPLE = 8  # tokens: 128 are 16 shapes, and matrix units like multiples of 8
 WARM_UP = 3  # updates before one is recorded, in which libraries choose kernels and take their memory
 
-Batch = dict[str, Tensor]
 Update = Callable[[Batch], Tensor]
 
 
-def leave_gradient(
-    step: nn.Module,
-    optimizer: AcceleratedOptimizer,
-    accelerator: Accelerator,
-    batch: Batch,
-    *,
-    micro_batch_size: int | None,
-    max_grad_norm: float,
-    in_place: bool,
-) -> Tensor:
-    """Leave the clipped gradient of a batch's mean loss; return its summed terms, right answers and rows.
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    """The optimizer's groups: matrices decay; biases and LayerNorm weights, the vectors, do not."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
 
-    step: gives the loss, all terms and the logits of a batch. Each micro-batch weighs by its rows, so that how a batch
-    is cut does not change its gradient. in_place: reuse the gradient tensors instead of allocating new ones, as a
-    recorded step must.
+
+@dataclass(frozen=True)
+class GradientOf:
+    """Leaves the clipped gradient of a batch's mean loss; gives its summed terms, right answers and rows.
+
+    Each micro-batch weighs by its rows, so that how a batch is cut does not change its gradient.
     """
-    parts = split_batch(batch, micro_batch_size)
-    size, sums = len(batch["rows"]), torch.zeros((), device=batch["rows"].device)
-    optimizer.zero_grad(set_to_none=not in_place)
-    for number, part in enumerate(parts, start=1):
-        with nullcontext() if number == len(parts) else accelerator.no_sync(step):
-            loss, terms, logits = step(part)
-            rows = len(part["rows"])
-            accelerator.backward(loss * (rows / size))
-        right = (logits.argmax(dim=-1) == part["labels"]).float().mean()
-        sums = sums + torch.stack([*terms, right, torch.ones_like(right)]) * rows
-    accelerator.clip_grad_norm_(step.parameters(), max_grad_norm)
-    return sums
+
+    step: nn.Module  # gives the loss, all terms and the logits of a batch
+    optimizer: AcceleratedOptimizer
+    accelerator: Accelerator
+    micro_batch_size: int | None
+    max_grad_norm: float
+    in_place: bool  # reuse the gradient tensors instead of allocating new ones, as a recorded step must
+
+    def __call__(self, batch: Batch) -> Tensor:
+        parts = split_batch(batch, self.micro_batch_size)
+        size, sums = len(batch["rows"]), torch.zeros((), device=batch["rows"].device)
+        self.optimizer.zero_grad(set_to_none=not self.in_place)
+        for number, part in enumerate(parts, start=1):
+            with nullcontext() if number == len(parts) else self.accelerator.no_sync(self.step):
+                loss, terms, logits = self.step(part)
+                rows = len(part["rows"])
+                self.accelerator.backward(loss * (rows / size))
+            right = (logits.argmax(dim=-1) == part["labels"]).float().mean()
+            sums = sums + torch.stack([*terms, right, torch.ones_like(right)]) * rows
+        self.accelerator.clip_grad_norm_(self.step.parameters(), self.max_grad_norm)
+        return sums
 
 
 def use_static_shapes(asked: bool | None, mixed_precision: str, accelerator: Accelerator) -> bool:
     """What is asked for; with None, whether this is one CUDA device without fp16's loss scaling.
 
-    Raises ValueError when it is asked for among several processes, which exchange gradients within a step.
+    Raises ConfigError when it is asked for among several processes, which exchange gradients within a step.
     """
     alone = accelerator.num_processes == 1
     if asked is None:
         return alone and accelerator.device.type == "cuda" and mixed_precision != "fp16"
     if asked and not alone:
-        raise ValueError(f"static_shapes = True: needs a single process, here are {accelerator.num_processes}")
+        raise ConfigError(f"static_shapes = True: needs a single process, here are {accelerator.num_processes}")
     return asked
 
 

@@ -12,8 +12,9 @@ import pandas as pd
 from pkdlib.data import BadRows, EncodedTask, Split, TaskData, encode_task
 from pkdlib.engine.files import locate
 from pkdlib.models import load_tokenizer
+from pkdlib.readers.layouts import layout_of
 from pkdlib.records import RunRecord
-from pkdlib.tasks import Task, get_task, label_index
+from pkdlib.tasks import Task, get_task
 
 GLUE_HUB_ID = "nyu-mll/glue"
 EMBEDDED = "data"  # the miniature tasks, from the project's root
@@ -70,7 +71,7 @@ def _read_splits(task: Task, source: str | Path | None, bad_rows: BadRows) -> tu
     folder = _file_folder(task, Path(locate(source)))
     if folder is None:
         return _read_hub(task, locate(source)), str(source)
-    found = {split: _read_file(task, split, folder, bad_rows) for split in task.splits}
+    found = {split: _read_file(task, split, folder, bad_rows) for split in layout_of(task).splits}
     return {name: split for name, split in found.items() if split is not None}, str(source)
 
 
@@ -167,15 +168,16 @@ def _read_table(path: Path) -> dict[str, list]:
 
 def _file_folder(task: Task, folder: Path) -> Path | None:
     """The folder that holds the task's files, or None when the source is a dataset in the hub's layout."""
-    for candidate in (folder / task.folder, folder):
-        files = (candidate / f"{stem}{suffix}" for stem in task.splits.values() for suffix in (".tsv", *READERS))
+    layout = layout_of(task)
+    for candidate in (folder / layout.folder, folder):
+        files = (candidate / f"{stem}{suffix}" for stem in layout.splits.values() for suffix in (".tsv", *READERS))
         if any(file.is_file() for file in files):
             return candidate
     return None
 
 
 def _read_file(task: Task, split: str, folder: Path, bad_rows: BadRows) -> Split | None:
-    stem = task.splits[split]
+    stem = layout_of(task).splits[split]
     tsv = folder / f"{stem}.tsv"
     if tsv.is_file():
         return _read_tsv(task, split, tsv, bad_rows)
@@ -216,9 +218,10 @@ def _tsv_fields(line: bytes, header: list[str]) -> list[str]:
 
 def _read_tsv(task: Task, split: str, path: Path, bad_rows: BadRows) -> Split:
     header, lines = _tsv_lines(path)
-    wanted = task.tsv_columns if set(task.tsv_columns) & set(header) else task.columns
+    layout = layout_of(task)
+    wanted = layout.tsv_columns if set(layout.tsv_columns) & set(header) else task.columns
     texts = [_position(header, name, path) for name in wanted]
-    label_name = task.tsv_label if task.tsv_label in header else "label"
+    label_name = layout.tsv_label if layout.tsv_label in header else "label"
     label = header.index(label_name) if label_name in header else None
     rows, labels, refused = [], [], []
     for number, line in enumerate(lines, start=2):
@@ -251,13 +254,14 @@ def _read_hub(task: Task, source: str) -> dict[str, Split]:
     """A dataset by hub id, or a local folder in the same layout, by the same call."""
     import datasets  # here, because pkdlib works without it
 
-    dataset = datasets.load_dataset(source, task.config)
-    splits = {}
-    for split, hub_split in task.hub_splits.items():
+    layout, splits = layout_of(task), {}
+    dataset = datasets.load_dataset(source, layout.config)
+    for split, hub_split in layout.hub_splits.items():
         if hub_split in dataset:
             table = dataset[hub_split]
             columns = {name: list(table[name]) for name in table.column_names}
-            splits[split] = _from_columns(task, split, columns, f"{source}/{task.config}/{hub_split}")
+            where = "/".join(filter(None, (source, layout.config, hub_split)))
+            splits[split] = _from_columns(task, split, columns, where)
     return splits
 
 
@@ -275,6 +279,21 @@ def _from_columns(task: Task, split: str, columns: dict[str, list], where: str) 
         except ValueError as error:
             raise ValueError(f"{where}, row {row}: {error}") from None
     return Split(split, texts, np.array(indices, dtype=np.int64))
+
+
+def label_index(task: Task, label: str | int | float) -> int:
+    """Class index of a label given by name or number; ValueError names what is allowed."""
+    text = str(label).strip()
+    if text in task.label_names:
+        return task.label_names.index(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if number not in range(task.num_labels):
+        allowed = ", ".join(f"{index} ({name})" for index, name in enumerate(task.label_names))
+        raise ValueError(f"label {text!r}: must be one of {allowed}")
+    return int(number)
 
 
 def _text_columns(names: Sequence[str], columns: dict[str, list], where: str) -> tuple[list[str], ...]:

@@ -11,8 +11,10 @@ from pathlib import Path
 from pkdlib.data import encode_split
 from pkdlib.evaluation import predict
 from pkdlib.models import load_classifier, load_tokenizer
+from pkdlib.readers.layouts import layout_of
+from pkdlib.readers.records import load_records
 from pkdlib.readers.sources import load_split, read_tsv
-from pkdlib.records import RESULT_FILE, load_records
+from pkdlib.records import RESULT_FILE
 from pkdlib.tasks import Task, get_task
 
 # task -> name of its file in the archive, rows of the official test file
@@ -32,7 +34,8 @@ def format_labels(task: Task) -> list[str]:
 
 def official_indices(task: Task, source: str | Path) -> list[str]:
     """The index of every row of a GLUE test file: its column `index`, or 0, 1, ... where it has none."""
-    inner, outer = (Path(source) / folder / f"{task.splits['test']}.tsv" for folder in (task.folder, ""))
+    layout = layout_of(task)
+    inner, outer = (Path(source) / folder / f"{layout.splits['test']}.tsv" for folder in (layout.folder, ""))
     header, rows = read_tsv(outer if outer.is_file() else inner)  # of neither, the error names the usual place
     return [row[header.index("index")] if "index" in header else str(number) for number, row in enumerate(rows)]
 

@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from pkdlib.analysis.tables import results_frame
-from pkdlib.records import RESULT_FILE, RunRecord, load_records
+from pkdlib.readers.records import load_records
+from pkdlib.records import RESULT_FILE, RunRecord
 from pkdlib.sweeps.folder import RUN_FILE, SPEC_FILE, SWEEP_FILE, failed, finished, read_json
 
 

@@ -21,7 +21,8 @@ from pkdlib.analysis.statistics import smallest_difference, summary
 from pkdlib.analysis.tables import results_frame
 from pkdlib.engine.files import ROOT, RUNS, write_text
 from pkdlib.engine.progress import say
-from pkdlib.records import RunRecord, load_records
+from pkdlib.readers.records import load_records
+from pkdlib.records import RunRecord
 from pkdlib.reports import pages
 from pkdlib.reports.pages import drop_widgets
 from pkdlib.sweeps.notebooks import code_fingerprint, run_notebook

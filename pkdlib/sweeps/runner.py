@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from pkdlib.analysis.tables import results_frame
 from pkdlib.engine.files import write_text
 from pkdlib.engine.progress import is_interactive, say
-from pkdlib.records import load_records
+from pkdlib.readers.records import load_records
 from pkdlib.sweeps.folder import LOG_FILE, NOTEBOOK_FILE, SWEEP_FILE, failed, finished
 from pkdlib.sweeps.grid import SEED, Grid, GridError, Then, grid_path, read_grid
 from pkdlib.sweeps.plan import PlannedRun, plan, teachers_of

@@ -22,7 +22,8 @@ from papermill.exceptions import PapermillExecutionError
 
 from pkdlib.engine.files import write_text
 from pkdlib.engine.machine import timestamp
-from pkdlib.records import RESULT_FILE, load_records
+from pkdlib.readers.records import load_records
+from pkdlib.records import RESULT_FILE
 from pkdlib.sweeps.folder import (
     FAILURE_FILE,
     LOCK_FILE,

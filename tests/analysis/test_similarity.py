@@ -94,11 +94,15 @@ def test_the_rows_order_does_not_matter_as_long_as_it_is_shared(
     torch.testing.assert_close(centered_cosine(student[order], teacher[order]), centered_cosine(student, teacher))
 
 
-@pytest.mark.parametrize("shape", [(7, 4, 5), (12, 4, 6)], ids=["rows", "width"])
-def test_differing_rows_or_widths_are_refused_with_both_shapes(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("shape", "rule"),
+    [((7, 4, 5), "rows must be equal"), ((12, 4, 6), "a cosine needs equal widths; cka and rsa do not")],
+    ids=["rows", "width"],
+)
+def test_differing_rows_or_widths_are_refused_with_both_shapes(shape: tuple[int, ...], rule: str) -> None:
     with pytest.raises(ValueError) as error:
         centered_cosine(torch.zeros(12, 3, 5), torch.zeros(shape))
-    assert str(error.value) == f"student_cls is (12, 3, 5) and teacher_cls {shape}: rows and widths must be equal"
+    assert str(error.value) == f"states are (12, 3, 5) and {shape}: {rule}"
 
 
 # ------------------------------------------------------------------------------------------- every metric

@@ -224,6 +224,27 @@ def test_figures_of_both_devices_stand_in_one_table(tmp_path):
     assert found.loc[("cuda", "three"), ["median", "low", "high", "unit"]].tolist() == [2.0, 1.5, 2.5, "x"]
 
 
+def test_labelled_figures_come_first_in_the_order_of_their_file(tmp_path):
+    write_benchmark(tmp_path / "peers.json", ["unnamed", "two", "one"])
+    write_benchmark(tmp_path / "step.json", ["three"])
+    labels = {"ratios": {"three": "a third", "one": "a first"}, "others": {"two": "a second", "absent": "none"}}
+    (tmp_path / "labels.json").write_text(json.dumps(labels))
+    found = benchmark_figures(tmp_path)
+    assert found["name"].tolist() == ["three", "one", "two", "unnamed"]
+    assert found["label"].tolist()[:3] == ["a third", "a first", "a second"]
+    assert found["group"].tolist()[:3] == ["ratio", "ratio", "other"]
+    assert found.iloc[3][["label", "group"]].isna().all()
+
+
+def test_every_label_is_of_a_recorded_figure():
+    labels = json.loads((ROOT / "data" / "results" / "benchmarks" / "labels.json").read_text(encoding="utf-8"))
+    known = benchmark_figures().dropna(subset="label")
+    for group, texts in (("ratio", labels["ratios"]), ("other", labels["others"])):
+        rows = known[known["group"] == group]
+        assert dict(zip(rows["name"], rows["label"], strict=True)) == texts
+        assert list(rows["name"].unique()) == list(texts)
+
+
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
 def test_recorded_speedups_are_those_of_the_recorded_timings(path):
     recorded = json.loads(path.read_text(encoding="utf-8"))

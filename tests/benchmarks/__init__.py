@@ -1,1 +1,1 @@
-"""Speed, measured side by side: `python -m tests.benchmarks.NAME [--quick]` writes benchmarks/results/NAME.json."""
+"""Speed, measured side by side: `python -m tests.benchmarks.NAME` writes data/results/benchmarks/NAME.json."""

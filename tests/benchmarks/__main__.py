@@ -1,4 +1,4 @@
-"""Every benchmark in turn, each in a process of its own: python -m tests.benchmarks --glue GLUE --backbone BERT"""
+"""Runs every benchmark in turn, each in its own process: python -m tests.benchmarks --glue GLUE --backbone BERT"""
 
 import argparse
 import subprocess
@@ -9,7 +9,7 @@ import torch
 from pkdlib.engine.files import ROOT
 from tests.benchmarks.common import OPTIONS
 
-OPTIONS_OF = {  # of those given here, what each one takes
+OPTIONS_OF = {  # of the options below, which each benchmark takes
     "step": ("glue", "backbone"),
     "peers": ("glue", "backbone"),
     "cache": ("glue", "backbone"),
@@ -20,7 +20,7 @@ OPTIONS_OF = {  # of those given here, what each one takes
     "sweep": (),
     "distillations": ("glue", "backbone"),
 }
-FOR_CUDA = {"distillations"}  # hours on a CPU: there only by name
+FOR_CUDA = {"distillations"}  # takes hours on a CPU, where it runs only when it is named
 
 
 def main() -> int:

@@ -1,5 +1,6 @@
-"""The teacher's cache: what building and reading it cost, and how little memory a large one takes."""
+"""Measures the cache of the teacher's outputs: the time to build and to read it, and the memory it takes."""
 
+import argparse
 import multiprocessing
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
@@ -7,54 +8,56 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 from pkdlib.analysis.speed import random_classifier
 from pkdlib.config import DistillConfig, validate
-from pkdlib.data import EncodedSplit, Split, make_loader
-from pkdlib.engine.batches import LengthGroupedBatches, SortedBatches
+from pkdlib.data import EncodedSplit, Split
+from pkdlib.engine.batches import LengthGroupedBatches, SortedBatches, make_loader
 from pkdlib.engine.machine import make_accelerator
-from pkdlib.loop import _parameter_groups, _Step, _update
+from pkdlib.engine.updates import GradientOf, parameter_groups
+from pkdlib.loop import _Step
 from pkdlib.models import load_tokenizer
-from pkdlib.objectives import Objective
+from pkdlib.objectives import PKD
 from pkdlib.readers.sources import load_task
-from pkdlib.targets import TeacherOutputs, _create, teacher_outputs
+from pkdlib.targets import Targets, teacher_targets
 from tests.benchmarks.common import Figure, arguments, enough_rows, figure, ratios, take_turns, write
-from tests.benchmarks.contenders import random_case, read_rows
+from tests.benchmarks.contenders import TEACHER_LAYERS, random_case, read_given
 from tests.benchmarks.step import kit_epochs
 
-LAYERS, HIDDEN = 5, 768
+LAYERS, HIDDEN = 5, 768  # matched layers of a student of six, and their width
 SIZES = (10_000, 100_000, 400_000)
 
 
-def speed(found) -> list[Figure]:
-    """Building against the bare teacher's forward passes, reading against training."""
-    task = "sst2" if found.glue else "mini-sentiment"
-    data = read_rows(task, found.glue, found.backbone, enough_rows(found, 1280))
+def speed(given: argparse.Namespace) -> list[Figure]:
+    """Time building against the bare teacher's forward passes, and reading against training."""
+    data = read_given(given, enough_rows(given, 1280))
     with tempfile.TemporaryDirectory() as folder:
-        case = random_case(data, found.backbone, Path(folder) / "backbone", num_train_epochs=1)
+        case = random_case(data, given.backbone, Path(folder) / "backbone", num_train_epochs=1)
         split, device = data.splits["train"], make_accelerator().device
-        teacher = case.teacher.to(device)
+        teacher, student = case.teacher.to(device), case.student()
+        objective = case.objective(student)
 
-        def build() -> TeacherOutputs:
+        def build() -> None:
             with tempfile.TemporaryDirectory(dir=folder) as fresh:
-                return teacher_outputs(teacher, split, case.layers(), Path(fresh))
+                case.targets(objective, Path(fresh))
 
         def bare() -> None:
             with torch.inference_mode():
                 for batch in make_loader(split, SortedBatches(split.lengths, 128)):
                     teacher(**{name: batch[name].to(device) for name in batch if name not in ("rows", "labels")})
 
-        outputs = teacher_outputs(teacher, split, case.layers(), Path(folder) / "cache")
+        targets = case.targets(objective, Path(folder) / "cache")
         batches = LengthGroupedBatches(split.lengths, case.config.train_batch_size, seed=0)
-        student = case.student()
 
         def read() -> None:
             for rows in batches:
-                outputs.of(torch.tensor(rows))
+                targets.of(torch.tensor(rows))
 
-        contenders = {"build": build, "bare": bare, "train": lambda: kit_epochs(case, outputs, student), "read": read}
-        times = take_turns(contenders, found.rounds, warmup=1)
+        contenders = {"build": build, "bare": bare, "train": lambda: kit_epochs(case, targets, student), "read": read}
+        times = take_turns(contenders, given.rounds, warmup=1)
     return [
         figure("cache_build_vs_forward", 100 * ratios(times, "bare", "build"), "%"),
         figure("cache_build_vs_forward_processor", 100 * ratios(times, "bare", "build", "processor_s"), "%"),
@@ -63,79 +66,85 @@ def speed(found) -> list[Figure]:
 
 
 def memory(rows: int, folder: str, steps: int, hidden: int) -> dict[str, float]:
-    """Megabytes by which the process grows above its model in training, while it reads all of a cache once.
+    """Megabytes by which a process grows when it trains with a cache of so many rows in place of 256.
 
-    Of two layers and the teacher's width, the student takes `steps` real steps, and the other batches are read only.
-    "anonymous" is the process's own memory; "resident" also counts pages of the file, which the system takes back
-    whenever it likes.
+    A student of six layers takes `steps` updates, spread over an epoch whose other batches are only read. "anonymous"
+    is the process's own memory; "resident" also counts pages of the files, which the system takes back when it likes.
     """
     torch.set_num_threads(1)
     tokenizer = load_tokenizer(validate(DistillConfig).backbone)
-    config = validate(DistillConfig, t_squared=False)
-    accelerator = make_accelerator()
-    objective = Objective(config.model_dump(include={"alpha", "beta", "temperature"}), range(1, LAYERS + 1))
-    step = _Step(random_classifier(LAYERS + 1, hidden), objective).train()
-    optimizer = torch.optim.AdamW(_parameter_groups(step, 0.01), lr=1e-5, fused=True)
+    config = validate(DistillConfig, t_squared=False, num_hidden_layers=LAYERS + 1)
+    accelerator, student = make_accelerator(), random_classifier(LAYERS + 1, hidden)
+    with torch.device("meta"):  # of this one the objective reads the configuration alone
+        objective = PKD(config, student, random_classifier(TEACHER_LAYERS, hidden))
+    step = _Step(student, objective).train()
+    optimizer = torch.optim.AdamW(parameter_groups(step, 0.01), lr=1e-5, fused=True)
+    update = GradientOf(step, optimizer, accelerator, config.micro_batch_size, config.max_grad_norm, in_place=False)
 
-    def train(split: EncodedSplit, outputs: TeacherOutputs, real: int) -> dict[str, float]:
+    def train(split: EncodedSplit, real: int) -> dict[str, float]:
+        targets = _random_targets(split, objective, hidden, Path(folder))
         batches = LengthGroupedBatches(split.lengths, config.train_batch_size, seed=0)
         batches.epoch, peak = 1, _memory()
-        for number, batch in enumerate(make_loader(split, batches, outputs.of)):
+        for number, batch in enumerate(make_loader(split, batches, targets.of)):
             if number % max(1, len(batches) // real) == 0:
-                _update(step, optimizer, config, accelerator, True, batch)
+                update(batch)
                 optimizer.step()
                 peak = {kind: max(value, _memory()[kind]) for kind, value in peak.items()}
         return peak
 
-    before = train(_rows(256, tokenizer), _outputs(256, hidden, Path(folder) / "few.safetensors"), 8)
-    after = train(_rows(rows, tokenizer), _outputs(rows, hidden, Path(folder) / "many.safetensors"), steps)
+    before, after = train(_rows(256, tokenizer), 8), train(_rows(rows, tokenizer), steps)
     return {kind: after[kind] - before[kind] for kind in before}
 
 
 def _rows(rows: int, tokenizer: PreTrainedTokenizerBase) -> EncodedSplit:
+    """So many rows of the embedded task, which repeat after its own number."""
     texts = load_task("mini-sentiment").splits["train"].texts[0]
     repeated = [texts[row % len(texts)] for row in range(rows)]
     return EncodedSplit(Split("train", (repeated,), np.zeros(rows, dtype=np.int64)), tokenizer, 64)
 
 
-def _outputs(rows: int, hidden: int, path: Path) -> TeacherOutputs:
-    """A cache full of numbers, not a sparse file, opened as the library opens one."""
-    from safetensors import safe_open
+class _RandomTeacher(nn.Module):
+    """Gives outputs of a teacher's shapes, full of random numbers, without the time of a forward pass."""
 
-    arrays = _create(path, {"logits": (rows, 2), "cls": (rows, LAYERS, hidden)})
-    block = np.random.default_rng(0).standard_normal((1000, LAYERS, hidden)).astype(np.float16)
-    for start in range(0, rows, len(block)):
-        part = arrays["cls"][start : start + len(block)]
-        part[:] = block[: len(part)]
-    arrays["logits"][:] = 1
-    del arrays, part
-    with safe_open(path, framework="pt") as file:
-        return TeacherOutputs(file.get_tensor("logits"), file.get_tensor("cls"), path, "random")
+    def __init__(self, hidden: int):
+        super().__init__()
+        state = torch.randn(128, 1, hidden, generator=torch.Generator().manual_seed(0))  # (batch, [CLS] alone, hidden)
+        self.states = (state,) * (TEACHER_LAYERS + 1)
+
+    def forward(self, input_ids: Tensor, **others: object) -> SequenceClassifierOutput:
+        rows = len(input_ids)
+        states = tuple(state[:rows] for state in self.states)
+        return SequenceClassifierOutput(logits=torch.ones(rows, 2), hidden_states=states)
+
+
+def _random_targets(split: EncodedSplit, objective: PKD, hidden: int, folder: Path) -> Targets:
+    """The wanted outputs of a random teacher, in files that the library writes and maps as it does a real one's."""
+    teacher = _RandomTeacher(hidden)
+    return teacher_targets(teacher, split, objective.wants, folder, asks=objective.asks, fingerprint="random")
 
 
 def _memory() -> dict[str, float]:
-    """Megabytes of this process (Linux)."""
+    """Megabytes of this process (Linux), by kind."""
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return {
-        kind: int(lines[name].split()[0]) / 1000 for kind, name in (("anonymous", "RssAnon"), ("resident", "VmRSS"))
-    }
+    names = {"anonymous": "RssAnon", "resident": "VmRSS"}
+    return {kind: int(lines[name].split()[0]) / 1000 for kind, name in names.items()}
 
 
 def main() -> None:
-    found = arguments("cache", __doc__, "glue", "backbone", "rounds", "rows")
-    figures, hidden = speed(found), 64 if found.quick else HIDDEN
-    for rows in (200,) if found.quick else SIZES:
+    given = arguments("cache", __doc__, "glue", "backbone", "rounds", "rows")
+    figures, hidden = speed(given), 64 if given.quick else HIDDEN
+    for rows in (200,) if given.quick else SIZES:
         grown = []
-        for _ in range(1 if found.quick else 5):
+        for _ in range(1 if given.quick else 5):
             with (
                 tempfile.TemporaryDirectory() as folder,
                 ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool,  # a fresh process's memory
             ):
-                grown.append(pool.submit(memory, rows, folder, 4 if found.quick else 10, hidden).result())
+                grown.append(pool.submit(memory, rows, folder, 4 if given.quick else 10, hidden).result())
         size = f"{rows // 1000}k" if rows >= 1000 else f"{rows}"
         figures.append(figure(f"cache_memory_mb_{size}", [one["anonymous"] for one in grown], "MB"))
         figures.append(figure(f"cache_memory_mb_{size}_with_file_pages", [one["resident"] for one in grown], "MB"))
-    write("cache", figures, found, layers=LAYERS, hidden=hidden)
+    write("cache", figures, given, layers=LAYERS, hidden=hidden)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the benchmarks share: contenders timed in turn, figures with their spread, and the file these go to."""
+"""What the benchmarks share: they time contenders in turn and write figures, with their spread, to a file."""
 
 import argparse
 import json
@@ -28,33 +28,34 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "epochs": {"help": "passes over the training rows", "type": int, "default": 4},
     "seeds": {"help": "students of every method", "type": int, "default": 5},
 }
+QUICK = {"rounds": 2, "rows": 64, "epochs": 1, "seeds": 1}  # what --quick sets, of a benchmark's own options
 Figure = dict[str, str | float]
 
 
 def arguments(name: str, description: str, *options: str) -> argparse.Namespace:
-    """The command line of `python -m tests.benchmarks.NAME`."""
+    """Read the command line of `python -m tests.benchmarks.NAME`; with --quick, sizes are those of QUICK."""
     parser = argparse.ArgumentParser(prog=f"python -m tests.benchmarks.{name}", description=description.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="tiny sizes, written under runs/: no record")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where NAME.json goes")
     for option in options:
         parser.add_argument(f"--{option}", **OPTIONS[option])
-    found = parser.parse_args()
-    if found.quick and "rounds" in options:
-        found.rounds = 2
-    return found
+    given = parser.parse_args()
+    if given.quick:
+        vars(given).update({name: size for name, size in QUICK.items() if name in options})
+    return given
 
 
-def enough_rows(found: argparse.Namespace, on_cpu: int) -> int | None:
-    """As many as asked for; else so many, or on CUDA all: the first steps there are recorded, and must not weigh."""
-    return 64 if found.quick else found.rows or (None if torch.cuda.is_available() else on_cpu)
+def enough_rows(given: argparse.Namespace, on_cpu: int) -> int | None:
+    """--rows, else `on_cpu`; on CUDA None, which is all: there the first steps are recorded, and must not weigh."""
+    return given.rows or (None if torch.cuda.is_available() else on_cpu)
 
 
 def take_turns(contenders: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 0) -> pd.DataFrame:
-    """Run every contender once a round, each round beginning with the next one, so that a slow spell meets them all.
+    """Run every contender once a round; each round begins with the next one, so that a slow spell meets them all.
 
-    A row per run: contender, round, seconds (by the clock) and processor_s (of all threads of this process and its
-    children): where other programs use the machine, ratios of the second are the steadier ones. `warmup` rounds are
-    not kept.
+    Returns a row per run: contender, round, seconds (by the clock) and processor_s (of all threads of this process and
+    its children): where other programs use the machine, ratios of the second are the steadier ones. `warmup` rounds
+    come first and have no rows.
     """
     names, rows = list(contenders), []
     for turn in range(-warmup, rounds):
@@ -72,7 +73,7 @@ def take_turns(contenders: Mapping[str, Callable[[], object]], rounds: int, warm
 
 
 def ratios(times: pd.DataFrame, slow: str, fast: str, column: str = "seconds") -> np.ndarray:
-    """How many times as long `slow` took as `fast`, (rounds,): paired, both of the same round."""
+    """How many times as long as `fast` `slow` took in each round, (rounds,)."""
     by_round = times.pivot(index="round", columns="contender", values=column)
     return (by_round[slow] / by_round[fast]).to_numpy()
 
@@ -86,14 +87,12 @@ def figure(name: str, values: Iterable[float] | float, unit: str) -> Figure:
 
 def ratio_figures(name: str, times: pd.DataFrame, slow: str, fast: str) -> list[Figure]:
     """`name`, by the clock, and `name`_processor, by processor time (on a CPU alone: a GPU's time is not in it)."""
-    found = [figure(name, ratios(times, slow, fast), "x")]
-    if not torch.cuda.is_available():
-        found.append(figure(f"{name}_processor", ratios(times, slow, fast, "processor_s"), "x"))
-    return found
+    columns = {"": "seconds"} if torch.cuda.is_available() else {"": "seconds", "_processor": "processor_s"}
+    return [figure(f"{name}{ending}", ratios(times, slow, fast, column), "x") for ending, column in columns.items()]
 
 
-def write(name: str, figures: list[Figure], found: argparse.Namespace, **settings: Any) -> Path:
-    """Write the figures and where they come from; on CUDA their names and the file's end in _cuda."""
+def write(name: str, figures: list[Figure], given: argparse.Namespace, **settings: Any) -> Path:
+    """Write the figures and where they come from; return the file. On CUDA its name and theirs end in _cuda."""
     ending = "_cuda" if torch.cuda.is_available() else ""
     figures = [{**one, "name": f"{one['name']}{ending}"} for one in figures]
     provenance = {
@@ -101,9 +100,9 @@ def write(name: str, figures: list[Figure], found: argparse.Namespace, **setting
         "versions": installed_versions(),
         "threads": torch.get_num_threads(),
         "date": timestamp(),
-        "settings": {"quick": found.quick, "spread": "lowest and highest", **settings},
+        "settings": {"quick": given.quick, "spread": "lowest and highest", **settings},
     }
-    path = (found.out or (QUICK_RESULTS if found.quick else RESULTS)) / f"{name}{ending}.json"
+    path = (given.out or (QUICK_RESULTS if given.quick else RESULTS)) / f"{name}{ending}.json"
     write_text(path, json.dumps({"figures": figures, "provenance": provenance}, indent=1) + "\n")
     for one in figures:
         say(f"{one['name']}: {one['median']:.4g} {one['unit']} [{one['low']:.4g}, {one['high']:.4g}]")
@@ -112,12 +111,13 @@ def write(name: str, figures: list[Figure], found: argparse.Namespace, **setting
 
 
 def _processor_s() -> float:
-    used = os.times()  # of children, too, once they have ended
+    """Processor time of this process and of its children that have ended."""
+    used = os.times()
     return time.process_time() + used.children_user + used.children_system
 
 
 def _wait() -> None:
-    """Until the accelerator's queue is empty: it only queues the work when it is called."""
+    """Wait until the accelerator's queue is empty: a call only puts its work there."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 

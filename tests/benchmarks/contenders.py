@@ -1,5 +1,6 @@
-"""The same distillation by this kit, by the authors' recipe and by TextBrewer: the terms, the model, the seed equal."""
+"""Distils by this kit, by the authors' recipe and by TextBrewer, with equal terms, models and seeds."""
 
+import argparse
 import copy
 import importlib.util
 import tempfile
@@ -12,16 +13,18 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import AutoConfig, AutoModel, PreTrainedModel, get_linear_schedule_with_warmup
 
+from pkdlib.analysis.paper import convert_beta
 from pkdlib.config import DistillConfig, validate
-from pkdlib.data import EncodedSplit, EncodedTask, encode_task, make_loader
-from pkdlib.engine.batches import LengthGroupedBatches
+from pkdlib.data import EncodedSplit, EncodedTask, encode_task
+from pkdlib.engine.batches import LengthGroupedBatches, make_loader
 from pkdlib.engine.files import locate
 from pkdlib.engine.machine import make_accelerator
 from pkdlib.evaluation import evaluate
-from pkdlib.layer_maps import layer_map
-from pkdlib.losses import convert_beta, pkd_loss
+from pkdlib.losses import pkd_loss
 from pkdlib.models import build_student, cls_states, load_tokenizer
+from pkdlib.objectives import PKD
 from pkdlib.readers.sources import load_task, subset
+from pkdlib.targets import Targets, teacher_targets
 from pkdlib.training import distill
 
 TEACHER_LAYERS = 12
@@ -41,12 +44,22 @@ class Case:
         names = self.data.task.label_names
         return build_student(self.config.backbone, self.config.num_hidden_layers, names, seed=self.config.seed)
 
-    def layers(self) -> list[int]:
-        return layer_map(self.teacher.config.num_hidden_layers, self.config.num_hidden_layers, self.config.strategy)
+    def objective(self, student: PreTrainedModel) -> PKD:
+        return PKD(self.config, student, self.teacher)
+
+    def targets(self, objective: PKD, folder: Path) -> Targets:
+        """The teacher's outputs for the training rows that the objective wants, read from `folder` or made there."""
+        split = self.data.splits["train"]
+        return teacher_targets(self.teacher, split, objective.wants, folder, asks=objective.asks)
+
+
+def read_given(given: argparse.Namespace, rows: int | None) -> EncodedTask:
+    """Read so many training rows of SST-2, or without --glue of the embedded task, for --backbone's tokenizer."""
+    return read_rows("sst2" if given.glue else "mini-sentiment", given.glue, given.backbone, rows)
 
 
 def read_rows(task: str, source: str | None, tokenizer_of: str, rows: int | None) -> EncodedTask:
-    """So many training rows, and dev rows in proportion, so that an evaluation per epoch costs its true share."""
+    """Read so many training rows, or all, and dev rows in proportion: an evaluation per epoch costs its true share."""
     data = load_task(task, source)
     train, dev = data.splits["train"], data.splits["dev"]
     if rows is not None and rows < len(train):
@@ -59,7 +72,7 @@ def read_rows(task: str, source: str | None, tokenizer_of: str, rows: int | None
 
 
 def random_case(data: EncodedTask, proportions_of: str, folder: Path, **changes) -> Case:
-    """A backbone and a teacher of 12 layers, of the given BERT's width and vocabulary: random weights cost the same."""
+    """Make a backbone and a teacher of 12 layers with a BERT's width and vocabulary; random weights cost the same."""
     config = AutoConfig.from_pretrained(locate(proportions_of))
     config.num_hidden_layers = TEACHER_LAYERS
     with torch.random.fork_rng():
@@ -71,12 +84,12 @@ def random_case(data: EncodedTask, proportions_of: str, folder: Path, **changes)
 
 
 def settings(**changes) -> DistillConfig:
-    """Terms that all three can compute: the paper's, summed, without T^2 (TextBrewer has none)."""
+    """Settings of a distillation with terms that all three can compute: the paper's sums, without T^2."""
     return validate(DistillConfig, **{"num_train_epochs": 4, "learning_rate": 5e-5, "t_squared": False, **changes})
 
 
 def kit(case: Case, cache_dir: Path | None = None) -> Scores:
-    """This kit, the teacher's pass included unless cache_dir has its outputs already."""
+    """Distil by this kit; the teacher's pass is included unless cache_dir has its outputs already."""
     with tempfile.TemporaryDirectory() as fresh:
         run = distill(case.data, case.config, case.teacher, cache_dir=Path(cache_dir or fresh))
     return [row["dev_accuracy"] for row in run.record.history]
@@ -84,10 +97,11 @@ def kit(case: Case, cache_dir: Path | None = None) -> Scores:
 
 # ------------------------------------------------------------------------------------- the authors' recipe
 def authors(case: Case) -> Scores:
-    """Their recipe, from its description: rows padded to the limit and in the file's order, every layer's [CLS] state
-    of the teacher kept, eager attention, their means for losses, dropout off after the first epoch's evaluation.
+    """Distil by their recipe: rows padded to the limit and in the file's order, the teacher's [CLS] state kept of
+    every layer, eager attention, their means for losses, dropout off after the first epoch's evaluation.
 
-    In their favour: what the teacher says stays in memory in place of a pickled file.
+    In their favour, the teacher's outputs stay in memory and not in a pickled file. Every parameter decays here, where
+    their code spares biases and LayerNorm weights.
     """
     config, task = case.config, case.data.task
     device = make_accelerator().device
@@ -102,8 +116,10 @@ def authors(case: Case) -> Scores:
             logits.append(output.logits.cpu())
             states.append(cls_states(output.hidden_states).cpu())  # (batch, all layers, hidden)
     train["logits"], train["states"] = torch.cat(logits), torch.cat(states)
-    optimizer, schedule = _optimizer(student, case, -(-len(train["labels"]) // config.train_batch_size))
-    matched = [layer - 1 for layer in case.layers()]
+    optimizer = _optimizer(student, config)
+    batches = -(-len(train["labels"]) // config.train_batch_size)
+    schedule = get_linear_schedule_with_warmup(optimizer, **_updates(config, batches))
+    matched = [layer - 1 for layer in case.objective(student).layers]
     beta = convert_beta(config.beta, len(matched), student.config.hidden_size, "paper", "official")
     scores = []
     student.train()  # once
@@ -123,19 +139,19 @@ def authors(case: Case) -> Scores:
         student.eval()
         with torch.no_grad():
             batches = _in_order(dev, config.train_batch_size, device)
-            found = torch.cat([student(**_inputs(batch)).logits.argmax(dim=-1).cpu() for batch in batches])
-        scores.append(task.compute_metrics(dev["labels"].numpy(), found.numpy())["accuracy"])
+            predictions = torch.cat([student(**_inputs(batch)).logits.argmax(dim=-1).cpu() for batch in batches])
+        scores.append(task.compute_metrics(dev["labels"].numpy(), predictions.numpy())["accuracy"])
     return scores
 
 
 def _padded(split: EncodedSplit, length: int) -> dict[str, Tensor]:
-    """The whole split as (rows, length) tensors."""
+    """The whole split as (rows, length) tensors, with its labels (rows,)."""
     rows = split[range(len(split))]
-    found = {"labels": rows["labels"]}
-    for name in ("input_ids", "token_type_ids", "attention_mask"):
-        missing = length - rows[name].shape[1]
-        found[name] = torch.nn.functional.pad(rows[name], (0, missing), value=split.padding.get(name, 0))
-    return found
+    padded = {"labels": rows["labels"]}
+    for name, tokens in _inputs(rows).items():
+        missing = length - tokens.shape[1]
+        padded[name] = torch.nn.functional.pad(tokens, (0, missing), value=split.padding.get(name, 0))
+    return padded
 
 
 def _in_order(rows: dict[str, Tensor], size: int, device: torch.device) -> Iterator[dict[str, Tensor]]:
@@ -147,19 +163,24 @@ def _inputs(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: batch[name] for name in ("input_ids", "token_type_ids", "attention_mask")}
 
 
-def _optimizer(student: PreTrainedModel, case: Case, batches: int):
-    config = case.config
-    optimizer = torch.optim.AdamW(student.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+def _optimizer(student: PreTrainedModel, config: DistillConfig, **options) -> torch.optim.AdamW:
+    rates = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    return torch.optim.AdamW(student.parameters(), **rates, **options)
+
+
+def _updates(config: DistillConfig, batches: int) -> dict[str, int]:
+    """The schedule's numbers of updates, by the names that transformers gives them."""
     updates = batches * config.num_train_epochs
-    return optimizer, get_linear_schedule_with_warmup(optimizer, int(config.warmup_ratio * updates), updates)
+    return {"num_warmup_steps": int(config.warmup_ratio * updates), "num_training_steps": updates}
 
 
 # --------------------------------------------------------------------------------------------- TextBrewer
 def textbrewer(case: Case, grouped: bool = False) -> Scores:
-    """TextBrewer's GeneralDistiller: `pkd` matches, soft and hard labels; the teacher runs along with every batch.
+    """Distil by TextBrewer's GeneralDistiller: `pkd` matches, soft and hard labels, the teacher run with every batch.
 
-    grouped: with this kit's own batches; else a shuffled loader that pads every batch to its longest row. In its
-    favour: batches are put together by this kit, and it writes no checkpoint.
+    grouped: with this kit's own batches; else with a shuffled loader that pads every batch to its longest row. In its
+    favour, this kit puts its batches together, and it writes no checkpoint. Against it, the teacher's outputs are not
+    cached, as they could be: a batch may carry them as `teacher_cache`.
     """
     from textbrewer import DistillationConfig, GeneralDistiller, TrainingConfig
 
@@ -174,7 +195,7 @@ def textbrewer(case: Case, grouped: bool = False) -> Scores:
         loader = DataLoader(split, size, shuffle=True, generator=order, collate_fn=lambda batch: batch)
     matches = [
         {"layer_T": layer, "layer_S": number, "feature": "hidden", "loss": "pkd", "weight": config.beta}
-        for number, layer in enumerate(case.layers(), start=1)
+        for number, layer in enumerate(case.objective(student).layers, start=1)
     ]
     terms = DistillationConfig(
         temperature=config.temperature, kd_loss_weight=config.alpha, hard_label_weight=1 - config.alpha,
@@ -191,17 +212,14 @@ def textbrewer(case: Case, grouped: bool = False) -> Scores:
         return {"logits": output.logits, "hidden": output.hidden_states, "losses": output.loss}
 
     torch.manual_seed(config.seed)
-    optimizer = torch.optim.AdamW(
-        student.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-    )
-    updates = len(loader) * config.num_train_epochs
+    optimizer = _optimizer(student, config, fused=True)
     with tempfile.TemporaryDirectory() as folder:
         training = TrainingConfig(output_dir=folder, device=device)
         distiller = Distiller(training, terms, teacher, student, adaptor, adaptor)
         with distiller:
             distiller.train(
-                optimizer, loader, config.num_train_epochs, get_linear_schedule_with_warmup,
-                {"num_warmup_steps": int(config.warmup_ratio * updates), "num_training_steps": updates},
+                optimizer, loader, config.num_train_epochs,
+                get_linear_schedule_with_warmup, _updates(config, len(loader)),
                 max_grad_norm=config.max_grad_norm, output_hidden_states=True,
                 batch_postprocessor=lambda batch: {name: batch[name] for name in batch if name != "rows"},
             )  # fmt: skip
@@ -209,7 +227,7 @@ def textbrewer(case: Case, grouped: bool = False) -> Scores:
 
 
 class _NextEpoch(LengthGroupedBatches):
-    """A new order every time it is asked for one, which TextBrewer does once an epoch."""
+    """Gives a new order whenever it is asked for one, as TextBrewer asks once an epoch."""
 
     def __iter__(self) -> Iterator[list[int]]:
         self.epoch += 1

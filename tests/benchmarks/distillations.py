@@ -1,4 +1,4 @@
-"""Whole distillations with a real BERT: a teacher, then every method and seed, with wall times and dev accuracy.
+"""Times whole distillations with a real BERT: a teacher, then every method and seed, with their dev accuracy.
 
 The records go beside the figures, as distillations.jsonl (distillations_cuda.jsonl). All of SST-2 wants a GPU.
 """
@@ -9,10 +9,10 @@ from pathlib import Path
 
 from pkdlib.analysis.tables import results_frame
 from pkdlib.config import METHODS, DistillConfig, FineTuneConfig, method_config, validate
-from pkdlib.records import save_records
+from pkdlib.readers.records import save_records
 from pkdlib.training import distill, fine_tune
 from tests.benchmarks.common import arguments, figure, write
-from tests.benchmarks.contenders import read_rows
+from tests.benchmarks.contenders import read_given
 
 # As in data/README.md for a BERT of width 384 on SST-2.
 LEARNING_RATE = 1e-4
@@ -20,17 +20,15 @@ TERMS = {"temperature": 10.0, "alpha": 0.5, "beta": 0.5}
 
 
 def main() -> None:
-    found = arguments("distillations", __doc__, "glue", "backbone", "rows", "epochs", "seeds")
-    task = "sst2" if found.glue else "mini-sentiment"
-    data = read_rows(task, found.glue, found.backbone, 64 if found.quick else found.rows)
-    epochs = 1 if found.quick else found.epochs
-    common = {"learning_rate": LEARNING_RATE, "num_train_epochs": epochs, "backbone": found.backbone}
+    given = arguments("distillations", __doc__, "glue", "backbone", "rows", "epochs", "seeds")
+    data = read_given(given, given.rows)
+    common = {"learning_rate": LEARNING_RATE, "num_train_epochs": given.epochs, "backbone": given.backbone}
     started = time.perf_counter()
     teacher = fine_tune(data, validate(FineTuneConfig, **common))
     records, seconds = [teacher.record], [time.perf_counter() - started]
     layers = teacher.model.config.num_hidden_layers // 2
     with tempfile.TemporaryDirectory() as folder:
-        for seed in range(1 if found.quick else found.seeds):
+        for seed in range(given.seeds):
             for method in METHODS:
                 config = validate(DistillConfig, **common, **TERMS, num_hidden_layers=layers, seed=seed)
                 started = time.perf_counter()
@@ -40,9 +38,8 @@ def main() -> None:
     runs = results_frame(records).assign(seconds=seconds).groupby("method", sort=False)
     figures = [figure(f"wall_{name}", values, "s") for name, values in runs["seconds"]]
     figures += [figure(f"dev_accuracy_{name}", 100 * values, "%") for name, values in runs["dev_accuracy"]]
-    path = write(
-        "distillations", figures, found, task=task, rows=len(data.splits["train"]), epochs=epochs, student_layers=layers
-    )
+    sizes = {"rows": len(data.splits["train"]), "epochs": given.epochs, "student_layers": layers}
+    path = write("distillations", figures, given, task=data.task.name, **sizes)
     save_records(records, path.with_suffix(".jsonl"))
 
 

@@ -1,4 +1,4 @@
-"""How much faster 6 and 3 layers are than 12, per implementation, beside the layer count and the matrix units' rate."""
+"""Measures how much faster 6 and 3 layers are than 12, beside the layer count and the rate of matrix products."""
 
 from collections.abc import Callable
 
@@ -13,17 +13,17 @@ IMPLEMENTATIONS = ("sdpa", "eager", "compile")
 
 
 def main() -> None:
-    found = arguments("inference", __doc__, "rounds")
+    given = arguments("inference", __doc__, "rounds")
     device, dtype = timing_setup()
-    hidden, batch, length = (64, 2, 16) if found.quick else (768, 128 if device.type == "cuda" else 16, 128)
+    hidden, batch, length = (64, 2, 16) if given.quick else (768, 128 if device.type == "cuda" else 16, 128)
     ids = torch.randint(30522, (batch, length), generator=torch.Generator().manual_seed(0)).to(device)
     figures = []
-    for implementation in IMPLEMENTATIONS[: 2 if found.quick else 3]:
+    for implementation in IMPLEMENTATIONS[: 2 if given.quick else 3]:
         calls = {
             f"{layers}": _call(random_classifier(layers, hidden).to(device, dtype), implementation, ids)
             for layers in LAYERS
         }
-        times = take_turns(calls, found.rounds, warmup=2)
+        times = take_turns(calls, given.rounds, warmup=2)
         ending = "" if implementation == "sdpa" else f"_{implementation}"
         for layers in LAYERS[1:]:
             name = f"inference_speedup_{layers}{ending}"
@@ -34,17 +34,18 @@ def main() -> None:
         for layers in LAYERS:
             seconds = times.loc[times["contender"] == f"{layers}", "seconds"]
             figures.append(figure(f"inference_seconds_{layers}{ending}", seconds, "s"))
-    rates = matmul_rates(batch * length, hidden, device, dtype, found.rounds)
+    rates = matmul_rates(batch * length, hidden, device, dtype, given.rounds)
     figures.append(figure("matmul_rate", [rate / 1e9 for rate in rates], "GFLOP/s"))
     best = max(rates)
     for layers in LAYERS:
         seconds = next(one["median"] for one in figures if one["name"] == f"inference_seconds_{layers}")
         share = 100 * flops(layers, hidden, batch, length) / best / seconds
         figures.append(figure(f"inference_matmul_share_{layers}", share, "%"))
-    write("inference", figures, found, hidden=hidden, batch=batch, length=length, dtype=str(dtype))
+    write("inference", figures, given, hidden=hidden, batch=batch, length=length, dtype=str(dtype))
 
 
 def _call(model: PreTrainedModel, implementation: str, ids: torch.Tensor) -> Callable[[], float]:
+    """A function that runs the model once on `ids`, (batch, length)."""
     if implementation == "compile":
         run = torch.compile(model)
     else:
@@ -54,13 +55,13 @@ def _call(model: PreTrainedModel, implementation: str, ids: torch.Tensor) -> Cal
 
 
 def flops(layers: int, hidden: int, batch: int, length: int) -> float:
-    """Of all matrix products of a forward pass: projections, feed-forward, attention, and the pooler of [CLS]."""
+    """Count the operations of a forward pass's matrix products: projections, feed-forward, attention, [CLS] pooler."""
     per_token = 24 * hidden**2 + 4 * length * hidden
     return layers * batch * length * per_token + 2 * batch * hidden**2
 
 
 def matmul_rates(tokens: int, hidden: int, device: torch.device, dtype: torch.dtype, rounds: int) -> list[float]:
-    """FLOP/s of the feed-forward layer's own product, (tokens, hidden) by (hidden, 4 hidden)."""
+    """FLOP/s in every round of the feed-forward layer's own product, (tokens, hidden) by (hidden, 4 hidden)."""
     left = torch.randn(tokens, hidden, device=device, dtype=dtype)
     right = torch.randn(hidden, 4 * hidden, device=device, dtype=dtype)
     time_call(lambda: left @ right, device)

@@ -1,14 +1,13 @@
-"""How much of a batch is padding, and how many real tokens a second the loader hands out."""
+"""Measures how much of a batch is padding, and how many real tokens a second the loader gives."""
 
 from collections.abc import Iterable
 
 import numpy as np
 from torch import Tensor
 
-from pkdlib.data import make_loader
-from pkdlib.engine.batches import LengthGroupedBatches
+from pkdlib.engine.batches import LengthGroupedBatches, make_loader
 from tests.benchmarks.common import arguments, figure, take_turns, write
-from tests.benchmarks.contenders import read_rows
+from tests.benchmarks.contenders import read_given
 
 BATCH = 32
 
@@ -20,13 +19,12 @@ def padding_share(batches: Iterable[dict[str, Tensor]]) -> float:
 
 
 def main() -> None:
-    found = arguments("loader", __doc__, "glue", "backbone", "rounds", "rows")
-    task = "sst2" if found.glue else "mini-sentiment"
-    name = task.replace("-", "_")
-    split = read_rows(task, found.glue, found.backbone, 64 if found.quick else found.rows).splits["train"]
+    given = arguments("loader", __doc__, "glue", "backbone", "rounds", "rows")
+    data = read_given(given, given.rows)
+    name, split = data.task.name.replace("-", "_"), data.splits["train"]
     batches = LengthGroupedBatches(split.lengths, BATCH, seed=0)
     grouped = []
-    for batches.epoch in range(1, 3 if found.quick else 6):
+    for batches.epoch in range(1, 3 if given.quick else 6):
         grouped.append(100 * padding_share(make_loader(split, batches)))
     order = np.random.default_rng(0).permutation(len(split))
     mixed = [split[rows] for rows in np.split(order, range(BATCH, len(order), BATCH))]
@@ -35,14 +33,14 @@ def main() -> None:
         for _ in make_loader(split, batches):
             pass
 
-    times = take_turns({"read": read}, found.rounds, warmup=1)
+    times = take_turns({"read": read}, given.rounds, warmup=1)
     figures = [
         figure(f"padding_share_{name}", grouped, "%"),
         figure(f"padding_share_{name}_shuffled", 100 * padding_share(mixed), "%"),
         figure(f"padding_share_{name}_to_128", 100 * (1 - split.lengths.mean() / 128), "%"),
         figure("loader_tokens", split.lengths.sum() / times["seconds"] / 1e6, "million tokens/s"),
     ]
-    write("loader", figures, found, task=task, rows=len(split), batch=BATCH)
+    write("loader", figures, given, task=data.task.name, rows=len(split), batch=BATCH)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""A whole distillation, the teacher's pass included: this kit beside the authors' recipe and TextBrewer.
+"""Times a whole distillation, the teacher's pass included: this kit beside the authors' recipe and TextBrewer.
 
-Figures are ratios of runs in one process, on the same rows, model, seed and threads. As all cost goes with the rows, a
-part of them is enough, and times are compared per row; the limits, beside, are what real tokens and layers would give.
-The authors' dropout ends with the first epoch, which saves them time; with `--same-dropout`, so does this kit's.
+Figures are ratios of runs in one process, of the same task, model, seed and threads. As all cost grows with the rows,
+some of them are enough, and times are compared per row; the limits are the ratios if time were tokens times layers.
+The authors' dropout ends with the first epoch, which saves them time; with `--same-dropout`, this kit's does too.
 """
 
 import argparse
@@ -12,14 +12,13 @@ from pathlib import Path
 
 import torch
 
-from pkdlib.data import make_loader
-from pkdlib.engine.batches import LengthGroupedBatches
+from pkdlib.engine.batches import LengthGroupedBatches, make_loader
 from pkdlib.engine.progress import say
 from tests.benchmarks.common import Figure, arguments, figure, ratio_figures, take_turns, write
 from tests.benchmarks.contenders import HAS_TEXTBREWER, Case, authors, kit, random_case, read_rows, textbrewer
 
-# Rows of each contender: this kit's are a group of length-sorted batches, or most of one; what pads every row alike, or
-# every batch by chance, costs as much per row on fewer.
+# Rows of each contender: this kit's are a group of length-sorted batches, or most of one. Contenders that pad every row
+# to the limit, or batches as they come, cost as much per row on fewer.
 ROWS = {
     "sst2": {"kit": 1600, "authors": 160, "TextBrewer shuffled": 480, "TextBrewer grouped": 800, "kit warm": 800},
     "rte": {"kit": 1280, "authors": 128},
@@ -28,15 +27,15 @@ ON_CUDA = 16_000  # of every contender, or all there are: this kit records its s
 QUICK = {"mini-sentiment": dict.fromkeys(ROWS["sst2"], 64), "mini-inference": dict.fromkeys(ROWS["rte"], 64)}
 
 
-def compare(task: str, rows: dict[str, int], found: argparse.Namespace) -> list[Figure]:
-    """Every contender in turn on one task; seconds are those of 1,000 rows."""
-    name, theirs = task.replace("-", "_"), "authors_same_dropout" if found.same_dropout else "authors"
-    settings = {"num_train_epochs": 1 if found.quick else 4, "dropout_epochs": 1 if found.same_dropout else None}
+def compare(task: str, rows: dict[str, int], given: argparse.Namespace) -> list[Figure]:
+    """Time every contender in turn on one task; seconds are those of 1,000 rows."""
+    name, theirs = task.replace("-", "_"), "authors_same_dropout" if given.same_dropout else "authors"
+    settings = {"num_train_epochs": 1 if given.quick else 4, "dropout_epochs": 1 if given.same_dropout else None}
     with tempfile.TemporaryDirectory() as folder:
         cases = {
             size: random_case(
-                read_rows(task, found.glue, found.backbone, size),
-                found.backbone, Path(folder) / f"backbone-{size}", **settings,
+                read_rows(task, given.glue, given.backbone, size),
+                given.backbone, Path(folder) / f"backbone-{size}", **settings,
             )
             for size in set(rows.values())
         }  # fmt: skip
@@ -49,7 +48,7 @@ def compare(task: str, rows: dict[str, int], found: argparse.Namespace) -> list[
                 "TextBrewer grouped": partial(textbrewer, cases[rows["TextBrewer grouped"]], grouped=True),
                 "kit warm": partial(kit, cases[rows["kit warm"]], warm),
             }
-        times = take_turns(contenders, found.rounds)
+        times = take_turns(contenders, given.rounds)
         limits = token_limits(cases[rows["kit"]])
         sizes = {contender: len(cases[size].data.splits["train"]) for contender, size in rows.items()}
     for column in ("seconds", "processor_s"):
@@ -66,7 +65,7 @@ def compare(task: str, rows: dict[str, int], found: argparse.Namespace) -> list[
 
 
 def token_limits(case: Case) -> dict[str, float]:
-    """The ratios if time were layers times tokens: forward 1, forward and backward 3, this kit without padding."""
+    """The ratios if time were layers times tokens: a forward pass 1, forward and backward 3, no padding in this kit."""
     split, config = case.data.splits["train"], case.config
     teacher, student = case.teacher.config.num_hidden_layers, 3 * config.num_hidden_layers
     ours = student + teacher / config.num_train_epochs  # layer passes per token and epoch
@@ -80,20 +79,20 @@ def token_limits(case: Case) -> dict[str, float]:
 
 
 def main() -> None:
-    found = arguments("peers", __doc__, "glue", "backbone", "rounds", "same-dropout")
+    given = arguments("peers", __doc__, "glue", "backbone", "rounds", "same-dropout")
     if not HAS_TEXTBREWER:
-        say("textbrewer is not installed: left out (see benchmarks/README.md)")
-    rows = ROWS if found.glue and not found.quick else QUICK
-    if torch.cuda.is_available() and not found.quick:
+        say("textbrewer is not installed: left out (see tests/benchmarks/README.md)")
+    rows = ROWS if given.glue and not given.quick else QUICK
+    if torch.cuda.is_available() and not given.quick:
         rows = {task: dict.fromkeys(contenders, ON_CUDA) for task, contenders in rows.items()}
-    if found.glue and found.quick:
+    if given.glue and given.quick:
         rows = dict(zip(ROWS, QUICK.values(), strict=True))
     name = "peers"
-    if found.same_dropout:
+    if given.same_dropout:
         name = "peers_same_dropout"
         rows = {task: {contender: sizes[contender] for contender in ("kit", "authors")} for task, sizes in rows.items()}
-    figures = [one for task in rows for one in compare(task, rows[task], found)]
-    write(name, figures, found, rows=rows, epochs=1 if found.quick else 4, layers="12 to 6, random weights")
+    figures = [one for task in rows for one in compare(task, rows[task], given)]
+    write(name, figures, given, rows=rows, epochs=1 if given.quick else 4, layers="12 to 6, random weights")
 
 
 if __name__ == "__main__":

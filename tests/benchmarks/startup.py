@@ -1,4 +1,4 @@
-"""What it takes until something happens: importing pkdlib, and the first batch of a task, each in a new process."""
+"""Times a new process until pkdlib is imported, and until it has the first batch of a task."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ from tests.benchmarks.common import arguments, figure, take_turns, write
 
 FIRST_BATCH = f"""
 import pkdlib
-from pkdlib.data import LengthGroupedBatches, make_loader
+from pkdlib.engine.batches import LengthGroupedBatches, make_loader
 
 data = pkdlib.encode_task(pkdlib.load_task("mini-sentiment"), pkdlib.load_tokenizer("{MINI_BERT}"), 64)
 split = data.splits["train"]
@@ -24,16 +24,16 @@ PROGRAMS = {
 
 
 def main() -> None:
-    found = arguments("startup", __doc__, "rounds")
+    given = arguments("startup", __doc__, "rounds")
     calls = {
         name: lambda program=program: subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
         for name, program in PROGRAMS.items()
     }
-    times = take_turns(calls, 1 if found.quick else found.rounds, warmup=0 if found.quick else 1)
+    times = take_turns(calls, 1 if given.quick else given.rounds, warmup=0 if given.quick else 1)
     by_program = times.groupby("contender")
     figures = [figure(f"startup_{name}", values, "s") for name, values in by_program["seconds"]]
     figures += [figure(f"startup_{name}_processor", values, "s") for name, values in by_program["processor_s"]]
-    write("startup", figures, found)
+    write("startup", figures, given)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Does a second worker halve a sweep? The same runs with one worker and with two, the same threads per run.
+"""Times a sweep with two workers and with one: the same runs, the same threads per run.
 
 python -m tests.benchmarks.sweep [--quick]
 """
@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pkdlib.engine.files import write_text
+from pkdlib.engine.files import ROOT, write_text
 from tests.benchmarks.common import arguments, figure, ratios, take_turns, write
 
 GRID = """
@@ -17,6 +17,16 @@ notebook: 02_distill_last_vs_skip
 parameters: {{student_layers: 3, num_train_epochs: {epochs}, teacher.train_rows: {rows}, teacher.num_train_epochs: 1}}
 grid: {{methods: [{methods}]}}
 seeds: [{seeds}]
+"""
+
+
+# The sweep in a process of its own, whose start belongs to its time.
+SWEEP = """
+import sys
+from pkdlib.sweeps.runner import run_sweep
+
+grid, out, workers = sys.argv[1:]
+sys.exit(bool(run_sweep(grid, out, workers=int(workers), threads=1)))
 """
 
 
@@ -30,11 +40,10 @@ def main() -> None:
         write_text(folder / "grid.yaml", GRID.format(**size))
 
         def sweep(workers: int, out: Path) -> None:
-            command = [sys.executable, "-m", "pkdlib.sweep", folder / "grid.yaml", "--out", out, "--threads", "1"]
-            subprocess.run([*command, "--workers", str(workers)], check=True)
+            subprocess.run([sys.executable, "-c", SWEEP, folder / "grid.yaml", out, str(workers)], cwd=ROOT, check=True)
 
         def anew(workers: int) -> None:
-            """All students once more; their teacher is there."""
+            """Run all students again; their teacher is there."""
             shutil.rmtree(folder / "out" / "runs")
             sweep(workers, folder / "out")
 

@@ -1,4 +1,4 @@
-"""Every benchmark runs end to end at tiny size and writes its file; what it computes from timings, by hand."""
+"""Every benchmark runs end to end at tiny sizes and writes its file; its arithmetic equals sums by hand."""
 
 import importlib
 import json
@@ -13,17 +13,16 @@ import torch
 from helpers import bert_config, mini_tokenizer, noisy_copy, save_backbone, small_task
 from transformers import BertModel
 
-from pkdlib.targets import teacher_outputs
 from tests.benchmarks.__main__ import OPTIONS_OF
 from tests.benchmarks.__main__ import main as run_all
-from tests.benchmarks.common import QUICK_RESULTS, figure, ratios, take_turns
+from tests.benchmarks.common import QUICK_RESULTS, arguments, figure, ratios, take_turns
 from tests.benchmarks.contenders import Case, _padded, authors, kit, settings
 from tests.benchmarks.inference import flops
 from tests.benchmarks.loader import padding_share
 from tests.benchmarks.peers import token_limits
 from tests.benchmarks.step import kit_epochs, plain_epochs
 
-FIGURES = {  # of the issue's names, those that a run on the embedded tasks writes
+FIGURES = {  # that a run on the embedded tasks writes, among others
     "accuracy": {"dev_accuracy_kit", "dev_accuracy_authors"},
     "cache": {"cache_build_vs_forward", "cache_read_share", "cache_memory_mb_200"},
     "distillations": {"wall_teacher", "wall_PKD-Skip", "dev_accuracy_FT"},
@@ -51,13 +50,13 @@ def test_quick_run_writes_the_agreed_form(name: str, tmp_path: Path, monkeypatch
     monkeypatch.setattr(sys, "argv", [name, "--quick", "--out", str(tmp_path)])
     importlib.import_module(f"tests.benchmarks.{name}").main()
     (path,) = tmp_path.glob("*.json")
-    found = json.loads(path.read_text())
-    assert found.keys() == {"figures", "provenance"}
-    assert {"machine", "versions", "threads", "date", "settings"} <= found["provenance"].keys()
-    for one in found["figures"]:
+    result = json.loads(path.read_text())
+    assert result.keys() == {"figures", "provenance"}
+    assert {"machine", "versions", "threads", "date", "settings"} <= result["provenance"].keys()
+    for one in result["figures"]:
         assert one.keys() == {"name", "median", "low", "high", "unit"}
         assert one["low"] <= one["median"] <= one["high"]
-    names = [one["name"].removesuffix("_cuda") for one in found["figures"]]
+    names = [one["name"].removesuffix("_cuda") for one in result["figures"]]
     assert len(set(names)) == len(names)
     assert FIGURES[name] <= set(names)
 
@@ -69,6 +68,13 @@ def test_the_authors_dropout_is_a_record_of_its_own(tmp_path: Path, monkeypatch:
     names = {one["name"].removesuffix("_cuda") for one in json.loads(path.read_text())["figures"]}
     assert {f"mini_sentiment_vs_authors_same_dropout{ending}" for ending in ("", "_limit")} <= names
     assert not any("textbrewer" in name or name.endswith("vs_authors") for name in names)
+
+
+def test_quick_replaces_the_sizes_that_a_benchmark_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["loader", "--rows", "500", "--rounds", "9"])
+    assert vars(arguments("loader", "x", "rows", "rounds")) == {"quick": False, "out": None, "rows": 500, "rounds": 9}
+    sys.argv.append("--quick")
+    assert vars(arguments("loader", "x", "rows", "rounds")) == {"quick": True, "out": None, "rows": 64, "rounds": 2}
 
 
 def test_all_in_turn_knows_every_benchmark(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,9 +94,9 @@ def test_all_in_turn_runs_those_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # --------------------------------------------------------------------------------------- equal arithmetic
 def test_the_loop_has_the_losses_of_a_plain_one(case: Case, tmp_path: Path) -> None:
-    outputs = teacher_outputs(case.teacher, case.data.splits["train"], case.layers(), tmp_path / "cache")
     student = case.student()
-    fast, plain = kit_epochs(case, outputs, student), plain_epochs(case, outputs, student)
+    targets = case.targets(case.objective(student), tmp_path / "cache")
+    fast, plain = kit_epochs(case, targets, student), plain_epochs(case, targets, student)
     assert fast == pytest.approx(plain, rel=1e-5)
     assert fast[2] < fast[0]
     assert kit_epochs(case, None, student) != pytest.approx(plain, rel=1e-2)
@@ -146,9 +152,9 @@ def test_flops_by_hand() -> None:
 
 def test_token_limits_by_hand(case: Case) -> None:
     split = case.data.splits["train"]
-    found = token_limits(case)
+    limits = token_limits(case)
     # Per epoch, the student's 2 layers forward and backward are 6 passes, the teacher's 4, once in 3 epochs, 4/3.
-    assert found["authors"] == pytest.approx(64 / split.lengths.mean())
-    assert found["warm"] == pytest.approx((6 + 4) / 6)
+    assert limits["authors"] == pytest.approx(64 / split.lengths.mean())
+    assert limits["warm"] == pytest.approx((6 + 4) / 6)
     padded = sum(8 * split.lengths[start : start + 8].max() for start in range(0, 40, 8))
-    assert found["shuffled"] == pytest.approx((6 + 4) / (6 + 4 / 3) * padded / split.lengths.sum())
+    assert limits["shuffled"] == pytest.approx((6 + 4) / (6 + 4 / 3) * padded / split.lengths.sum())

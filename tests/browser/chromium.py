@@ -50,7 +50,7 @@ def succeeds(*command: str) -> bool:
 if __name__ == "__main__":
     if find_chromium() is None:
         install()
-    found = find_chromium()
-    if found is None:
+    chromium = find_chromium()
+    if chromium is None:
         sys.exit("No Chromium, and none could be installed: install chromium (or Chrome), or set CHROMIUM to its path")
-    print("Chromium:", found)
+    print("Chromium:", chromium)

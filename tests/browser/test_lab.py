@@ -81,19 +81,19 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--ServerApp.root_dir={folder}",
                "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0",
                f"--IdentityProvider.token={token}"]  # fmt: skip
-    found = Lab(f"http://127.0.0.1:{port}", token, folder)
+    running = Lab(f"http://127.0.0.1:{port}", token, folder)
     with open(home / "server.log", "w") as log:
         server = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
     try:
         deadline = time.monotonic() + 120
         while True:
             try:
-                ask(found, "status")
+                ask(running, "status")
                 break
             except OSError:  # not listening yet
                 assert server.poll() is None and time.monotonic() < deadline, (home / "server.log").read_text()
                 time.sleep(0.5)
-        yield found
+        yield running
     finally:
         server.terminate()  # and with it its kernels
         server.wait(timeout=60)

@@ -31,7 +31,8 @@ from pkdlib.data import EncodedTask, encode_task
 from pkdlib.engine.checkpoints import CHECKPOINT_FILE, Checkpoint, weights_fingerprint
 from pkdlib.engine.machine import make_accelerator
 from pkdlib.models import load_backbone, load_classifier, load_tokenizer
-from pkdlib.records import RESULT_FILE, load_records
+from pkdlib.readers.records import load_records
+from pkdlib.records import RESULT_FILE
 from pkdlib.training import Run, distill, fine_tune
 
 # Forty rows in batches of 16: three updates an epoch, nine in all.

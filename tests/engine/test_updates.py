@@ -22,11 +22,11 @@ from transformers.utils import ModelOutput
 from pkdlib.config import ConfigError, DistillConfig, FineTuneConfig, validate
 from pkdlib.data import Batch, EncodedTask
 from pkdlib.engine.machine import make_accelerator
-from pkdlib.engine.updates import StaticUpdate, use_static_shapes
-from pkdlib.loop import _parameter_groups, _Step, _update
+from pkdlib.engine.updates import GradientOf, StaticUpdate, parameter_groups, use_static_shapes
+from pkdlib.loop import _Step
 from pkdlib.losses import PKDTerms
 from pkdlib.models import load_backbone
-from pkdlib.objectives import Objective
+from pkdlib.objectives import PKD, Objective
 from pkdlib.training import Run, distill, fine_tune
 
 VALUES = {"num_train_epochs": 3, "train_batch_size": 8, "learning_rate": 2e-3}
@@ -123,32 +123,30 @@ def test_a_shape_is_recorded_once_and_small_batches_never() -> None:
     assert torch.equal(batches[0], torch.arange(16).view(2, 8) + 1)  # what it was given is not its buffer
 
 
-class _Reads(torch.nn.Module):
+class _Reads(PKD):
     """An objective that looks at a value, for which a device would be waited for."""
 
-    def __init__(self, objective: Objective):
-        super().__init__()
-        self.objective = objective
-
     def forward(self, output: ModelOutput, batch: Batch) -> PKDTerms:
-        terms = self.objective(output, batch)
+        terms = super().forward(output, batch)
         assert terms.loss > 0
         return terms
 
 
-def fake_update(config: PreTrainedConfig, objective: torch.nn.Module, **changes) -> torch.Tensor:
+def fake_update(config: PreTrainedConfig, objective: type[Objective], **changes) -> torch.Tensor:
     """A step's update on tensors without values, all of them on a device of their own, as a recorded step is."""
     values, on = validate(DistillConfig, **changes), torch.device("meta")
     with FakeTensorMode():
         batch = dict.fromkeys(("input_ids", "attention_mask"), torch.ones(8, 16, dtype=torch.long, device=on))
         batch |= dict.fromkeys(("rows", "labels"), torch.zeros(8, dtype=torch.long, device=on))
         batch["teacher_logits"] = torch.zeros(8, 2, dtype=torch.half, device=on)
-        batch["teacher_cls"] = torch.zeros(8, 2, config.hidden_size, dtype=torch.half, device=on)
+        for layer in (1, 2, 3):
+            batch[f"teacher_cls_{layer}"] = torch.zeros(8, config.hidden_size, dtype=torch.half, device=on)
         with on:
             model = AutoModelForSequenceClassification.from_config(config)
-        step = _Step(model, objective).train()
-        optimizer = torch.optim.AdamW(_parameter_groups(step, 0.01), lr=1e-3)
-        sums = _update(step, optimizer, values, make_accelerator(), False, batch)
+        step = _Step(model, objective(values, model, model)).train()
+        optimizer = torch.optim.AdamW(parameter_groups(step, 0.01), lr=1e-3)
+        gradient = GradientOf(step, optimizer, make_accelerator(), values.micro_batch_size, 1.0, in_place=True)
+        sums = gradient(batch)
         assert all(parameter.grad is not None for parameter in model.classifier.parameters())
     return sums
 
@@ -161,19 +159,17 @@ def fake_update(config: PreTrainedConfig, objective: torch.nn.Module, **changes)
 def test_an_update_waits_for_no_value_and_mixes_no_devices(
     config: PreTrainedConfig, changes: dict, weights: dict
 ) -> None:
-    objective = Objective({**weights, "temperature": 5.0}, range(1, 3))
-    sums = fake_update(config, objective, **changes)
+    weights = {**weights, "strategy": [1, 2, 3][: config.num_hidden_layers - 1]}
+    sums = fake_update(config, PKD, **weights, **changes)
     assert (sums.shape, sums.device.type) == ((6,), "meta")
     with pytest.raises(DataDependentOutputException):
-        fake_update(config, _Reads(objective), **changes)
+        fake_update(config, _Reads, **weights, **changes)
 
 
 # ------------------------------------------------------------------------------------------------ who has them
 def test_static_shapes_are_for_one_cuda_device() -> None:
     accelerator = make_accelerator()
-    found = [
-        use_static_shapes(validate(FineTuneConfig, static_shapes=asked), accelerator) for asked in (None, False, True)
-    ]
+    found = [use_static_shapes(asked, "no", accelerator) for asked in (None, False, True)]
     assert found == [accelerator.device.type == "cuda", False, True]
 
 
@@ -207,15 +203,15 @@ CUDA = """
 import sys
 from pathlib import Path
 from helpers import noisy_copy, small_task
-from pkdlib import graphs
+from pkdlib.engine import updates
 from pkdlib.config import DistillConfig
 from pkdlib.models import load_backbone
 from pkdlib.training import distill
 
 data, folder = small_task(train=44, max_length=8), Path(sys.argv[1])
 teacher, recorded = noisy_copy(load_backbone(folder / "backbone"), ("negative", "positive")), []
-record = graphs.StaticUpdate._record
-graphs.StaticUpdate._record = lambda *given: recorded.append(1) or record(*given)
+record = updates.StaticUpdate._record
+updates.StaticUpdate._record = lambda *given: recorded.append(1) or record(*given)
 values = {"backbone": str(folder / "backbone"), "num_hidden_layers": 3, "train_batch_size": 8, "learning_rate": 2e-3}
 for static in (False, True, True):
     run = distill(data, DistillConfig(static_shapes=static, **values), teacher, cache_dir=folder / "cache")

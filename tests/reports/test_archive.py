@@ -140,7 +140,7 @@ def test_test_files_of_another_size_are_refused_unless_told(
 ) -> None:
     arguments = ["submit", str(tmp_path / "out.zip"), "--students", str(students["rte"]), "--source", str(glue)]
     assert main(arguments) == 2
-    assert capsys.readouterr().err == "RTE.tsv: 7 rows where the benchmark's test file has 3000\n"
+    assert capsys.readouterr().err.endswith("RTE.tsv: 7 rows where the benchmark's test file has 3000\n")
     assert list(tmp_path.iterdir()) == []
     assert main([*arguments, "--any-size"]) == 0
     checked, missing = capsys.readouterr().out.splitlines()
@@ -160,6 +160,7 @@ def test_students_that_cannot_predict_are_refused(
     model.save_pretrained(wrong)
     load_tokenizer(students["rte"]).save_pretrained(wrong)
     save_result(run("FT", 0, 0.5, task="rte"), wrong)
+    capsys.readouterr()
     for folders, message in (
         ([tmp_path], "no trained student: it needs result.json and model.safetensors"),
         ([mini], "task = 'mini-sentiment': must be one of sst2, mrpc, "),
@@ -167,7 +168,7 @@ def test_students_that_cannot_predict_are_refused(
         ([wrong], "its classes are negative, positive, not entailment, not_entailment"),
     ):
         assert main(["submit", out, "--students", *map(str, folders), "--source", str(glue), "--any-size"]) == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        assert message in line
+        *bars, line = capsys.readouterr().err.splitlines()
+        assert message in line and not any(bar.strip() and "it/s]" not in bar for bar in bars)  # transformers' own
     assert main(["submit", out, "--students", str(students["rte"]), "--source", str(tmp_path), "--any-size"]) == 2
     assert not Path(out).exists()

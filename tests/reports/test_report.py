@@ -19,7 +19,8 @@ from pkdlib.__main__ import main
 from pkdlib.analysis.comparisons import comparisons, main_comparisons
 from pkdlib.analysis.paper import paper_table
 from pkdlib.engine.files import write_text
-from pkdlib.records import RESULT_FILE, RunRecord, save_records, save_result
+from pkdlib.readers.records import save_records
+from pkdlib.records import RESULT_FILE, RunRecord, save_result
 from pkdlib.reports.contents import counts_table, read_folder, tidy_runs
 from pkdlib.reports.layouts import as_latex, model_table, settings_table, teacher_table
 from pkdlib.reports.report import Report, file_name, sensitivity_figures, write_report

@@ -140,8 +140,9 @@ def test_the_runs_are_every_combination_in_the_file_s_order_less_the_excluded(tm
     assert "output_dir" not in runs[0].parameters and "teacher_dir" not in runs[0].parameters
 
 
-def test_the_readme_s_grid_is_planned(tmp_path):
-    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+def test_the_guide_s_grid_is_planned(tmp_path):
+    guide = ROOT / "notebooks" / "guide" / "sweeps.md"
+    (text,) = re.findall(r"```yaml\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)
     runs = planned(tmp_path, text)
     assert len(runs) == (2 * 2 * 2 - 2) * 5 and len(teachers_of(runs)) == 1
 

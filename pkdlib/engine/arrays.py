@@ -1,0 +1,45 @@
+"""Arrays on disk, written row by row and larger than memory."""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.lib.format import open_memmap
+from torch import Tensor
+
+
+def write_rows(batches: Iterable[tuple[Tensor, Mapping[Path, Tensor]]], rows: int) -> None:
+    """Write .npy files of half precision, each (rows, ...), that get their names when all rows are there.
+
+    batches: (positions, file -> values of these rows). Every file must be the caller's alone.
+    Raises ValueError when values do not fit in half precision or their shape differs between batches.
+    """
+    arrays: dict[Path, np.memmap] = {}
+    try:
+        for positions, values_of in batches:
+            for path, values in values_of.items():
+                half = _half(values)  # (batch, ...)
+                if path not in arrays:
+                    arrays[path] = open_memmap(_part(path), "w+", np.float16, (rows, *half.shape[1:]))
+                if half.shape[1:] != arrays[path].shape[1:]:
+                    raise ValueError(f"an output is {half.shape[1:]} per row here, {arrays[path].shape[1:]} before")
+                arrays[path][positions.numpy()] = half
+        for path, array in arrays.items():
+            array.flush()
+            os.replace(_part(path), path)
+    finally:
+        for path in arrays:
+            _part(path).unlink(missing_ok=True)
+
+
+def _part(path: Path) -> Path:
+    return path.with_suffix(".part")
+
+
+def _half(tensor: Tensor) -> np.ndarray:
+    half = tensor.half().cpu()  # the one wait for the device
+    if not torch.isfinite(half).all():
+        raise ValueError("the teacher's outputs do not fit in half precision (not finite)")
+    return half.numpy()

@@ -1,0 +1,55 @@
+"""Validated configurations, whose errors are lines for a person."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+MAX_VALUE = 200  # characters of a value that are shown
+
+
+class ConfigError(ValueError):
+    """A configuration with one or more bad fields, a line each."""
+
+
+class Config(BaseModel):
+    """A set of validated fields; an unknown name is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+AnyConfig = TypeVar("AnyConfig", bound=Config)
+
+
+def validate(config_class: type[AnyConfig], /, **values: Any) -> AnyConfig:
+    """A configuration from keyword values; numbers given as text ("2e-5") are coerced.
+
+    Raises ConfigError with a line per bad field: its name, its value and what is allowed.
+    """
+    try:
+        return config_class(**values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(complaints(config_class, error))) from None
+
+
+def complaints(model: type[BaseModel], error: ValidationError) -> list[str]:
+    """A line per mistake: where it is, the value, what is allowed."""
+    return list(dict.fromkeys(_complaint(model, entry) for entry in error.errors()))
+
+
+def _complaint(model: type[BaseModel], entry: Mapping[str, Any]) -> str:
+    where = ".".join(part for part in entry["loc"] if isinstance(part, str))
+    allowed = entry["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    allowed = allowed.removesuffix(", unable to parse string as a number")
+    if not where:
+        return f"content: {allowed}"
+    if entry["type"] == "missing":
+        return f"{where}: missing, it has no default"
+    if entry["type"] == "extra_forbidden":
+        known = [field.alias or name for name, field in model.model_fields.items()]
+        close = difflib.get_close_matches(str(entry["loc"][-1]), known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known names are {', '.join(known)}"
+        allowed = f"unknown name; {hint}"
+    value = repr(entry["input"])
+    return f"{where} = {value if len(value) <= MAX_VALUE else value[:MAX_VALUE] + '...'}: {allowed}"
