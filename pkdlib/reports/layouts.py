@@ -1,7 +1,7 @@
 """Comparisons as tables in the paper's layout, its own figures beside: texts in cells, ready to be shown."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,7 +82,9 @@ def model_table(mains: dict[str, Comparison]) -> pd.DataFrame:
     return _table(columns, sorted(places, key=places.__getitem__))
 
 
-def _theirs(task: str, metric: str, top: str, models: Iterable[tuple[int, str]]) -> Columns:
+def _theirs(
+    task: str, metric: str, top: str, models: Iterable[tuple[int, str]], name: Callable[[int, str], str] = model_name
+) -> Columns:
     """The columns of the paper's and the authors' figures, where any of the models has one."""
     if task not in COLUMNS:
         return {}
@@ -90,7 +92,7 @@ def _theirs(task: str, metric: str, top: str, models: Iterable[tuple[int, str]])
     reference = reference.reindex(list(models)).dropna(axis=1, how="all")
     return {
         (top, {"paper_test": PAPER, "authors_dev": AUTHORS}[column]): {
-            model_name(*model): f"{value:.1f}" for model, value in reference[column].dropna().items()
+            name(*model): f"{value:.1f}" for model, value in reference[column].dropna().items()
         }
         for column in reference
     }
@@ -121,11 +123,8 @@ def last_skip_table(mains: dict[str, Comparison]) -> pd.DataFrame:
                     "Skip − Last, points": difference_text(difference),
                     "p": p_text(difference["p"]),
                 }
-                theirs = _theirs(task, metric, top, [(size, "PKD-Skip"), (size, "PKD-Last")])
-                columns |= {
-                    key: {name.partition("-")[2]: text for name, text in column.items()}
-                    for key, column in theirs.items()
-                }
+                pair = [(size, "PKD-Skip"), (size, "PKD-Last")]
+                columns |= _theirs(task, metric, top, pair, lambda _, method: method)
     return _table(columns)
 
 
@@ -270,3 +269,10 @@ def speed_table(record: dict[str, Any]) -> pd.DataFrame:
             row |= {("paper", name): NONE if np.isnan(value) else f"{value:g}" for name, value in figures.items()}
         rows[model] = row
     return pd.DataFrame.from_dict(rows, orient="index").fillna(NONE)
+
+
+def references(tasks: Iterable[str], speed: bool) -> pd.DataFrame:
+    """Source and note of every table of the paper's and the authors' that may stand beside ours."""
+    names = ["table_1", "table_2", "table_5", "dev"] * bool(set(tasks) & set(COLUMNS)) + ["table_4"] * speed
+    table = pd.DataFrame([paper_table(name).attrs for name in names], columns=["title", "source", "note"])
+    return table.set_index("title").fillna("")

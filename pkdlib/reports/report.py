@@ -31,7 +31,6 @@ from pkdlib.analysis.comparisons import (
     unique_runs,
 )
 from pkdlib.analysis.figures import STYLE, plot_ablation, plot_comparison, plot_history
-from pkdlib.analysis.paper import COLUMNS, paper_table
 from pkdlib.analysis.tables import history_frame, results_frame
 from pkdlib.engine.files import write_text
 from pkdlib.engine.machine import timestamp
@@ -166,17 +165,6 @@ class Report:
             for run in self.contents.failures
         ]
         return HTML("".join(parts)) if parts else None
-
-    def references(self) -> HTML | None:
-        """Title, source and note of every table of the paper's and the authors' that may stand beside ours."""
-        names = ("table_1", "table_2", "table_5", "dev") if set(self.mains) & set(COLUMNS) else ()
-        sources = [paper_table(name).attrs for name in (*names, *(("table_4",) if self.contents.speed else ()))]
-        items = [
-            f"<li><strong>{escape(source['title'])}.</strong> {escape(source['source'])}. "
-            f"{escape(source.get('note', ''))}</li>"
-            for source in sources
-        ]
-        return HTML(f"<ul>{''.join(items)}</ul>") if items else None
 
 
 def file_name(text: str) -> str:

@@ -187,7 +187,7 @@ def test_every_table_is_latex_with_booktabs_too(recorded: Path) -> None:
     files = {file.stem: file.read_text() for file in (recorded / "tables").iterdir()}
     assert set(files) == {
         "counts", "models", "last-skip", "differences", "other-differences", "settings", "speed-cpu", "better-teacher",
-        "provenance",
+        "provenance", "references",
     }  # fmt: skip
     assert len(files) == sum(map(len, page.tables.values()))
     for text in files.values():
