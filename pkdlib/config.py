@@ -90,9 +90,9 @@ class DistillConfig(FineTuneConfig):
         return distance
 
 
-def role_of(name: str, config_class: type[Config] = DistillConfig) -> Role:
-    """What the field of that name matters to; a name that is no field matters always."""
-    field = config_class.model_fields.get(name)
+def role_of(name: str, config_class: type[Config] | None = None) -> Role:
+    """What the field of that name (of DistillConfig unless told) matters to; a name that is no field matters always."""
+    field = (config_class or DistillConfig).model_fields.get(name)
     return next((entry for entry in field.metadata if isinstance(entry, Role)), Role.ALWAYS) if field else Role.ALWAYS
 
 
