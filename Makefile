@@ -17,10 +17,10 @@ help: ## list these targets
 setup: $(STAMP) ## make .venv with the locked packages and pkdlib (PYTHON=... picks the Python, 3.11 or newer)
 
 tutorial: $(STAMP) ## run the tutorial
-	$(BIN)/python -m pkdlib.tutorial
+	$(BIN)/python -m pkdlib tutorial
 
 notebooks: $(STAMP) ## re-execute every notebook in place, outputs and all
-	$(BIN)/python -m pkdlib.tutorial --in-place
+	$(BIN)/python -m pkdlib tutorial --in-place
 
 book: $(STAMP) ## build/book/html/index.html: the notebooks as they are, in a gallery with search
 	rm -rf build/book

@@ -1,18 +1,21 @@
-"""`python -m pkdlib COMMAND`: each room registers its commands."""
+"""Patient Knowledge Distillation of BERT: run the course, run many distillations, compare what came out.
+
+Runs and caches go under the checkout that holds this library, else under the current folder; PKD_HOME names another.
+"""
 
 import argparse
 import sys
-from importlib import import_module
-from importlib.util import find_spec
+
+from pkdlib.reports import commands as reports
+from pkdlib.sweeps import commands as sweeps
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Carry out one command; its exit status."""
-    parser = argparse.ArgumentParser(prog="pkd", description="Patient knowledge distillation of BERT.")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for room in ("pkdlib.sweeps.commands", "pkdlib.reports.commands"):
-        if find_spec(room):
-            import_module(room).register(commands)
+    """Run one command; its exit status."""
+    parser = argparse.ArgumentParser(prog="pkd", description=__doc__)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    sweeps.register(commands)
+    reports.register(commands)
     given = parser.parse_args(arguments)
     return given.run(given)
 

@@ -14,7 +14,8 @@ from helpers import FEW_ROWS, save_hub_dataset, small_data, small_parameters
 from pkdlib import ROOT
 from pkdlib.analysis.similarity import SIMILARITIES
 from pkdlib.analysis.tables import load_results
-from pkdlib.reports.tutorial import WIDGET, drop_widgets, write_page
+from pkdlib.reports.pages import WIDGET, drop_widgets
+from pkdlib.reports.tutorial import write_page
 from pkdlib.sweeps.notebooks import code_fingerprint, run_notebook
 from pkdlib.tasks import TASKS
 

@@ -188,21 +188,45 @@ def _read_file(task: Task, split: str, folder: Path, bad_rows: BadRows) -> Split
     return None
 
 
+def read_tsv(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a file of GLUE's, as texts; of a zipfile.Path too.
+
+    Raises ValueError with the line's number at the first line that is no UTF-8 or has not the header's columns.
+    """
+    header, lines = _tsv_lines(path)
+    rows = []
+    for number, line in enumerate(lines, start=2):
+        try:
+            rows.append(_tsv_fields(line, header))
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from None
+    return header, rows
+
+
+def _tsv_lines(path: Path) -> tuple[list[str], list[bytes]]:
+    """The header and the other lines of GLUE's own TSV: tabs, no quoting at all, sometimes a BOM."""
+    first, *lines = _lines(path) or [b""]
+    return first.decode(errors="replace").rstrip("\r").split("\t"), lines
+
+
+def _tsv_fields(line: bytes, header: list[str]) -> list[str]:
+    fields = line.decode().rstrip("\r").split("\t")
+    if len(fields) != len(header):
+        raise ValueError(f"{len(fields)} columns where the header has {len(header)}")
+    return fields
+
+
 def _read_tsv(task: Task, split: str, path: Path, bad_rows: BadRows) -> Split:
-    """GLUE's own TSV: a header, tabs, no quoting at all, sometimes a BOM; quotes in the text stand for themselves."""
-    lines = _lines(path)
-    header = lines[0].decode(errors="replace").rstrip("\r").split("\t") if lines else []
+    header, lines = _tsv_lines(path)
     layout = layout_of(task)
     wanted = layout.tsv_columns if set(layout.tsv_columns) & set(header) else task.columns
     texts = [_position(header, name, path) for name in wanted]
     label_name = layout.tsv_label if layout.tsv_label in header else "label"
     label = header.index(label_name) if label_name in header else None
     rows, labels, refused = [], [], []
-    for number, line in enumerate(lines[1:], start=2):
+    for number, line in enumerate(lines, start=2):
         try:
-            fields = line.decode().rstrip("\r").split("\t")
-            if len(fields) != len(header):
-                raise ValueError(f"{len(fields)} columns where the header has {len(header)}")
+            fields = _tsv_fields(line, header)
             if label is not None:
                 labels.append(label_index(task, fields[label]))
             rows.append([fields[position] for position in texts])

@@ -1,23 +1,23 @@
-"""One HTML page and tidy tables of a folder's runs: `python -m pkdlib.report FOLDER [--out FOLDER/report]`.
+"""The report of a folder's runs: `report.ipynb`, executed, as one page; tables and figures lie beside it as files.
 
-FOLDER is what a sweep wrote, or any folder of result.json or .jsonl files. The page opens without a network.
+The folder is what a sweep wrote, or any one of result.json or .jsonl files. The page opens without a network.
 """
 
-import argparse
 import base64
 import io
-import json
-import sys
-from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from hashlib import sha256
+from html import escape
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import matplotlib.pyplot as plt
+import nbformat
 import pandas as pd
-from markupsafe import Markup
+import papermill
+from IPython.display import HTML
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -28,264 +28,166 @@ from pkdlib.analysis.comparisons import (
     main_comparisons,
     sensitivities,
     told_apart,
+    unique_runs,
 )
-from pkdlib.analysis.comparisons import unique_runs as unique
 from pkdlib.analysis.figures import STYLE, plot_ablation, plot_comparison, plot_history
-from pkdlib.analysis.paper import COLUMNS, paper_table
 from pkdlib.analysis.tables import history_frame, results_frame
 from pkdlib.engine.files import write_text
 from pkdlib.engine.machine import timestamp
-from pkdlib.engine.progress import say
-from pkdlib.readers.records import load_records
-from pkdlib.records import RESULT_FILE, RunRecord
 from pkdlib.reports import layouts
-from pkdlib.sweeps.folder import RUN_FILE, SPEC_FILE, SWEEP_FILE, failed, finished, read_json
+from pkdlib.reports.contents import read_folder, tidy_runs
+from pkdlib.reports.pages import drop_silent_texts, write_page
 
-TEMPLATE = "report.html"
-
-
-@dataclass
-class Found:
-    """What lies in a folder."""
-
-    records: list[RunRecord]
-    runs: list[dict[str, Any]] = field(default_factory=list)  # of a sweep: grid, id, state, seconds, error, notebook
-    speed: dict[str, dict] = field(default_factory=dict)  # file -> what notebook 05 wrote
-
-    @property
-    def failures(self) -> list[dict[str, Any]]:
-        return [run for run in self.runs if run["state"] == "failed"]
-
-
-def read_folder(folder: Path) -> Found:
-    """Every finished run, the state of those that a sweep lists, and the speed records.
-
-    Raises FileNotFoundError where there is neither a run nor a sweep, ValueError naming a file that is not what it
-    should be.
-    """
-    folder = Path(folder)
-    results = sorted(file for file in folder.rglob(RESULT_FILE) if _finished(file.parent, folder))
-    runs = [run for sweep in sorted(folder.rglob(SWEEP_FILE)) for run in _states(sweep)]
-    files = results or ([] if runs else sorted(folder.glob("*.jsonl")))
-    speed = {
-        str(file.relative_to(folder)): read_json(file)
-        for file in sorted(folder.rglob("*.json"))
-        if "speed" in file.name
-    }
-    speed = {name: found for name, found in speed.items() if {"parameters", "speedups"} <= set(found)}
-    if not (files or runs or speed):
-        raise FileNotFoundError(f"{folder}: no runs there: no {SWEEP_FILE}, {RESULT_FILE} or .jsonl file")
-    return Found([record for file in files for record in load_records(file)], runs, speed)
-
-
-def _finished(run: Path, folder: Path) -> bool:
-    """Whether a result stands: a sweep's run that was killed may have left one, but no run.json."""
-    for parent in (run, *run.parents):
-        if (parent / SPEC_FILE).is_file():
-            return (parent / RUN_FILE).is_file()
-        if parent == folder:
-            break
-    return True
-
-
-def _states(sweep: Path) -> list[dict[str, Any]]:
-    """What became of every run that a sweep lists, and of every teacher that it made."""
-    content, states = read_json(sweep), []
-    whats = {sweep.parent / entry["folder"]: "run" for entry in content["runs"]}
-    whats |= {sweep.parent / entry["folder"]: "teacher" for entry in content["teachers"]}
-    for file in sorted(sweep.parent.glob(f"runs/*/{RUN_FILE}")):
-        whats.setdefault(file.parent, "run of an earlier grid")
-    for run, what in whats.items():
-        state = {"grid": content["grid"], "id": run.name, "what": what}
-        if ended := finished(run):
-            state |= {"state": "finished", "seconds": ended["seconds"]}
-        elif failure := failed(run):
-            named = (run / failure["notebook"]).relative_to(sweep.parent)
-            state |= {**failure, "state": "failed", "notebook": str(named)}
-        else:
-            state |= {"state": "not finished"}
-        states.append(state)
-    return states
-
-
-# ------------------------------------------------------------------------------------------------- tidy tables
-def tidy_runs(records: Iterable[RunRecord]) -> pd.DataFrame:
-    """A row per run, with its fingerprints, device and versions; lists as JSON text."""
-    records = list(records)
-    frame = results_frame(records)
-    if frame.empty:
-        return frame
-    for kind, prefix in (("fingerprints", "fingerprint"), ("versions", "version")):
-        found = pd.DataFrame([getattr(record, kind) for record in records]).add_prefix(f"{prefix}_")
-        frame = pd.concat([frame, found], axis=1)
-    frame["threads"] = [record.threads for record in records]
-    for name in frame.columns[frame.map(lambda value: isinstance(value, list)).any()]:
-        frame[name] = [json.dumps(value) if isinstance(value, list) else value for value in frame[name]]
-    return frame
-
-
-def counts_table(found: Found, records: list[RunRecord]) -> pd.DataFrame:
-    """Of every grid how many runs and teachers are finished, failed or not finished, and the hours of the finished."""
-    if not found.runs:
-        frame = results_frame(records)
-        return pd.crosstab(frame["task"], frame["method"]).rename_axis(columns=None)
-    frame = pd.DataFrame(found.runs)
-    frame["seconds"] = frame.get("seconds", pd.Series(0.0, index=frame.index)).fillna(0.0)
-    table = frame.pivot_table(index=["grid", "what"], columns="state", values="id", aggfunc="count", fill_value=0)
-    table = table.reindex(columns=["finished", "failed", "not finished"], fill_value=0)
-    table["all"] = table.sum(axis=1)
-    table["hours of the finished"] = (frame.groupby(["grid", "what"])["seconds"].sum() / 3600).map("{:.2f}".format)
-    return table
-
-
-def provenance(records: Iterable[RunRecord]) -> pd.DataFrame:
-    """What the runs were made with, and how many of them: versions, devices, threads, rows, teachers, days."""
-    counted: dict[str, Counter] = {}
-    for record in records:
-        values = {f"version of {name}": version for name, version in record.versions.items()}
-        values |= {"device": record.device, "threads": record.threads, "day": record.created_at[:10]}
-        for kind, what in {"train": "training rows", "dev": "dev rows", "teacher_weights": "teacher's weights"}.items():
-            values[f"{record.task}: {what}"] = record.fingerprints.get(kind)
-        for name, value in values.items():
-            if value is not None:
-                counted.setdefault(name, Counter())[value] += 1
-    rows = {name: ", ".join(f"{value} ({found[value]})" for value in sorted(found)) for name, found in counted.items()}
-    return pd.DataFrame({"value (runs)": rows})
+NOTEBOOK = Path(__file__).with_name("report.ipynb")
 
 
 # ------------------------------------------------------------------------------------------------------ figures
-def figure(draw: Callable[[Axes], Any], caption: str, width: float = 5.2) -> dict[str, str]:
-    """A chart as inline PNG, with its caption."""
-    with plt.style.context(STYLE):
-        drawn = Figure(figsize=(width, 3.4), layout="constrained")
-        draw(drawn.subplots())
-        data = io.BytesIO()
-        drawn.savefig(data, format="png", dpi=110)
-    return {"png": base64.b64encode(data.getvalue()).decode(), "caption": caption}
+Drawing = tuple[str, Callable[[Axes], Any]]  # a caption, and what draws the figure
 
 
-def comparison_figures(mains: dict[str, Comparison]) -> list[dict[str, str]]:
+def comparison_figures(mains: dict[str, Comparison]) -> Iterator[Drawing]:
     """For every task and size of its main setting: the scores by method, and dev's by epoch."""
-    figures = []
     for task, comparison in mains.items():
         metric = comparison.metrics[0]
-        teacher = layouts.teacher_scores(comparison.teachers, metric)
+        by_epoch = f"dev_{metric.partition('_')[2]}"
+        teachers = results_frame(comparison.teachers)
+        line = teachers[metric].mean() if metric in teachers else None
         for size in comparison.sizes:
             runs = [record for record in comparison.records if record.config["num_hidden_layers"] == size]
-            frame, history = comparison.frame(size), history_frame(runs).sort_values("method", kind="stable")
-            line = sum(teacher) / len(teacher) if teacher else None
+            history = history_frame(runs).sort_values("method", kind="stable")
             what = f"{task}, {size} layers"
-            by_epoch = f"dev_{metric.partition('_')[2]}"
-            figures.append(figure(lambda ax: plot_comparison(frame, metric, ax, line), what))  # noqa: B023
+            yield what, partial(plot_comparison, comparison.frame(size), metric, teacher=line)
             if by_epoch in history:
-                figures.append(figure(lambda ax: plot_history(history, by_epoch, ax), f"{what}: learning curves"))  # noqa: B023
-    return figures
+                yield f"{what}: learning curves", partial(plot_history, history, by_epoch)
 
 
-def sensitivity_figures(found: list[Comparison], mains: dict[str, Comparison]) -> dict[str, list[dict[str, str]]]:
+def sensitivity_figures(compared: list[Comparison]) -> dict[str, list[Drawing]]:
     """Under "main" where all but one field is as in the task's main setting; a full grid has many "other" ones."""
-    figures: dict[str, list[dict[str, str]]] = {"main": [], "other": []}
-    for comparison, name, size, table in sensitivities(found):
+    mains = main_comparisons(compared)
+    figures: dict[str, list[Drawing]] = {"main": [], "other": []}
+    for comparison, name, size, table in sensitivities(compared):
         if not pd.api.types.is_numeric_dtype(table[name]) or pd.api.types.is_bool_dtype(table[name]):
             table = table.assign(**{name: table[name].astype(str)})  # so that values can be ordered
         changed = told_apart({k: v for k, v in comparison.setting.items() if k != name}, mains[comparison.task].setting)
         rest = f"; {changed}" if changed else ""
         layers = "" if size is None else f", {size} layers"
         caption = f"{comparison.task}{layers}: {name.replace('_', ' ')}{rest}"
-        drawn = figure(lambda ax: plot_ablation(table, name, comparison.metrics[0], ax), caption)  # noqa: B023
-        figures["other" if changed else "main"].append(drawn)
+        draw = partial(plot_ablation, table, name, comparison.metrics[0])
+        figures["other" if changed else "main"].append((caption, draw))
     return figures
 
 
-# --------------------------------------------------------------------------------------------------------- page
-def as_html(table: pd.DataFrame, index: bool = True) -> Markup:
-    return Markup(table.to_html(index=index, border=0, na_rep=layouts.NONE, index_names=False))
+# -------------------------------------------------------------------------------------------- what cells show
+class Report:
+    """A folder's runs, compared. Its methods return what the notebook's cells show: HTML, or None for nothing.
+
+    Every table and figure is also written below `out`: tables/NAME.tex (booktabs) and figures/NAME.svg.
+    """
+
+    def __init__(self, folder: str | Path, out: str | Path):
+        self.folder, self.out = Path(folder), Path(out)
+        self.contents = read_folder(self.folder)
+        self.records = unique_runs(self.contents.records)
+        self.compared = comparisons(self.records)
+        self.mains = main_comparisons(self.compared)
+        self.differences = all_differences(self.compared)
+
+    def write_data(self) -> None:
+        """Write runs.parquet and runs.csv, a row per run, and differences.csv."""
+        runs = tidy_runs(self.records)
+        self.out.mkdir(parents=True, exist_ok=True)
+        runs.to_parquet(self.out / "runs.parquet", index=False)
+        write_text(self.out / "runs.csv", runs.to_csv(index=False))
+        write_text(self.out / "differences.csv", self.differences.to_csv(index=False))
+
+    def what_was_run(self) -> HTML:
+        """How many runs there are, left out as doubled, failed and not finished."""
+        runs, doubled = len(self.records), len(self.contents.records) - len(self.records)
+        hours = sum(sum(record.durations_s.values()) for record in self.records) / 3600
+        text = f"Written {timestamp()}: {runs} finished run{'s' * (runs != 1)}, teachers included"
+        text += f"; {hours:.1f} hours of training and evaluation." if runs else "."
+        if doubled:
+            text += f" {doubled} more record{'s' * (doubled != 1)} of the same settings, seed, data and teacher "
+            text += f"{'was' if doubled == 1 else 'were'} left out: a run counts once."
+        if self.contents.failures:
+            text += f" <strong>{len(self.contents.failures)} failed</strong>: see <a href='#Failures'>below</a>."
+        if unfinished := [run["id"] for run in self.contents.runs if run["state"] == "not finished"]:
+            named = f": {escape(', '.join(unfinished))}" if len(unfinished) <= 20 else ""
+            text += f" <strong>{len(unfinished)} not finished</strong>{named}."
+        return HTML(f"<p>{text}</p>")
+
+    def table(
+        self, name: str, table: pd.DataFrame, index: bool = True, notes: Iterable[str] = (), kind: str = "",
+        folded: str = "",
+    ) -> HTML | None:  # fmt: skip
+        """A table above notes, which are HTML; `kind` is its class of style, `folded` the title that unfolds it."""
+        if table.empty:
+            return None
+        write_text(self.out / "tables" / f"{file_name(name)}.tex", layouts.as_latex(table, index))
+        html = table.to_html(index=index, border=0, na_rep=layouts.NONE, index_names=False)
+        html = f"<div class='table {kind}'>{html}</div>" + "".join(f"<p class='note'>{note}</p>" for note in notes)
+        return HTML(f"<details><summary>{folded}</summary>{html}</details>" if folded else html)
+
+    def figures(self, drawings: Iterable[Drawing], folded: str = "") -> HTML | None:
+        """Figures side by side; under a title that folds them where there is one, folded when they are many."""
+        drawn = [self._figure(*drawing) for drawing in drawings]
+        html = f"<div class='figures'>{''.join(drawn)}</div>"
+        if folded:
+            html = f"<details{' open' * (len(drawn) <= 12)}><summary>{folded}</summary>{html}</details>"
+        return HTML(html) if drawn else None
+
+    def _figure(self, caption: str, draw: Callable[[Axes], Any]) -> str:
+        png, svg = io.BytesIO(), io.StringIO()
+        with plt.style.context([STYLE, {"svg.hashsalt": "pkd"}]):
+            drawn = Figure(figsize=(5.2, 3.4), layout="constrained")
+            draw(drawn.subplots())
+            drawn.savefig(png, format="png", dpi=110)
+            drawn.savefig(svg, format="svg", metadata={"Date": None})
+        write_text(self.out / "figures" / f"{file_name(caption)}.svg", svg.getvalue())
+        data, text = base64.b64encode(png.getvalue()).decode(), escape(caption)
+        return f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
+
+    def main_settings(self) -> list[str]:
+        """Every main setting in full, after the tasks that have it."""
+        tasks: dict[str, list[str]] = {}
+        for task, comparison in self.mains.items():
+            kept = {name: value for name, value in comparison.setting.items() if name != "task" and " rows" not in name}
+            tasks.setdefault(told_apart(kept, dict.fromkeys(kept, object())), []).append(task)
+        return [
+            f"<strong>{escape(', '.join(names))}</strong>, main setting: {escape(text)}."
+            for text, names in tasks.items()
+        ]
+
+    def failures(self) -> HTML | None:
+        parts = [
+            f"<div class='failed'><p><b>{escape(run['id'])}</b> ({escape(run['grid'])}; cause: {escape(run['cause'])})"
+            f"<br>notebook: <code>{escape(run['notebook'])}</code></p><pre>{escape(run['error'])}</pre></div>"
+            for run in self.contents.failures
+        ]
+        return HTML("".join(parts)) if parts else None
 
 
-def render(found: Found, title: str) -> tuple[str, pd.DataFrame, pd.DataFrame]:
-    """The page, the tidy runs and the differences."""
-    records = unique(found.records)
-    compared = comparisons(records)
-    mains = main_comparisons(compared)
-    differences = all_differences(compared)
-    main = differences["setting"] == "main" if len(differences) else []
-    shown = layouts.differences_table(differences)
-    tables = {
-        "counts": as_html(counts_table(found, records)) if found.runs or records else "",
-        "models": as_html(layouts.model_table(mains)) if mains else "",
-        "last_skip": _if_any(layouts.last_skip_table(mains)),
-        "teachers": _if_any(layouts.teacher_table(compared)),
-        "settings": as_html(layouts.settings_table(compared, mains), index=False) if len(compared) > len(mains) else "",
-        "differences": _if_any(shown[main].drop(columns="setting"), index=False) if len(shown) else "",
-        "other_differences": _if_any(shown[~main], index=False) if len(shown) else "",
-        "speed": {name: as_html(layouts.speed_table(record)) for name, record in found.speed.items()},
-        "provenance": as_html(provenance(records)) if records else "",
-    }
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    page = environment.get_template(TEMPLATE).render(
-        title=title,
-        made_at=timestamp(),
-        tables=tables,
-        runs=len(records),
-        doubled=len(found.records) - len(records),
-        hours=sum(sum(record.durations_s.values()) for record in records) / 3600,
-        failures=found.failures,
-        unfinished=[run for run in found.runs if run["state"] == "not finished"],
-        main_settings=_settings_of(mains),
-        comparison_figures=comparison_figures(mains),
-        sensitivity_figures=sensitivity_figures(compared, mains),
-        many=len(differences),
-        references=_references(mains, found),
-    )
-    return page, tidy_runs(records), differences
+def file_name(text: str) -> str:
+    """A file's name from a caption: its letters and digits; a long one is cut and ends in a hash of the whole."""
+    name = re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
+    return name if len(name) <= 80 else f"{name[:70]}-{sha256(text.encode()).hexdigest()[:8]}"
 
 
-def _if_any(table: pd.DataFrame, index: bool = True) -> str:
-    return as_html(table, index) if len(table) else ""
-
-
-def _references(mains: dict[str, Comparison], found: Found) -> list[dict[str, str]]:
-    """Title, source and note of every table of the paper's and the authors' that may stand beside ours."""
-    names = ("table_1", "table_2", "table_5", "dev") if set(mains) & set(COLUMNS) else ()
-    return [paper_table(name).attrs for name in (*names, *(("table_4",) if found.speed else ()))]
-
-
-def _settings_of(mains: dict[str, Comparison]) -> dict[str, str]:
-    """Every main setting in full, and the tasks that have it."""
-    tasks: dict[str, list[str]] = {}
-    for task, comparison in mains.items():
-        kept = {name: value for name, value in comparison.setting.items() if name != "task" and " rows" not in name}
-        tasks.setdefault(told_apart(kept, dict.fromkeys(kept, object())), []).append(task)
-    return {", ".join(names): text for text, names in tasks.items()}
-
-
+# --------------------------------------------------------------------------------------------------- the page
 def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
-    """Write index.html, runs.parquet, runs.csv and differences.csv into `out` (FOLDER/report); the page's path."""
-    folder = Path(folder)
-    out = folder / "report" if out is None else Path(out)
-    page, runs, differences = render(read_folder(folder), folder.resolve().name)
+    """Execute the notebook into `out` (FOLDER/report) and write it as index.html; the page's path.
+
+    Raises FileNotFoundError or ValueError as `read_folder` does, before anything is written.
+    """
+    folder = Path(folder).resolve()
+    out = folder / "report" if out is None else Path(out).resolve()
+    read_folder(folder)
     out.mkdir(parents=True, exist_ok=True)
-    runs.to_parquet(out / "runs.parquet", index=False)
-    write_text(out / "runs.csv", runs.to_csv(index=False))
-    write_text(out / "differences.csv", differences.to_csv(index=False))
-    write_text(out / "index.html", page)
+    executed = out / NOTEBOOK.name
+    parameters = {"folder": str(folder), "out": str(out)}
+    papermill.execute_notebook(
+        NOTEBOOK, executed, parameters, progress_bar=False, cwd=Path.cwd(), extra_arguments=["--log-level=ERROR"]
+    )
+    notebook = drop_silent_texts(nbformat.read(executed, as_version=4))
+    write_page(notebook, out / "index.html", f"Runs: {folder.name}", show_code=False)
     return out / "index.html"
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="a sweep's folder, or one of result.json or .jsonl files")
-    parser.add_argument("--out", type=Path, help="where the report goes; FOLDER/report unless told")
-    chosen = parser.parse_args(arguments)
-    try:
-        say(f"The page: {write_report(chosen.folder, chosen.out)}")
-    except (FileNotFoundError, ValueError) as error:
-        say(str(error))
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

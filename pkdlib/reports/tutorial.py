@@ -1,37 +1,53 @@
-"""`make tutorial`: the main notebooks run unattended, and one HTML page of them that opens without a network.
+"""The tutorial: the main notebooks run unattended, and one HTML page of them that opens without a network.
 
-`make notebooks` re-executes the notebooks in place, so that a reader on a code host sees every plot.
+`execute_course` re-executes every notebook in place, so that a reader on a code host sees every plot.
 """
 
-import argparse
 import base64
 import io
+import os
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
-from latex2mathml.converter import convert
-from nbconvert import HTMLExporter
+import pandas as pd
+from nbformat import NotebookNode
 from PIL import Image
 
-from pkdlib.analysis.statistics import summary
-from pkdlib.analysis.tables import load_results
+from pkdlib.analysis import figures
+from pkdlib.analysis.statistics import smallest_difference, summary
+from pkdlib.analysis.tables import results_frame
 from pkdlib.engine.files import ROOT, RUNS, write_text
 from pkdlib.engine.progress import say
+from pkdlib.readers.records import load_records
+from pkdlib.records import RunRecord
+from pkdlib.reports import pages
+from pkdlib.reports.pages import drop_widgets
 from pkdlib.sweeps.notebooks import code_fingerprint, run_notebook
 
-WIDGET = "application/vnd.jupyter.widget-view+json"
 NOTEBOOKS = ("00_start_here", "01_finetune_teacher", "02_distill_last_vs_skip", "06_cls_similarity")
+METHODS = """Test accuracy of the students, percent. FT learns from labels alone, KD from the teacher's answers too, PKD
+also from the states of its layers: of every other one or so (Skip), or of the last ones (Last)."""
 
 
-def drop_widgets(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The notebook without its widgets, which are blank without a kernel; a static figure stands beside each."""
-    notebook.metadata.pop("widgets", None)  # a code host refuses a notebook whose widgets' state is not complete
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
-    return notebook
+def find_course() -> list[Path]:
+    """The course's notebooks; FileNotFoundError says where they are looked for."""
+    course = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+    if not course or not (ROOT / "data").is_dir():
+        raise FileNotFoundError(
+            f"{ROOT}: the course's notebooks and data are not there: run this in a checkout, or set PKD_HOME to one"
+        )
+    os.environ["PKD_HOME"] = str(ROOT)  # kernels run in the notebooks' folder and find the files from here
+    return course
+
+
+def execute_course() -> None:
+    """Execute every notebook of the course in place."""
+    for path in find_course():
+        say(path.name)
+        execute_in_place(path)
 
 
 def execute_in_place(path: Path) -> None:
@@ -56,61 +72,84 @@ def _few_colours(png: str) -> str:
     return base64.b64encode(small.getvalue()).decode()
 
 
-def write_page(notebooks: list[Path], path: Path, title: str) -> None:
-    """One self-contained HTML page: figures inside it, equations as MathML, nothing fetched when it is opened."""
-    cells = [cell for notebook in notebooks for cell in drop_widgets(nbformat.read(notebook, as_version=4)).cells]
-    for number, cell in enumerate(cells):
-        cell["id"] = f"cell-{number}"  # each notebook numbers its own
+def write_page(notebooks: Sequence[Path], path: Path, title: str, opening: str = "") -> None:
+    """One self-contained HTML page: the title, the opening (Markdown), contents, and each notebook folded below.
+
+    Figures are inside it, equations are MathML, code is folded, and nothing is fetched when it is opened.
+    """
+    contents, cells = [], []
+    for notebook in notebooks:
+        own = drop_widgets(nbformat.read(notebook, as_version=4)).cells
+        name = own[0].source.partition("\n")[0].lstrip("# ")
+        contents.append(f"- [{name}](#{notebook.stem})")
+        own[0].metadata |= {"section_title": name, "section_id": notebook.stem}
+        own[-1].metadata["section_end"] = True
+        _describe_figures(own)
+        cells += own
+    listed = "\n".join(contents)
+    first = nbformat.v4.new_markdown_cell(f"# {title}\n\n{opening}\n\n## Contents\n\n{listed}\n")
+    whole = nbformat.v4.new_notebook()
+    whole.cells = [first, *cells]
+    pages.write_page(whole, path, title)
+
+
+def _describe_figures(cells: Sequence[NotebookNode]) -> None:
+    """Give each figure an alternative text: the heading above it, its axes' labels, what its plot functions draw."""
+    heading = ""
+    for cell in cells:
         if cell.cell_type == "markdown":
-            cell.source = _mathml(cell.source)
-    exporter = HTMLExporter(mathjax_url="", require_js_url="", jupyter_widgets_base_url="", exclude_input_prompt=True)
-    page, _ = exporter.from_notebook_node(nbformat.v4.new_notebook(cells=cells), {"metadata": {"name": title}})
-    write_text(path, page)
+            heading = next(iter(re.findall(r"^#+ (.+)", cell.source, re.MULTILINE)), heading)
+            continue
+        labels = ", ".join(re.findall(r'(?:title|label)=f?"([^"{}]+)"', cell.source))
+        drawn = dict.fromkeys(re.findall(r"\bfigures\.(plot_\w+)", cell.source))
+        texts = [getattr(figures, name).__doc__.partition("\n")[0].replace("`", "") for name in drawn]
+        for output in cell.outputs:
+            if "image/png" in output.get("data", {}):
+                output.metadata["image/png"] = {"alt": ". ".join(filter(None, [heading, labels, *texts]))}
 
 
-def _mathml(source: str) -> str:
-    source = re.sub(r"\$\$(.+?)\$\$", lambda found: convert(found[1], display="block"), source, flags=re.DOTALL)
-    return re.sub(r"\$([^$\n]+?)\$", lambda found: convert(found[1]), source)
+def what_was_seen(teacher: RunRecord, students: Sequence[RunRecord]) -> tuple[str, pd.DataFrame]:
+    """Two sentences on the test accuracies, and these in percent: a row per method, a column per number of layers."""
+    means = summary(results_frame(students), "test_accuracy", ["num_hidden_layers", "method"])
+    table = 100 * means.pivot(index="method", columns="num_hidden_layers", values="mean")
+    scores, ahead = [], []
+    for size, column in table.sort_index(axis=1, ascending=False).items():
+        scores.append(f"with {size} layers " + ", ".join(f"{name} {value:.1f}" for name, value in column.items()))
+        ahead.append(f"{round(column['PKD-Skip'] - column['PKD-Last'], 1) + 0.0:+.1f} with {size} layers")  # no -0.0
+    best, rows = 100 * teacher.metrics["test"]["accuracy"], teacher.eval_rows["test"]
+    seeds = len({student.seed for student in students})
+    return (
+        f"The teacher of {teacher.config['num_hidden_layers']} layers is right on {best:.1f} % of the {rows} test rows "
+        f"of {teacher.task}; its students reach, in percent, {'; '.join(scores)}. Skip minus Last is, in points, "
+        f"{', '.join(ahead)}, over {seeds} seed{'s' * (seeds != 1)}, where less than "
+        f"{100 * smallest_difference(rows):.2g} points between two runs can be chance of the rows alone."
+    ), table.round(1)
 
 
-def main(out: Path = RUNS / "tutorial") -> None:
-    """Run the tutorial into `out`; print the comparison table and where the page is."""
+def run_tutorial(out: Path | None = None) -> None:
+    """Run the tutorial into `out` (runs/tutorial); print the comparison table and where the page is."""
+    find_course()
+    out = RUNS / "tutorial" if out is None else Path(out).resolve()
     out.mkdir(parents=True, exist_ok=True)
-    folders = {"teacher": out / "teacher", "students": out / "students"}
+    teacher, students = str(out / "teacher"), str(out / "students")
+    models = {"model_a": teacher, "model_b": f"{students}/PKD-Skip-6-layers-seed-0", "students_dir": students}
     parameters = (
         {"output_dir": str(out / "start")},
-        {"output_dir": str(folders["teacher"])},
-        {"teacher_dir": str(folders["teacher"]), "output_dir": str(folders["students"])},
-        {
-            "model_a": str(folders["teacher"]),
-            "model_b": str(folders["students"] / "PKD-Skip-6-layers-seed-0"),
-            "students_dir": str(folders["students"]),
-            "output_dir": str(out / "similarity"),
-        },
+        {"output_dir": teacher},
+        {"teacher_dir": teacher, "output_dir": students},
+        models | {"output_dir": str(out / "similarity")},
     )
-    started, executed = time.perf_counter(), []
-    for number, (name, values) in enumerate(zip(NOTEBOOKS, parameters, strict=True), start=1):
-        say(f"[{number}/{len(NOTEBOOKS)}] {name}")
-        begun = time.perf_counter()
-        executed.append(out / f"{name}.ipynb")
-        run_notebook(ROOT / "notebooks" / executed[-1].name, executed[-1], values)
-        say(f"[{number}/{len(NOTEBOOKS)}] {name}: done in {time.perf_counter() - begun:.0f} s")
+    started, executed = time.perf_counter(), [out / f"{name}.ipynb" for name in NOTEBOOKS]
+    for number, (notebook, values) in enumerate(zip(executed, parameters, strict=True), start=1):
+        where, begun = f"[{number}/{len(NOTEBOOKS)}] {notebook.stem}", time.perf_counter()
+        say(where)
+        run_notebook(ROOT / "notebooks" / notebook.name, notebook, values)
+        say(f"{where}: done in {time.perf_counter() - begun:.0f} s")
+    (record,) = load_records(teacher)
+    seen, table = what_was_seen(record, load_records(students))
+    shown = table.rename(columns="{} layers".format).rename_axis(index=None, columns=None).to_html(border=0)
     page = out / "index.html"
-    write_page(executed, page, "The PKD tutorial")
-    scores = summary(load_results(folders["students"]), "test_accuracy", ["num_hidden_layers", "method"])
-    teacher = load_results(folders["teacher"])["test_accuracy"].item()
-    say(f"\nTest accuracy, percent (teacher {100 * teacher:.1f}):")
-    table = (100 * scores.pivot(index="method", columns="num_hidden_layers", values="mean")).round(1)
+    write_page(executed, page, "The PKD tutorial", f"{seen}\n\n{shown}\n\n{METHODS}")
+    say(f"\nTest accuracy, percent (teacher {100 * record.metrics['test']['accuracy']:.1f}):")
     say(table.rename_axis(columns="student layers").to_string())
     say(f"\n{time.perf_counter() - started:.0f} s. The page: {page}")
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--in-place", action="store_true", help="re-execute the notebooks themselves instead")
-    if parser.parse_args().in_place:
-        for notebook_path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-            say(notebook_path.name)
-            execute_in_place(notebook_path)
-    else:
-        main()

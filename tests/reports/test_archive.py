@@ -4,14 +4,15 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from analysis.test_comparisons import run
 from helpers import bert_config, save_backbone
-from test_comparisons import run
 
 from pkdlib import build_student, load_backbone, load_tokenizer, predict
+from pkdlib.__main__ import main
 from pkdlib.data import encode_split
-from pkdlib.readers.sources import load_split
+from pkdlib.readers.sources import load_split, read_tsv
 from pkdlib.records import save_result
-from pkdlib.reports.archive import ALL_FILES, check_archive, format_labels, main, read_table, write_archive
+from pkdlib.reports.archive import ALL_FILES, check_archive, format_labels, write_archive
 from pkdlib.tasks import get_task
 
 # task -> folder, test files' stems, header of the download, its first rows
@@ -79,13 +80,14 @@ def test_the_archive_holds_every_task_s_file_with_the_students_predictions(
         "SST-2.tsv", "MRPC.tsv", "QQP.tsv", "MNLI-m.tsv", "MNLI-mm.tsv", "QNLI.tsv", "RTE.tsv"
     ]  # fmt: skip
     for task, name in [*NAMES.items(), ("mnli-mm", "MNLI-mm")]:
-        found = read_table(zipfile.Path(archive, f"{name}.tsv"))
+        header, rows = read_tsv(zipfile.Path(archive, f"{name}.tsv"))
         folder = students["mnli" if task == "mnli-mm" else task]
         model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
         split = load_split(task, glue, "test")
         classes = predict(model, encode_split(split, load_tokenizer(folder), 64)).argmax(dim=-1).tolist()
-        assert found["index"].tolist() == [str(n) for n in range(len(split))]
-        assert found["prediction"].tolist() == [format_labels(get_task(task))[label] for label in classes]
+        assert header == ["index", "prediction"]
+        assert [index for index, _ in rows] == [str(n) for n in range(len(split))]
+        assert [label for _, label in rows] == [format_labels(get_task(task))[label] for label in classes]
     with zipfile.ZipFile(archive) as held:
         assert held.read("RTE.tsv").startswith(b"index\tprediction\n0\t")
     assert not list(archive.parent.glob(".*"))
@@ -101,7 +103,8 @@ def test_the_test_file_s_own_index_is_used(students: dict[str, Path], tmp_path: 
     (tmp_path / "RTE").mkdir()
     (tmp_path / "RTE" / "test.tsv").write_text("index\tsentence1\tsentence2\n17\ta\tb\n4\tc\td\n")
     write_archive(tmp_path / "out.zip", [students["rte"]], tmp_path, any_size=True)
-    assert read_table(zipfile.Path(tmp_path / "out.zip", "RTE.tsv"))["index"].tolist() == ["17", "4"]
+    _, rows = read_tsv(zipfile.Path(tmp_path / "out.zip", "RTE.tsv"))
+    assert [index for index, _ in rows] == ["17", "4"]
 
 
 @pytest.mark.parametrize(
@@ -135,9 +138,9 @@ def test_a_wrong_archive_is_refused_in_one_line(name: str, change, message: str,
 def test_test_files_of_another_size_are_refused_unless_told(
     glue: Path, students: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    arguments = [str(tmp_path / "out.zip"), "--students", str(students["rte"]), "--source", str(glue)]
+    arguments = ["submit", str(tmp_path / "out.zip"), "--students", str(students["rte"]), "--source", str(glue)]
     assert main(arguments) == 2
-    assert capsys.readouterr().out == "RTE.tsv: 7 rows where the benchmark's test file has 3000\n"
+    assert capsys.readouterr().err.endswith("RTE.tsv: 7 rows where the benchmark's test file has 3000\n")
     assert list(tmp_path.iterdir()) == []
     assert main([*arguments, "--any-size"]) == 0
     checked, missing = capsys.readouterr().out.splitlines()
@@ -157,14 +160,15 @@ def test_students_that_cannot_predict_are_refused(
     model.save_pretrained(wrong)
     load_tokenizer(students["rte"]).save_pretrained(wrong)
     save_result(run("FT", 0, 0.5, task="rte"), wrong)
+    capsys.readouterr()
     for folders, message in (
         ([tmp_path], "no trained student: it needs result.json and model.safetensors"),
         ([mini], "task = 'mini-sentiment': must be one of sst2, mrpc, "),
         ([students["rte"], students["rte"]], "task rte has a student already"),
         ([wrong], "its classes are negative, positive, not entailment, not_entailment"),
     ):
-        assert main([out, "--students", *map(str, folders), "--source", str(glue), "--any-size"]) == 2
-        (line,) = capsys.readouterr().out.splitlines()
-        assert message in line
-    assert main([out, "--students", str(students["rte"]), "--source", str(tmp_path), "--any-size"]) == 2
+        assert main(["submit", out, "--students", *map(str, folders), "--source", str(glue), "--any-size"]) == 2
+        *bars, line = capsys.readouterr().err.splitlines()
+        assert message in line and not any(bar.strip() and "it/s]" not in bar for bar in bars)  # transformers' own
+    assert main(["submit", out, "--students", str(students["rte"]), "--source", str(tmp_path), "--any-size"]) == 2
     assert not Path(out).exists()

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import time
 from collections.abc import Iterable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,17 +11,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from analysis.test_comparisons import run
 from scipy import stats
-from test_comparisons import run
 
 from pkdlib import ROOT, load_records
-from pkdlib.analysis.comparisons import comparisons
+from pkdlib.__main__ import main
+from pkdlib.analysis.comparisons import comparisons, main_comparisons
 from pkdlib.analysis.paper import paper_table
 from pkdlib.engine.files import write_text
 from pkdlib.readers.records import save_records
 from pkdlib.records import RESULT_FILE, RunRecord, save_result
-from pkdlib.reports.layouts import teacher_table
-from pkdlib.reports.report import main, read_folder, tidy_runs, write_report
+from pkdlib.reports.contents import counts_table, read_folder, tidy_runs
+from pkdlib.reports.layouts import as_latex, model_table, settings_table, teacher_table
+from pkdlib.reports.report import Report, file_name, sensitivity_figures, write_report
 
 RESULTS = ROOT / "data" / "results"
 ERROR = "ValueError: <train> has no row"
@@ -31,6 +34,7 @@ class Page(HTMLParser):
 
     def __init__(self, path: Path):
         super().__init__()
+        self.alternatives: list[str | None] = []
         self.tables: dict[str, list[list[list[str]]]] = {}
         self.heading, self.text, self.fetched, self.inside = "", "", [], []
         self.feed(path.read_text(encoding="utf-8"))
@@ -38,6 +42,8 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attributes: list) -> None:
         self.inside.append(tag)
         self.fetched += [value for name, value in attributes if name in ("src", "href")]
+        if tag == "img":
+            self.alternatives.append(dict(attributes).get("alt"))
         if tag == "h2":
             self.heading = ""
         if tag == "table":
@@ -79,7 +85,7 @@ def of(records: list[RunRecord], method: str) -> list[RunRecord]:
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of data/results as it is, which holds runs that stand in several files."""
     out = tmp_path_factory.mktemp("recorded")
-    assert main([str(RESULTS), "--out", str(out)]) == 0
+    assert main(["report", str(RESULTS), "--out", str(out)]) == 0
     return out
 
 
@@ -148,7 +154,8 @@ def test_the_page_fetches_nothing_and_shows_every_varied_setting(recorded: Path)
     assert all(address.startswith(("data:image/png", "#")) for address in page.fetched)
     source = paper_table("dev").attrs["source"]
     assert source in page.text.partition("Where the paper's and the authors' figures are from")[2]
-    assert not re.search(r"@import|url\(|<script|<link", (recorded / "index.html").read_text())
+    assert not re.search(r"@import|url\(|<script|<link|<iframe", (recorded / "index.html").read_text())
+    assert page.alternatives and all(page.alternatives)
     for field in ("temperature", "alpha", "beta", "learning rate", "init", "train rows", "num hidden layers"):
         assert re.search(rf"mini-sentiment(, 3 layers)?: {field}\n?", page.text), field
 
@@ -167,16 +174,64 @@ def test_the_tidy_files_hold_every_run_once(recorded: Path) -> None:
     assert runs["test_accuracy"].tolist() == pytest.approx(csv["test_accuracy"].tolist(), nan_ok=True)
 
 
+def test_every_figure_is_a_vector_file_too(recorded: Path) -> None:
+    page = Page(recorded / "index.html")
+    files = {file.name: file.read_text() for file in (recorded / "figures").iterdir()}
+    assert set(files) == {f"{file_name(caption)}.svg" for caption in page.alternatives}
+    assert len(files) == len(page.alternatives) >= 20  # no two have one name
+    assert all("<svg " in text and "<image" not in text and "<dc:date" not in text for text in files.values())
+
+
+def test_every_table_is_latex_with_booktabs_too(recorded: Path) -> None:
+    page = Page(recorded / "index.html")
+    files = {file.stem: file.read_text() for file in (recorded / "tables").iterdir()}
+    assert set(files) == {
+        "counts", "models", "last-skip", "differences", "other-differences", "settings", "speed-cpu", "better-teacher",
+        "provenance", "references",
+    }  # fmt: skip
+    assert len(files) == sum(map(len, page.tables.values()))
+    for text in files.values():
+        lines = text.splitlines()
+        columns = re.fullmatch(r"\\begin{tabular}{([lr]+)}", lines[0])[1]
+        assert (lines[1], lines[-2], lines[-1]) == (
+            r"\toprule",
+            r"\bottomrule",
+            r"\end{tabular}",
+        ) and r"\midrule" in lines
+        for row in [line for line in lines[2:-2] if line != r"\midrule"]:
+            spans = [int(number) - 1 for number in re.findall(r"\\multicolumn{(\d+)}", row)]
+            assert row.endswith(r" \\") and len(re.findall(r"(?<!\\)&", row)) + sum(spans) == len(columns) - 1, row
+            plain = re.sub(r"\$(-|<|>|\\rightarrow)\$|\\multicolumn{\d+}{c}|\\[%_&#$]", "", row.removesuffix(r" \\"))
+            assert not re.search(r"[^\x20-\x7e]|[%_#$~^<>\\]", plain), row
+    (row,) = [line for line in files["models"].splitlines() if line.startswith("BERT3-FT &")]
+    shown = [cell.replace("–", "--") for cell in page.rows("Table 1")["BERT3-FT"]]
+    assert row.removesuffix(r" \\").split(" & ")[1:] == shown
+    assert r"Skip $-$ Last, points & " in files["last-skip"] and r" & KD $-$ FT & " in files["differences"]
+    assert r"24 $\rightarrow$ 6 [mini-bert-12], KD & " in files["better-teacher"] and r"95 \%" in files["differences"]
+
+
+def test_latex_s_own_signs_are_escaped() -> None:
+    table = pd.DataFrame({("a_b & c", "50 %"): ["~x^2\\$", "{#}"]}, index=["p < 0.001", "1 → 2 − 3 – 4"])
+    rows = as_latex(table).splitlines()
+    assert r"a\_b \& c" in rows[2] and r"50 \%" in rows[3]
+    assert rows[5] == r"p $<$ 0.001 & \textasciitilde x\textasciicircum 2\textbackslash \$ \\"
+    assert rows[6] == r"1 $\rightarrow$ 2 $-$ 3 -- 4 & \{\#\} \\"
+
+
+def test_a_long_caption_s_file_has_a_short_name_of_its_own() -> None:
+    assert file_name("rte, 3 layers: alpha") == "rte-3-layers-alpha"
+    first, second = (file_name("x" * 300 + end) for end in "ab")
+    assert first != second and len(first) <= 80
+
+
 # ------------------------------------------------------------------------------------------------------ sweeps
 def write_plan(folder: Path, runs: Iterable[str]) -> None:
     plan = {"runs": [{"folder": f"runs/{name}"} for name in runs], "teachers": [{"folder": "teachers/t0"}]}
     write_text(folder / "sweep.json", json.dumps({"grid": "smoke", **plan}))
 
 
-@pytest.fixture
-def sweep(tmp_path: Path) -> Path:
+def write_sweep(folder: Path) -> Path:
     """A teacher and four runs: two finished, one failed, one killed after its notebook had written a result."""
-    folder = tmp_path / "sweep"
     listed = {"ft": "FT", "kd": "KD", "broken": "PKD-Skip", "killed": "PKD-Last"}
     write_plan(folder, listed)
     places = {folder / "runs" / name: run(method, 0, 0.5 + 0.1 * len(name)) for name, method in listed.items()}
@@ -193,49 +248,90 @@ def sweep(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_sweep_s_counts_failures_and_unfinished_runs_are_shown(sweep: Path) -> None:
-    page = Page(write_report(sweep))
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    return write_sweep(tmp_path / "sweep")
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same sweep with its report, which a kernel makes in some seconds."""
+    folder = write_sweep(tmp_path_factory.mktemp("reported") / "sweep")
+    assert write_report(folder) == folder / "report" / "index.html"
+    return folder
+
+
+def cells(table: pd.DataFrame) -> list[list[str]]:
+    return table.reset_index().astype(str).to_numpy().tolist()
+
+
+def test_a_sweep_s_counts_failures_and_unfinished_runs_are_shown(reported: Path) -> None:
+    page = Page(reported / "report" / "index.html")
     rows = page.tables["What was run"][0]
     assert ["smoke", "run", "2", "1", "1", "4", "1.00"] in rows and ["teacher", "1", "0", "0", "1", "0.50"] in rows
     assert "1 not finished: killed." in page.text
     failures = page.text.partition("Failures")[2]
     assert "broken (smoke; cause: notebook)" in failures
     assert ERROR in failures and "runs/broken/notebook.ipynb" in failures
-    assert "<train>" not in (sweep / "report" / "index.html").read_text()  # escaped
+    assert "<train>" not in (reported / "report" / "index.html").read_text()  # escaped
+    shown = Report(reported, reported / "report").failures().data
+    assert "&lt;train&gt;" in shown and "<train>" not in shown
 
 
 def test_a_run_that_the_grid_no_longer_lists_is_named_so(sweep: Path) -> None:
     write_plan(sweep, ["ft"])
-    rows = Page(write_report(sweep)).tables["What was run"][0]
+    contents = read_folder(sweep)
+    rows = cells(counts_table(contents, contents.records))
     assert ["smoke", "run", "1", "0", "0", "1", "0.50"] in rows
-    assert ["run of an earlier grid", "1", "0", "0", "1", "0.50"] in rows
+    assert ["smoke", "run of an earlier grid", "1", "0", "0", "1", "0.50"] in rows
 
 
-def test_a_killed_run_s_result_does_not_count(sweep: Path) -> None:
+def test_a_killed_run_s_result_does_not_count(reported: Path, sweep: Path) -> None:
     assert {record.method for record in read_folder(sweep).records} == {"FT", "KD", "teacher"}
-    models = Page(write_report(sweep)).rows("Table 1")
+    models = Page(reported / "report" / "index.html").rows("Table 1")
     assert models["BERT3-FT"][0] == "70.0 (1)" and models["BERT12 teacher"][0] == "90.0 (1)"
     assert not any("PKD" in name for name in models)
     write_text(sweep / "runs" / "killed" / "run.json", json.dumps({"id": "killed", "seconds": 1}))
-    assert Page(write_report(sweep)).rows("Table 1")["BERT3-PKD-Last"][0] == "110.0 (1)"
+    models = model_table(Report(sweep, sweep / "report").mains)
+    assert models.loc["BERT3-PKD-Last"].tolist()[0] == "110.0 (1)"
 
 
 def test_a_sweep_of_failures_alone_is_reported(sweep: Path) -> None:
     for name in ("runs/ft", "runs/kd", "runs/killed", "teachers/t0"):
         shutil.rmtree(sweep / name)
-    page = Page(write_report(sweep))
-    assert ERROR in page.text and "4 not finished: ft, kd, killed, t0." in page.text
+    report = Report(sweep, sweep / "report")
+    assert "4 not finished</strong>: ft, kd, killed, t0." in report.what_was_run().data
+    assert ERROR.replace("<train>", "&lt;train&gt;") in report.failures().data
+    assert cells(counts_table(report.contents, report.records)) == [
+        ["smoke", "run", "0", "1", "3", "4", "0.00"], ["smoke", "teacher", "0", "0", "1", "1", "0.00"]
+    ]  # fmt: skip
 
 
-def test_a_report_is_no_run_of_the_next_one(sweep: Path) -> None:
-    first = write_report(sweep).with_name("runs.csv").read_text()
-    assert write_report(sweep).with_name("runs.csv").read_text() == first
+def test_a_report_is_no_run_of_the_next_one(reported: Path) -> None:
+    runs = reported / "report" / "runs.csv"
+    first = runs.read_text()
+    Report(reported, reported / "report").write_data()
+    assert runs.read_text() == first
+
+
+def test_a_sweep_that_has_not_begun_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    write_plan(tmp_path, ["ft", "kd"])
+    assert main(["report", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.endswith(f"The page: {tmp_path / 'report' / 'index.html'}\n")
+    page = Page(tmp_path / "report" / "index.html")
+    assert "0 finished runs, teachers included." in page.text and "3 not finished: ft, kd, t0." in page.text
+    assert ["smoke", "run", "0", "0", "2", "2", "0.00"] in page.tables["What was run"][0]
+    assert list(page.tables) == ["What was run"] and not page.alternatives
+    headings = re.findall("<h2[^>]*>(.*?)</h2>", (tmp_path / "report" / "index.html").read_text())
+    assert headings == ["What was run"]  # a text without tables or figures is left out
+    assert [file.name for file in (tmp_path / "report" / "tables").iterdir()] == ["counts.tex"]
+    assert pd.read_parquet(tmp_path / "report" / "runs.parquet").empty
 
 
 def test_a_folder_without_runs_gives_one_line_and_status_2(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     for folder in (tmp_path, tmp_path / "missing"):
-        assert main([str(folder)]) == 2
-        (line,) = capsys.readouterr().out.splitlines()
+        assert main(["report", str(folder)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
         assert line == f"{folder}: no runs there: no sweep.json, result.json or .jsonl file"
     assert list(tmp_path.iterdir()) == []
 
@@ -243,8 +339,8 @@ def test_a_folder_without_runs_gives_one_line_and_status_2(tmp_path: Path, capsy
 @pytest.mark.parametrize("name", [RESULT_FILE, "sweep.json", "speed.json"])
 def test_a_broken_file_is_named(name: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / name).write_text('{"grid": ')
-    assert main([str(tmp_path)]) == 2
-    (line,) = capsys.readouterr().out.splitlines()
+    assert main(["report", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"{tmp_path / name}")
 
 
@@ -253,8 +349,9 @@ def test_single_result_files_and_lists_make_tidy_rows(tmp_path: Path) -> None:
     records[2] = records[2].model_copy(update={"method": "PKD-1,2", "run_id": "own map"})
     records[2] = records[2].model_copy(update={"config": {**records[2].config, "strategy": [1, 2]}})
     save_records(records, tmp_path / "runs.jsonl")
-    page = Page(write_report(tmp_path, tmp_path / "out"))
-    assert page.rows("Table 1")["BERT3-PKD-1,2"][0] == "70.0 (1)"
+    report = Report(tmp_path, tmp_path / "out")
+    report.write_data()
+    assert model_table(report.mains).loc["BERT3-PKD-1,2"].tolist()[0] == "70.0 (1)"
     assert sorted(pd.read_parquet(tmp_path / "out" / "runs.parquet")["strategy"]) == ["[1, 2]", "skip", "skip"]
     assert tidy_runs([]).empty
 
@@ -285,13 +382,40 @@ def test_a_better_teacher_stands_beside_the_paper_s_by_depth_start_and_objective
     assert table.loc["24 → 6 [bert-base-uncased], KD", (top, "ours")] == percent([0.8, 0.9])
 
 
+def test_two_thousand_settings_are_laid_out_in_seconds() -> None:
+    """Comparing all pairs of settings took half a minute in the better-teacher table alone."""
+    taught = {0: "teacher-a", 1: "t24"}
+    records = [run("teacher", 0, 0.9), run("teacher", 0, 0.9, weights="t24", num_hidden_layers=24), run("FT", 0, 0.5)]
+    for temperature in range(1, 101):
+        for seed, teacher in taught.items():
+            records.append(run("KD", seed, 0.6, temperature=temperature, teacher=teacher))
+            changes = {"temperature": temperature, "teacher": teacher}
+            records += [run("PKD-Skip", seed, 0.7, beta=1 + beta, **changes) for beta in range(10)]
+    compared = comparisons(records)
+    assert len(compared) == 2000
+    started = time.process_time()
+    better, settings = teacher_table(compared), settings_table(compared, main_comparisons(compared))
+    seconds = time.process_time() - started
+    assert better.shape == (5, 1000)  # FT, KD and PKD of either teacher; a column for every temperature and beta
+    assert better.loc["24 → 3 [mini-bert-12], KD"].tolist() == ["60.0 (1)"] * 1000
+    assert len(settings) == 2000 and set(settings["PKD-Skip"]) == {"70.0 (1)"}
+    assert seconds < 20, f"{seconds:.1f} s of processor time"
+
+
 def test_a_full_grid_shows_the_main_setting_s_plots_and_folds_the_others(tmp_path: Path) -> None:
     grid = [(temperature, alpha) for temperature in (5, 10, 20) for alpha in (0.2, 0.5)]
     records = [run("KD", seed, 0.5, temperature=t, alpha=a) for t, a in grid for seed in (0, 1)]
     records += [run("KD", 2, 0.5, temperature=10, alpha=0.5)]  # of most runs: the main setting
     save_records(records, tmp_path / "runs.jsonl")
-    text = write_report(tmp_path).read_text(encoding="utf-8")
-    shown, _, folded = text.partition("<h2>What the outcome hangs on</h2>")[2].partition("<details open>")
-    captions = [re.findall("<figcaption>(.*?)</figcaption>", part) for part in (shown, folded)]
+    report = Report(tmp_path, tmp_path / "report")
+    found = sensitivity_figures(report.compared)
+    captions = [[caption for caption, _ in found[part]] for part in ("main", "other")]
     assert [len(part) for part in captions] == [2, 3]  # either field through the main setting; 1 + 2 elsewhere
     assert all("; " not in caption for caption in captions[0]) and all("; " in caption for caption in captions[1])
+    shown, folded = (
+        report.figures(found[part], folded=title).data for part, title in (("main", ""), ("other", "More"))
+    )
+    assert [re.findall("<figcaption>(.*?)</figcaption>", part) for part in (shown, folded)] == captions
+    assert "<details" not in shown and folded.startswith("<details open><summary>More</summary>")
+    assert report.figures(found["other"] * 5, folded="More").data.startswith("<details><summary>")
+    assert report.figures([]) is None

@@ -1,0 +1,69 @@
+"""The commands of `pkd` that make pages and files for people: `report`, `tutorial` and `submit`."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+
+def register(commands: argparse._SubParsersAction) -> None:
+    """Add the three commands; each sets `run`, a function of the parsed arguments that returns the exit status."""
+
+    def add(name: str, handler: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+        parser = commands.add_parser(name, help=text, description=text)
+        parser.set_defaults(run=_command(handler))
+        return parser
+
+    tutorial = add("tutorial", _tutorial, "Run the course's main notebooks unattended and make one page of them.")
+    tutorial.add_argument("--out", type=Path, help="folder of the page and the models; default: runs/tutorial")
+    tutorial.add_argument("--in-place", action="store_true", help="re-execute every notebook in place instead")
+    report = add("report", _report, "Make a page of a folder's runs, with tidy tables, LaTeX tables and SVG figures.")
+    report.add_argument("folder", type=Path, help="a sweep's folder, or any one of result.json or .jsonl files")
+    report.add_argument("--out", type=Path, help="folder of the report; default: FOLDER/report")
+    submit = add(
+        "submit", _submit, "Predict GLUE's test files and write the archive that the benchmark's server takes."
+    )
+    submit.add_argument("out", type=Path, help="the archive, a .zip file")
+    submit.add_argument("--students", nargs="+", required=True, help="folders of result.json and a checkpoint")
+    submit.add_argument("--source", type=Path, required=True, help="GLUE's folder as downloaded")
+    submit.add_argument("--any-size", action="store_true", help="accept test files that are not of the official size")
+
+
+def _command(handler: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], int]:
+    """The handler as a function that returns 0, or 2 after one line on stderr when it refuses what it was given."""
+
+    def run(given: argparse.Namespace) -> int:
+        try:
+            handler(given)
+        except ModuleNotFoundError as error:
+            print(f"{error.name} is not installed; pip install 'pkdlib[notebooks]' installs it", file=sys.stderr)
+            return 2
+        except (OSError, ValueError) as error:
+            print(error, file=sys.stderr)
+            return 2
+        return 0
+
+    return run
+
+
+def _report(given: argparse.Namespace) -> None:
+    from pkdlib.reports.report import write_report
+
+    print(f"The page: {write_report(given.folder, given.out)}")
+
+
+def _tutorial(given: argparse.Namespace) -> None:
+    from pkdlib.reports.tutorial import execute_course, run_tutorial
+
+    if given.in_place:
+        execute_course()
+    else:
+        run_tutorial(given.out)
+
+
+def _submit(given: argparse.Namespace) -> None:
+    from pkdlib.reports.archive import ALL_FILES, write_archive
+
+    names = write_archive(given.out, given.students, given.source, given.any_size)
+    print(f"{given.out}: {', '.join(names)}: checked")
+    print(f"not in it, though the benchmark asks for them: {', '.join(n for n in ALL_FILES if n not in names)}")
