@@ -34,10 +34,7 @@ def ce_loss(student_logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def soft_targets(logits: Tensor, temperature: float) -> Tensor:
-    """P(c|x; T) = softmax(logits / T): (batch, classes) of the same shape; flatter as T grows (section 3.1).
-
-    Raises ValueError when temperature is not positive.
-    """
+    """P(c|x; T) = softmax(logits / T), (batch, classes), flatter as T grows (section 3.1); T must be positive."""
     if not temperature > 0:
         raise ValueError(f"temperature = {temperature}: must be positive")
     return F.softmax(logits.float() / temperature, dim=-1)

@@ -13,8 +13,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "pkdlib"
 CORE = {
-    "losses", "layer_maps", "objectives", "models", "tasks", "data", "targets", "evaluation", "loop", "training", "config",
-    "records", "__init__",
+    "losses", "layer_maps", "objectives", "models", "tasks", "data", "targets", "evaluation", "loop", "training",
+    "config", "records", "__init__",
 }  # fmt: skip
 MAY_IMPORT = {  # room -> rooms
     "engine": set(),
@@ -78,7 +78,7 @@ def sources() -> dict[str, str]:
 
 
 def room_of(module: str) -> str:
-    first = (module.split(".") + ["__init__"])[1]
+    first = [*module.split("."), "__init__"][1]
     return first if first in MAY_IMPORT else "core"
 
 
