@@ -1,7 +1,37 @@
-"""The command `sweep` of `pkd`."""
+"""The command `sweep`: its options, and what it answers. The work is in runner, imported when it is wanted."""
 
 import argparse
+import sys
+from pathlib import Path
 
 
 def register(commands: argparse._SubParsersAction) -> None:
-    """Add the command."""
+    """Add `sweep` to the commands."""
+    text = "carry out a grid of notebook runs, or go on with it: finished runs are kept, interrupted ones resumed"
+    parser = commands.add_parser("sweep", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    parser.add_argument("grid", help="a grid file, or the name of one in notebooks/grids")
+    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="folder of the runs")
+    parser.add_argument("--dry-run", action="store_true", help="check and list the runs, and start none")
+    parser.add_argument("--workers", type=int, metavar="N", help="runs at once; default: one per GPU, else per core")
+    parser.add_argument("--threads", type=int, metavar="N", help="of each run; default: the cores shared among them")
+    parser.add_argument("--runs-per-gpu", type=int, default=1, metavar="N", help="that share one; default: 1")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask scheduler, whose workers do the runs")
+    parser.set_defaults(run=sweep)
+
+
+def sweep(given: argparse.Namespace) -> int:
+    """0 when every run has finished, 1 when one failed, 2 when the grid has mistakes, which go to stderr."""
+    from pkdlib.sweeps import runner
+    from pkdlib.sweeps.grid import GridError
+
+    options = {"workers": given.workers, "threads": given.threads, "runs_per_gpu": given.runs_per_gpu}
+    try:
+        if given.dry_run:
+            runner.list_runs(given.grid, given.out.resolve(), runner.shares(**options)[0])
+            return 0
+        if given.scheduler:
+            return 1 if runner.run_on_dask(given.scheduler, given.grid, given.out, **options) else 0
+        return 1 if runner.run_sweep(given.grid, given.out, **options) else 0
+    except GridError as error:
+        print(error, file=sys.stderr)
+        return 2
