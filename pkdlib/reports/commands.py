@@ -10,19 +10,17 @@ def register(commands: argparse._SubParsersAction) -> None:
     """Add the three commands; each sets `run`, a function of the parsed arguments that returns the exit status."""
 
     def add(name: str, handler: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
-        parser = commands.add_parser(name, help=text, description=text)
+        parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         parser.set_defaults(run=_command(handler))
         return parser
 
-    tutorial = add("tutorial", _tutorial, "Run the course's main notebooks unattended and make one page of them.")
+    tutorial = add("tutorial", _tutorial, "run the course's main notebooks unattended and make one page of them")
     tutorial.add_argument("--out", type=Path, help="folder of the page and the models; default: runs/tutorial")
     tutorial.add_argument("--in-place", action="store_true", help="re-execute every notebook in place instead")
-    report = add("report", _report, "Make a page of a folder's runs, with tidy tables, LaTeX tables and SVG figures.")
+    report = add("report", _report, "make a page of a folder's runs, with tidy tables, LaTeX tables and SVG figures")
     report.add_argument("folder", type=Path, help="a sweep's folder, or any one of result.json or .jsonl files")
     report.add_argument("--out", type=Path, help="folder of the report; default: FOLDER/report")
-    submit = add(
-        "submit", _submit, "Predict GLUE's test files and write the archive that the benchmark's server takes."
-    )
+    submit = add("submit", _submit, "predict GLUE's test files and write the archive that the benchmark's server takes")
     submit.add_argument("out", type=Path, help="the archive, a .zip file")
     submit.add_argument("--students", nargs="+", required=True, help="folders of result.json and a checkpoint")
     submit.add_argument("--source", type=Path, required=True, help="GLUE's folder as downloaded")

@@ -99,7 +99,7 @@ def tidy_runs(records: Iterable[RunRecord]) -> pd.DataFrame:
 def counts_table(contents: Contents, records: list[RunRecord]) -> pd.DataFrame:
     """Of every grid how many runs and teachers are finished, failed or not finished, and the hours of the finished."""
     if not contents.runs:
-        frame = results_frame(records)
+        frame = results_frame(records).reindex(columns=["task", "method"])
         return pd.crosstab(frame["task"], frame["method"]).rename_axis(columns=None)
     frame = pd.DataFrame(contents.runs)
     frame["seconds"] = frame.get("seconds", pd.Series(0.0, index=frame.index)).fillna(0.0)

@@ -34,7 +34,7 @@ also from the states of its layers: of every other one or so (Skip), or of the l
 
 def find_course() -> list[Path]:
     """The course's notebooks; FileNotFoundError says where they are looked for."""
-    course = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+    course = sorted((ROOT / "notebooks").glob("*.ipynb"))
     if not course or not (ROOT / "data").is_dir():
         raise FileNotFoundError(
             f"{ROOT}: the course's notebooks and data are not there: run this in a checkout, or set PKD_HOME to one"

@@ -52,7 +52,7 @@ def test_the_help_takes_less_than_half_a_second_of_processor_time() -> None:
     shown = pkd("--help", folder=ROOT)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert shown.returncode == 0 and not shown.stderr
-    for command in ("report", "tutorial", "submit"):
+    for command in ("sweep", "report", "tutorial", "submit"):
         assert f"\n    {command} " in shown.stdout
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
 

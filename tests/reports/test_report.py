@@ -328,6 +328,13 @@ def test_a_sweep_that_has_not_begun_is_reported(tmp_path: Path, capsys: pytest.C
     assert pd.read_parquet(tmp_path / "report" / "runs.parquet").empty
 
 
+def test_a_folder_of_speed_records_alone_is_reported(tmp_path: Path) -> None:
+    shutil.copy(RESULTS / "speed-cpu.json", tmp_path)
+    page = Page(write_report(tmp_path))
+    assert list(page.tables) == ["Size and speed, as in Table 4", "Where the paper's and the authors' figures are from"]
+    assert "0 finished runs, teachers included." in page.text
+
+
 def test_a_folder_without_runs_gives_one_line_and_status_2(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     for folder in (tmp_path, tmp_path / "missing"):
         assert main(["report", str(folder)]) == 2
