@@ -34,8 +34,7 @@ class Split:
     @property
     def fingerprint(self) -> str:
         """A hash of the texts and labels, in their order."""
-        labels = None if self.labels is None else self.labels.tolist()
-        return digest(json.dumps([self.texts, labels]).encode())
+        return digest(json.dumps([self.texts, None if self.labels is None else self.labels.tolist()]).encode())
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "Split":
         """The given rows, in their order there."""

@@ -74,8 +74,8 @@ def squared_distance(student_cls: Tensor, teacher_cls: Tensor) -> Tensor:
     return (student_cls - teacher_cls).square()
 
 
-# name -> function of two (batch, layers, hidden) tensors that gives the parts of each row's distance, (batch, layers,
-# ...): the paper's form sums a row's parts and averages over the batch, the authors' code averages all parts.
+# name -> function of two (batch, layers, hidden) tensors that gives the parts of each row's distance, (batch, ...):
+# the paper's form sums a row's parts and averages over the batch, the authors' code averages all parts.
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"squared": squared_distance}
 
 

@@ -78,13 +78,12 @@ def teachers_of(runs: list[PlannedRun]) -> list[PlannedRun]:
 
 def _place(line: str, grid: Grid, stage: Stage) -> str:
     """The line, its parameter led by where in the file it stands."""
-    # student_layers.0 = -1: must be ... -> student_layers,  = -1: must be ...
-    name, rest = re.fullmatch(r"([\w.]*?)(?:\.\d+)?((?![\w.]).*)", line).groups()
+    name = re.match(r"[\w.]*", line)[0]
     for where, part in ((("then." if stage is grid.then else ""), stage), ("", grid)):
         entry = part.together[0] if part.together else {}
         for key, values in (("parameters", part.parameters), ("grid", part.grid), ("list", entry)):
-            if name in values:  # an index is left out: in a grid, an element of a list may stand for itself
-                return f"{where}{key}.{name}{rest}"
+            if name in values:
+                return f"{where}{key}.{line}"
     return line
 
 

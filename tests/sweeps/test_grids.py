@@ -95,8 +95,8 @@ BAD = {
     "nothing left": (GOOD + "exclude: [{methods: FT}, {methods: KD}]\n", "exclude: leaves no run"),
     "an exclusion of nothing": (GOOD + "exclude: [{methods: PKD-Skip}]\n", "exclude.0 = .*: no combination is"),
     "an exclusion of no axis": (GOOD + "exclude: [{beta: 1}]\n", "exclude.0 = .*: must name axes: methods"),
-    "a seed below zero": (changed("[0, 1]", "[-1]"), "seeds.0 = -1: must be greater than or equal to 0"),
-    "a seed that is no number": (changed("[0, 1]", "[one]"), "seeds.0 = 'one': must be a valid integer"),
+    "a seed below zero": (changed("[0, 1]", "[-1]"), "seeds = -1: must be greater than or equal to 0"),
+    "a seed that is no number": (changed("[0, 1]", "[one]"), "seeds = 'one': must be a valid integer"),
     "seeds as an axis": (changed("  methods: [FT, KD]", "  seeds: [0, 1]"), "grid.seeds: seeds have a key of"),
     "a folder for the results": (
         changed("{teacher", "{output_dir: here, teacher"), "parameters.output_dir: every run has a folder of its own"),
@@ -104,7 +104,7 @@ BAD = {
     "no YAML": ("notebook: [\n", "line 2: no YAML: "),
     "an object of Python": ("notebook: !!python/name:os.system ''\n", "line 1: no YAML: could not determine"),
     "a character that no text holds": ("notebook: \x01\n", "no text in UTF-8: "),
-    "no mapping": ("- 1\n", "content = .*: must be a valid dictionary"),
+    "no mapping": ("- 1\n", "content: must be a valid dictionary"),
     "a second stage that keeps no axis": (
         GOOD + "then: {keep: [beta], parameters: {alpha: 0.5}}\n", "then.keep = 'beta': no axis of the first stage"),
     "a mistake in the second stage": (
