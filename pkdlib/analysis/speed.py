@@ -28,10 +28,9 @@ def random_classifier(
 
     hidden_size: a multiple of 64, the width of a head; 768 is BERT-base's. Torch's random state is left as it was.
     """
-    config = BertConfig(
-        num_hidden_layers=num_hidden_layers, hidden_size=hidden_size, intermediate_size=4 * hidden_size,
-        num_attention_heads=hidden_size // HEAD_WIDTH, num_labels=num_labels,
-    )  # fmt: skip
+    widths = {"hidden_size": hidden_size, "intermediate_size": 4 * hidden_size}
+    heads = hidden_size // HEAD_WIDTH
+    config = BertConfig(num_hidden_layers=num_hidden_layers, num_attention_heads=heads, num_labels=num_labels, **widths)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return AutoModelForSequenceClassification.from_config(config).eval()
@@ -44,8 +43,8 @@ def parameters_by_part(model: PreTrainedModel) -> dict[str, int]:
     """
     counts = dict.fromkeys(("embedding", "transformer", "pooler", "classifier"), 0)
     for name, parameter in model.named_parameters():
-        first, _, rest = name.partition(".")
-        part = {"embeddings": "embedding", "pooler": "pooler"}.get(rest.split(".")[0], "transformer")
+        first, second, *_ = name.split(".")
+        part = {"embeddings": "embedding", "pooler": "pooler"}.get(second, "transformer")
         counts[part if first == model.base_model_prefix else "classifier"] += parameter.numel()
     return counts | {"total": sum(counts.values())}
 
@@ -55,13 +54,13 @@ def timing_setup(precision: str = "auto") -> tuple[torch.device, torch.dtype]:
 
     Raises ConfigError for an unknown precision and for fp16 without CUDA.
     """
-    if precision not in ("auto", *DTYPES):
-        raise ConfigError(f"precision = {precision!r}: must be one of auto, {', '.join(DTYPES)}")
     device = make_accelerator().device
-    on_cuda = device.type == "cuda"
-    if precision == "fp16" and not on_cuda:
+    chosen = {"auto": "fp16" if device.type == "cuda" else "fp32"}.get(precision, precision)
+    if chosen not in DTYPES:
+        raise ConfigError(f"precision = {precision!r}: must be one of auto, {', '.join(DTYPES)}")
+    if chosen == "fp16" and device.type != "cuda":
         raise ConfigError("precision = 'fp16': needs a CUDA device; allowed here: auto, fp32, bf16")
-    return device, DTYPES["fp16" if on_cuda else "fp32"] if precision == "auto" else DTYPES[precision]
+    return device, DTYPES[chosen]
 
 
 def time_call(function: Callable[[], object], device: torch.device | str = "cpu") -> float:
@@ -70,7 +69,7 @@ def time_call(function: Callable[[], object], device: torch.device | str = "cpu"
     An accelerator only queues the work when it is called: without the second wait, the clock would miss it.
     """
     device = torch.device(device)
-    wait = (lambda: None) if device.type == "cpu" else (lambda: torch.accelerator.synchronize(device))
+    wait = (lambda: None) if device.type == "cpu" else partial(torch.accelerator.synchronize, device)
     with torch.inference_mode():
         wait()
         started = time.perf_counter()
@@ -79,25 +78,16 @@ def time_call(function: Callable[[], object], device: torch.device | str = "cpu"
         return 1000 * (time.perf_counter() - started)
 
 
-def measure_latency(
-    models: Mapping[str, PreTrainedModel],
-    *,
-    batch_size: int = 128,
-    length: int = 128,
-    repeats: int = 5,
-    warmup: int = 1,
-    precision: str = "auto",
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Time one batch through every model: a row per model and repeat, in the order of timing.
+def measure_latency(models: Mapping[str, PreTrainedModel], *, batch_size: int = 128, length: int = 128, repeats: int = 5,
+                    warmup: int = 1, precision: str = "auto", seed: int = 0) -> pd.DataFrame:  # fmt: skip
+    """Time one batch through copies of all models on `timing_setup(precision)`: a row per model and repeat.
 
-    All read the same (batch_size, length) random token ids, without padding. Every repeat times each model once,
-    and each repeat starts with another of them, so that a machine that slows down slows them all. `warmup` calls
-    of each come first and are not kept. The models are copied to `timing_setup(precision)`; the given ones stay.
+    All read the same (batch_size, length) random token ids, without padding. Each repeat starts with another model, so
+    that a machine that slows down slows them all. `warmup` calls of each come first and are not kept.
 
     Columns: model, num_hidden_layers, repeat (from 1), latency_ms (by the clock), processor_ms (of this process, all
-    threads together) and throughput_eps (examples per second). On a CPU with one thread, a processor_ms far below
-    latency_ms means that other programs had the core in between; on an accelerator it is the time to launch the work.
+    threads; far below latency_ms on a CPU with one thread where other programs had the core in between, the time to
+    launch the work on an accelerator) and throughput_eps (examples per second).
     Raises ValueError, before any work, when there is no model or one has fewer positions than `length`.
     """
     if not models:
@@ -114,17 +104,17 @@ def measure_latency(
     for call in calls.values():
         for _ in range(warmup):
             time_call(call, device)
-    rows, names = [], list(copies)
+    rows, order = [], list(calls)
     for repeat in range(1, repeats + 1):
-        first = (repeat - 1) % len(names)
-        for name in names[first:] + names[:first]:
+        for name in order:
             started = time.process_time()
             latency_ms = time_call(calls[name], device)
             processor_ms = 1000 * (time.process_time() - started)
-            row = {"model": name, "num_hidden_layers": models[name].config.num_hidden_layers, "repeat": repeat}
-            row |= {"latency_ms": latency_ms, "processor_ms": processor_ms}
-            rows.append(row | {"throughput_eps": 1000 * batch_size / latency_ms})
-    return pd.DataFrame(rows)
+            layers, throughput_eps = models[name].config.num_hidden_layers, 1000 * batch_size / latency_ms
+            rows.append((name, layers, repeat, latency_ms, processor_ms, throughput_eps))
+        order.append(order.pop(0))
+    columns = ["model", "num_hidden_layers", "repeat", "latency_ms", "processor_ms", "throughput_eps"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def speedups(latencies: pd.DataFrame, baseline: str, time_column: str = "latency_ms") -> pd.DataFrame:
@@ -133,8 +123,7 @@ def speedups(latencies: pd.DataFrame, baseline: str, time_column: str = "latency
     latencies: as `measure_latency` gives them; time_column: "latency_ms", or "processor_ms" for a busy CPU. A row per
     model: num_hidden_layers, the median time (and throughput_eps, by the clock), the geometric mean `speedup` with
     its 95 % interval (low, high: Student's t on the logarithms), the `median` ratio, the number of repeats, and
-    `limit`, the ratio of layer counts: the speed-up if all time went to the layers. (The arithmetic mean of ratios
-    would lean upwards: 2 and 1/2 are 1 together, not 5/4.)
+    `limit`, the ratio of layer counts. (The arithmetic mean of ratios would lean upwards: 2 and 1/2 are 1 together.)
 
     Raises ValueError when the baseline is not among the models or a model lacks a repeat of it.
     """
@@ -143,24 +132,17 @@ def speedups(latencies: pd.DataFrame, baseline: str, time_column: str = "latency
     by_repeat = latencies.pivot(index="repeat", columns="model", values=time_column)
     if by_repeat.isna().any(axis=None):
         raise ValueError(f"latencies: {by_repeat.isna().any().idxmax()} was not timed in every repeat")
-    layers = latencies.groupby("model")["num_hidden_layers"].first()
-    shown = [time_column, *(["throughput_eps"] if time_column == "latency_ms" else [])]
-    medians = latencies.groupby("model")[shown].median()
-    rows = []
-    for model in latencies["model"].unique():
-        ratios = by_repeat[baseline] / by_repeat[model]
-        speedup, low, high = np.exp(mean_interval(np.log(ratios))).tolist()
-        row = {"model": model, "num_hidden_layers": int(layers[model]), **medians.loc[model], "speedup": speedup}
-        row |= {"low": low, "high": high, "median": ratios.median(), "repeats": len(ratios)}
-        rows.append(row | {"limit": layers[baseline] / layers[model]})
-    return pd.DataFrame(rows)
+    columns = {"num_hidden_layers": "first", time_column: "median"}
+    columns |= {"throughput_eps": "median"} if time_column == "latency_ms" else {}
+    table = latencies.groupby("model", sort=False).agg(columns)
+    ratios = by_repeat.rdiv(by_repeat[baseline], axis=0)[table.index]  # (repeats, models)
+    table[["speedup", "low", "high"]] = np.exp([mean_interval(np.log(ratios[model])) for model in table.index])
+    layers = table["num_hidden_layers"]
+    return table.assign(median=ratios.median(), repeats=len(ratios), limit=layers[baseline] / layers).reset_index()
 
 
 def amdahl_speedup(layer_ratio: float, fixed_share: float) -> float:
-    """Amdahl's law: the speed-up of layer_ratio times fewer layers, when fixed_share of the baseline's time is fixed.
-
-    1 / (fixed_share + (1 - fixed_share) / layer_ratio); fixed_share in 0..1 is the time outside the layers.
-    """
+    """Amdahl's law: the speed-up of layer_ratio times fewer layers; fixed_share in 0..1 is the time outside them."""
     return 1 / (fixed_share + (1 - fixed_share) / layer_ratio)
 
 
@@ -168,26 +150,21 @@ def benchmark_figures(folder: Path = ROOT / "data" / "results" / "benchmarks") -
     """Every recorded figure of `python -m tests.benchmarks NAME`, a row each, of the files in `folder`.
 
     Columns: benchmark, name (without its ending), device ("cpu" or "cuda"), median, low and high in `unit`, `limit`
-    (what the benchmark itself expects of real tokens and layers alone, or NaN), the cpu or GPU, threads and date, and
-    `label` and `group` ("ratio": a whole distillation's time, times this kit's; or "other") as labels.json has them.
-    Figures without a label have NaN there and come last, the others stand in that file's order.
+    (what the benchmark itself expects of real tokens and layers alone, or NaN), the machine (CPU or GPU), threads and
+    date, and `label` and `group` ("ratio": a whole distillation's time, times this kit's; or "other") as labels.json
+    has them: figures without a label have NaN there and come last, the others stand in that file's order.
     """
-    folder = Path(folder)
-    named = folder / "labels.json"
-    groups = json.loads(named.read_text(encoding="utf-8")) if named.is_file() else {}
-    labels = {name: (label, group[:-1]) for group, texts in groups.items() for name, label in texts.items()}
-    rows = []
-    for path in sorted(set(folder.glob("*.json")) - {named}):
+    tables, named = [], Path(folder) / "labels.json"
+    for path in sorted(set(named.parent.glob("*.json")) - {named}):
         recorded = json.loads(path.read_text(encoding="utf-8"))
-        provenance = recorded["provenance"]
         benchmark, cuda, _ = path.stem.partition("_cuda")
-        device, machine = ("cuda", "device") if cuda else ("cpu", "cpu")
-        source = {"machine": provenance["machine"][machine], **{name: provenance[name] for name in ("threads", "date")}}
-        figures = {one["name"].removesuffix("_cuda"): one for one in recorded["figures"]}
-        for name, one in figures.items():
-            limit = figures.get(f"{name}_limit", {}).get("median", np.nan)
-            label, group = labels.get(name, (np.nan, np.nan))
-            row = {"benchmark": benchmark, **one, "name": name, "device": device, "limit": limit, **source}
-            rows.append(row | {"label": label, "group": group})
-    places = {name: place for place, name in enumerate(labels)}
-    return pd.DataFrame(sorted(rows, key=lambda row: places.get(row["name"], len(places))))
+        source = recorded["provenance"] | {"machine": recorded["provenance"]["machine"]["device" if cuda else "cpu"]}
+        table = pd.DataFrame(recorded["figures"]).assign(benchmark=benchmark, device="cuda" if cuda else "cpu")
+        table["name"] = table["name"].str.removesuffix("_cuda")
+        table["limit"] = (table["name"] + "_limit").map(table.set_index("name")["median"])
+        tables.append(table.assign(**{name: source[name] for name in ("machine", "threads", "date")}))
+    groups = json.loads(named.read_text(encoding="utf-8")) if named.is_file() else {}
+    rows = [(name, label, group.removesuffix("s")) for group, texts in groups.items() for name, label in texts.items()]
+    labels, figures = pd.DataFrame(rows, columns=["name", "label", "group"]), pd.concat(tables)
+    unlabelled = figures[~figures["name"].isin(labels["name"])]
+    return pd.concat([labels.merge(figures), unlabelled], ignore_index=True)
