@@ -28,10 +28,15 @@ def use_style() -> None:
     plt.style.use(STYLE)
 
 
-# -------------------------------------------------------------------------------------- the method and its losses
-def plot_layer_map(
-    num_teacher_layers: int, num_student_layers: int, layers: Sequence[int], ax: Axes, color: str = COLORS["PKD-Skip"]
-) -> Axes:
+def _finish(ax: Axes, legend: Mapping[str, Any] | None = None, **settings: Any) -> Axes:
+    ax.set(**settings)
+    if legend is not None:
+        ax.legend(**legend)
+    return ax
+
+
+def plot_layer_map(num_teacher_layers: int, num_student_layers: int, layers: Sequence[int], ax: Axes,
+                   color: str = COLORS["PKD-Skip"]) -> Axes:  # fmt: skip
     """Teacher and student as columns of layers, an arrow from each matched student layer to its teacher layer."""
     matched = range(1, len(layers) + 1)
     columns = {"student": (num_student_layers, matched), "teacher": (num_teacher_layers, layers)}
@@ -55,16 +60,15 @@ def plot_distillation(num_teacher_layers: int, num_student_layers: int, layers: 
     box = {"boxstyle": "round", "facecolor": "#f5e9d0", "edgecolor": "#444444"}
     for x, y, text in ((0, student, "prediction"), (1, teacher, "prediction"), (-0.75, student, "label")):
         ax.text(x, y, text, ha="center", va="center", bbox=box)
-    for start, end, color, text, side in (
-        ((0.8, teacher), (0.2, student + 0.2), COLORS["KD"], "$L_{DS}$: softened predictions", "right"),
-        ((-0.6, student), (-0.2, student), COLORS["FT"], "$L_{CE}$", "center"),
-    ):
-        ax.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": color, "linewidth": 2})
-        ax.text((start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + 0.5, text, ha=side, va="bottom", color=color)
+    kd, ce = ({"arrowstyle": "->", "color": COLORS[method], "linewidth": 2} for method in ("KD", "FT"))
+    ax.annotate("", (0.2, student + 0.2), (0.8, teacher), arrowprops=kd)
+    ax.annotate("", (-0.2, student), (-0.6, student), arrowprops=ce)
+    between = (teacher + student + 0.2) / 2 + 0.5
+    ax.text(0.5, between, "$L_{DS}$: softened predictions", color=COLORS["KD"], ha="right", va="bottom")
+    ax.text(-0.4, student + 0.5, "$L_{CE}$", color=COLORS["FT"], ha="center", va="bottom")
     if layers:
         ax.text(0.5, 0.2, "$L_{PT}$: [CLS] states", color=COLORS["PKD-Skip"], ha="center", va="top")
-    ax.set(xlim=(-1, 1.5), ylim=(-0.8, num_teacher_layers + 3.6))
-    return ax
+    return _finish(ax, xlim=(-1, 1.5), ylim=(-0.8, num_teacher_layers + 3.6))
 
 
 def plot_soft_targets(teacher: Tensor, student: Tensor, ax: Axes, label_names: Sequence[str] = ()) -> Axes:
@@ -73,10 +77,9 @@ def plot_soft_targets(teacher: Tensor, student: Tensor, ax: Axes, label_names: S
     for shift, values, name, color in ((-0.2, teacher, "teacher", "#000000"), (0.2, student, "student", "#0072B2")):
         bars = ax.bar(classes + shift, np.asarray(values), width=0.36, color=color, label=name)
         ax.bar_label(bars, fmt="%.2f", fontsize=8)
-    names = label_names or [f"class {index}" for index in classes]
-    ax.set(xticks=classes, xticklabels=names, ylim=(0, 1.15), yticks=np.linspace(0, 1, 6), ylabel="probability")
-    ax.legend(ncols=2, loc="upper center", fontsize=8)
-    return ax
+    ax.set(xticks=classes, xticklabels=label_names or [f"class {index}" for index in classes])
+    legend = {"ncols": 2, "loc": "upper center", "fontsize": 8}
+    return _finish(ax, legend, ylim=(0, 1.15), yticks=np.linspace(0, 1, 6), ylabel="probability")
 
 
 def plot_terms(terms: PKDTerms, alpha: float, beta: float, ax: Axes) -> Axes:
@@ -86,17 +89,12 @@ def plot_terms(terms: PKDTerms, alpha: float, beta: float, ax: Axes) -> Axes:
     colors = [COLORS[method] for method in ("FT", "KD", "PKD-Skip", "teacher")]
     ax.bar_label(ax.bar(names, list(map(float, values)), color=colors), fmt="%.3g", fontsize=8)
     ax.margins(y=0.1)
-    ax.set(ylabel="loss")
-    return ax
+    return _finish(ax, ylabel="loss")
 
 
-# -------------------------------------------------------------------------------------------------- hidden states
 def plot_similarity(similarity: ArrayLike, ax: Axes, layers: Sequence[int] = (), title: str = "", colorbar: bool = True,
                     chosen: int = 0) -> Axes:  # fmt: skip
-    """A student x teacher heatmap on a fixed 0-1 scale; the layer map outlined, each row's maximum marked by a dot.
-
-    chosen: a student layer (from 1) whose row is framed.
-    """
+    """A student x teacher heatmap on a 0-1 scale: map outlined, rows' maxima dotted, layer `chosen` (from 1) framed."""
     matrix = np.asarray(similarity)
     rows, columns = matrix.shape
     sns.heatmap(matrix, ax=ax, vmin=0, vmax=1, cmap="cividis", cbar=colorbar, square=True,
@@ -107,34 +105,28 @@ def plot_similarity(similarity: ArrayLike, ax: Axes, layers: Sequence[int] = (),
     if chosen:  # not clipped: half of the frame's line lies outside
         ax.add_patch(Rectangle((0, chosen - 1), columns, 1, linewidth=3, **outline)).set_clip_on(False)
     ax.scatter(matrix.argmax(axis=1) + 0.5, np.arange(rows) + 0.5, s=12, color="#ffffff", edgecolor="#000000")
-    ax.set(xlabel="teacher layer", ylabel="student layer", title=title)
     ax.tick_params(axis="y", rotation=0)
-    return ax
+    return _finish(ax, xlabel="teacher layer", ylabel="student layer", title=title)
 
 
 def plot_matched_layers(matched: pd.DataFrame, ax: Axes) -> Axes:
-    """`similarity` by student `layer`, a line per method with a band over seeds; the `baseline`s' range in grey.
-
-    matched: columns method, seed, layer, similarity and baseline, one student size and one layer map.
-    """
+    """`similarity` by student `layer` of one layer map, a line and band per method; the `baseline`s' range in grey."""
     noise = matched.groupby("layer")["baseline"].agg(["min", "max"])
     ax.fill_between(noise.index, noise["min"], noise["max"], color="#999999", alpha=0.6, label="shuffled pairs")
     _plot_means(matched, "layer", "similarity", ax, **BANDS)
     ax.axhline(0, color="#000000", linewidth=0.5)
-    ax.set(xlabel="student layer", ylim=(min(-0.1, noise["min"].min()), 1.05), xticks=noise.index)
-    ax.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.15), fontsize=8)  # lines may be anywhere
-    return ax
+    below = {"ncols": 3, "loc": "upper center", "bbox_to_anchor": (0.5, -0.15), "fontsize": 8}  # lines may be anywhere
+    return _finish(ax, below, xlabel="student layer", ylim=(min(-0.1, noise["min"].min()), 1.05), xticks=noise.index)
 
 
-def plot_points(
-    points: np.ndarray, labels: np.ndarray | None, label_names: Sequence[str], ax: Axes, shares: Sequence[float] = ()
-) -> Axes:
+def plot_points(points: np.ndarray, labels: np.ndarray | None, label_names: Sequence[str], ax: Axes,
+                shares: Sequence[float] = ()) -> Axes:  # fmt: skip
     """Points (rows, 2) coloured by label, or in one colour where there are none; the axes' shares of the variance."""
     if labels is None:
         labels, label_names = np.zeros(len(points)), ["no labels"]
     for index, (name, color) in enumerate(zip(label_names, ("#0072B2", "#D55E00", "#009E73"), strict=False)):
         ax.scatter(*points[labels == index].T, s=8, alpha=0.5, linewidth=0, color=color, label=name)
-    return _name_axes(ax, shares, markerscale=2)
+    return _finish(ax, {"markerscale": 2}, **_axis_names(shares))
 
 
 def plot_neighbours(points: np.ndarray, row: int, nearest: Sequence[int], ax: Axes, shares: Sequence[float]) -> Axes:
@@ -142,17 +134,14 @@ def plot_neighbours(points: np.ndarray, row: int, nearest: Sequence[int], ax: Ax
     ax.scatter(*points.T, s=8, color="#bbbbbb", linewidth=0, label="all rows")
     ax.scatter(*points[list(nearest)].T, s=36, color=COLORS["PKD-Skip"], edgecolor="#000000", label="nearest")
     ax.scatter(*points[row], s=120, marker="*", color=COLORS["KD"], edgecolor="#000000", label="chosen row")
-    return _name_axes(ax, shares, fontsize=8)
+    return _finish(ax, {"fontsize": 8}, **_axis_names(shares))
 
 
-def _name_axes(ax: Axes, shares: Sequence[float], **legend: float) -> Axes:
+def _axis_names(shares: Sequence[float]) -> dict[str, str]:
     first, second = [f" ({100 * share:.0f} %)" for share in shares] or ["", ""]
-    ax.set(xlabel=f"first axis{first}", ylabel=f"second axis{second}")
-    ax.legend(**legend)
-    return ax
+    return {"xlabel": f"first axis{first}", "ylabel": f"second axis{second}"}
 
 
-# ---------------------------------------------------------------------------------------- scores and differences
 def _plot_means(frame: pd.DataFrame, x: str, y: str, ax: Axes, **look: Any) -> None:
     """The mean of `y` at every `x`, a line per method in its colour, in the methods' order of appearance."""
     palette = {method: COLORS.get(method, OTHER) for method in frame["method"].unique()}
@@ -164,9 +153,7 @@ def _plot_means(frame: pd.DataFrame, x: str, y: str, ax: Axes, **look: Any) -> N
 def plot_history(history: pd.DataFrame, metric: str, ax: Axes) -> Axes:
     """`metric` by epoch, a line per method: the mean over seeds in a band from the lowest to the highest."""
     _plot_means(history, "epoch", metric, ax, **BANDS)
-    ax.set(xticks=sorted(history["epoch"].unique()))
-    ax.legend()
-    return ax
+    return _finish(ax, {}, xticks=sorted(history["epoch"].unique()))
 
 
 def plot_comparison(frame: pd.DataFrame, metric: str, ax: Axes, teacher: float | None = None) -> Axes:
@@ -176,11 +163,10 @@ def plot_comparison(frame: pd.DataFrame, metric: str, ax: Axes, teacher: float |
     ax.scatter(places - 0.12, frame[metric], s=14, color=colors, alpha=0.5)
     means = {"marker": "D", "markersize": 7, "linestyle": "", "legend": False, "err_kws": {"capsize": 4}}
     _plot_means(frame.assign(place=places + 0.12), "place", metric, ax, **INTERVALS, **means)
-    ax.set(xticks=range(len(methods)), xticklabels=methods, xlim=(-0.6, len(methods) - 0.4), xlabel="")
     if teacher is not None:
         ax.axhline(teacher, color=COLORS["teacher"], linestyle="--", linewidth=1)
         ax.text(len(methods) - 0.42, teacher, "teacher", ha="right", va="bottom", fontsize=8)
-    return ax
+    return _finish(ax, xticks=range(len(methods)), xticklabels=methods, xlim=(-0.6, len(methods) - 0.4), xlabel="")
 
 
 def plot_ablation(frame: pd.DataFrame, by: str, metric: str, ax: Axes) -> Axes:
@@ -189,9 +175,7 @@ def plot_ablation(frame: pd.DataFrame, by: str, metric: str, ax: Axes) -> Axes:
     shifted = places + 0.06 * (line - (len(methods) - 1) / 2)  # so that no interval hides another
     _plot_means(frame.assign(place=shifted), "place", metric, ax, **INTERVALS, err_kws={"capsize": 3})
     names = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
-    ax.set(xticks=range(len(values)), xticklabels=names, xlabel=by.replace("_", " "))
-    ax.legend()
-    return ax
+    return _finish(ax, {}, xticks=range(len(values)), xticklabels=names, xlabel=by.replace("_", " "))
 
 
 def _reach(rows: Mapping[str, Any], middle: str, low: str = "low", high: str = "high") -> np.ndarray:
@@ -208,15 +192,11 @@ def plot_differences(differences: pd.DataFrame, ax: Axes, shift: float = 0.0) ->
     ax.axvline(0, color="#000000", linewidth=1)
     labels = differences["method"] + " minus " + differences["baseline"]
     ax.set(yticks=range(len(labels)), yticklabels=labels, ylim=(len(labels) - 0.5, -0.5))
-    ax.set(xlabel="difference, percentage points")
-    return ax
+    return _finish(ax, xlabel="difference, percentage points")
 
 
 def plot_beside_paper(differences: pd.DataFrame, ax: Axes, one_row: float | None = None) -> Axes:
-    """Differences to a baseline in percentage points: ours with 95 % intervals, the paper's and the authors' hollow.
-
-    differences: one student size of `differences_beside_paper`; one_row: the worth of one row of our split, 0..1.
-    """
+    """`plot_differences` of one size, the paper's and the authors' hollow beside; one_row: the worth of a row, 0..1."""
     plot_differences(differences, ax, shift=-0.12)
     ax.plot([], [], "D", color="#000000", label="ours")
     places, hollow = np.arange(len(differences)) + 0.16, {"fillstyle": "none", "color": "#000000", "markersize": 8}
@@ -224,42 +204,36 @@ def plot_beside_paper(differences: pd.DataFrame, ax: Axes, one_row: float | None
     ax.plot(100 * differences["authors_dev"], places, "s", label="the authors, dev", **hollow)
     if one_row is not None:
         ax.axvspan(-100 * one_row, 100 * one_row, color="#cccccc", alpha=0.6, linewidth=0, label="one row")
-    ax.legend(ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=8)  # markers may be anywhere
-    return ax
+    below = {"ncols": 2, "loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "fontsize": 8}  # markers may be anywhere
+    return _finish(ax, below)
 
 
-# ---------------------------------------------------------------------------------------------------------- speed
 def plot_latency_accuracy(frame: pd.DataFrame, metric: str, ax: Axes) -> Axes:
     """`metric` against the time of one batch; the area of a marker grows with the number of parameters.
 
-    frame: columns method, num_hidden_layers, num_parameters, latency_ms and `metric`, a row per marker; intervals
-    where it has columns latency_low and latency_high (in ms), `metric`_low and `metric`_high.
+    frame: method, num_hidden_layers, num_parameters, latency_ms and `metric`, a row per marker; with intervals where
+    it has latency_low and latency_high (in ms), `metric`_low and `metric`_high.
     """
     ends = {"xerr": ("latency_ms", "latency_low", "latency_high"), "yerr": (metric, f"{metric}_low", f"{metric}_high")}
-    rows = frame.dropna(subset=["latency_ms", metric]).sort_values(metric).to_dict("records")
-    for row in rows:
+    for row in frame.dropna(subset=["latency_ms", metric]).sort_values(metric).to_dict("records"):
         x, y, color = row["latency_ms"], row[metric], COLORS.get(row["method"], OTHER)
         area = 300 * row["num_parameters"] / frame["num_parameters"].max()
         ax.scatter(x, y, s=area, color=color, alpha=0.6, linewidth=0)
         bars = {side: _reach(row, *names) for side, names in ends.items() if set(names) <= set(row)}
         ax.errorbar(x, y, fmt=".", color=color, linewidth=1, capsize=3, **bars)
+        right = np.fmax(x, row.get("latency_high", x))  # of the bar, where there is one
+        ax.annotate(f"{row['method']}, {row['num_hidden_layers']} layers", (right, y), (12, 0), color=color, fontsize=8,
+                    textcoords="offset points", annotation_clip=False, va="center")  # fmt: skip
     ax.set(xlim=(0, 1.35 * ax.get_xlim()[1]), xlabel="latency of one batch, ms", ylabel=metric.replace("_", " "))
-    for row in rows:  # from the lowest up: a label that would cover another is raised
-        right = np.fmax(row["latency_ms"], row.get("latency_high", np.nan))  # of the bar, where there is one
-        label = ax.annotate(f"{row['method']}, {row['num_hidden_layers']} layers", (right, row[metric]), (12, 0),
-                            textcoords="offset points", annotation_clip=False, va="center", fontsize=8,
-                            color=COLORS.get(row["method"], OTHER))  # fmt: skip
-        others = [text.get_window_extent() for text in ax.texts if text is not label]
-        while label.get_window_extent().count_overlaps(others):
+    for place, label in enumerate(ax.texts):  # from the lowest up: a label that would cover another is raised
+        below = [text.get_window_extent() for text in ax.texts[:place]]
+        while label.get_window_extent().count_overlaps(below):
             label.xyann = (12, label.xyann[1] + 4)
     return ax
 
 
 def plot_speedup(speedups: Mapping[str, pd.DataFrame], ax: Axes) -> Axes:
-    """Speed-ups by number of layers with 95 % intervals, beside the limit that the layers alone would set.
-
-    speedups: label -> a frame of `speed.speedups`, all of the same models; the labels stand side by side.
-    """
+    """Speed-ups of frames of `speed.speedups` by label, with 95 % intervals, beside the limit that the layers set."""
     for number, (label, table) in enumerate(speedups.items()):
         layers, shift = table["num_hidden_layers"], 0.2 * (number - (len(speedups) - 1) / 2)
         look = {"fmt": "D", "color": ("#0072B2", "#E69F00")[number % 2], "capsize": 4, "label": label}
@@ -267,21 +241,15 @@ def plot_speedup(speedups: Mapping[str, pd.DataFrame], ax: Axes) -> Axes:
     curve = np.linspace(layers.min(), layers.max(), 100)
     limit = (table["limit"] * layers).max() / curve  # of the baseline's layers
     ax.plot(curve, limit, color="#000000", linestyle="--", linewidth=1, label="limit: ratio of layers")
-    ax.set(xlabel="layers", ylabel="times as fast", xticks=sorted(layers))
-    ax.legend()
-    return ax
+    return _finish(ax, {}, xlabel="layers", ylabel="times as fast", xticks=sorted(layers))
 
 
 def plot_ratios(figures: pd.DataFrame, ax: Axes) -> Axes:
-    """Recorded ratios of time, a bar each: the median, its range over rounds, and a tick where the limit is.
-
-    figures: rows of `speed.benchmark_figures` that have a label, of one device, in the plot's order from the top.
-    """
+    """Rows of `speed.benchmark_figures` from the top, a bar each: the median, its range, a tick where the limit is."""
     places = range(len(figures))
     ax.barh(places, figures["median"], xerr=_reach(figures, "median"), height=0.6, color="#56B4E9", capsize=4)
     ax.plot(figures["limit"], places, "|", color="#D55E00", markersize=22, markeredgewidth=2, label="limit")
     ax.axvline(1, color="#000000", linewidth=1)
     ax.set(yticks=places, yticklabels=figures["label"], ylim=(len(places) - 0.5, -0.5))
-    ax.set(xlabel="times as long as this kit")
-    ax.legend(loc="lower right", markerscale=0.4, frameon=True)
-    return ax
+    legend = {"loc": "lower right", "markerscale": 0.4, "frameon": True}
+    return _finish(ax, legend, xlabel="times as long as this kit")

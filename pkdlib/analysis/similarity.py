@@ -1,8 +1,7 @@
 """How alike two models' layers are, from their [CLS] states on the same rows.
 
-Every metric maps (rows, layers_a, hidden_a) and (rows, layers_b, hidden_b) to a (layers_a, layers_b) matrix. The
-cosines compare states one by one and need equal widths; CKA and RSA compare how the rows lie to each other.
-ValueError where rows or widths do not fit.
+Every metric maps (rows, layers_a, hidden_a) and (rows, layers_b, hidden_b) to a (layers_a, layers_b) matrix, and
+raises ValueError where shapes do not fit: a cosine of states needs equal widths, CKA and RSA compare how rows lie.
 """
 
 from collections.abc import Callable
@@ -24,7 +23,6 @@ from pkdlib.models import cls_states, load_backbone, load_tokenizer
 TINY = 1e-30  # no division by zero for a layer whose states are equal in every row
 
 
-# -------------------------------------------------------------------------------------------------------- metrics
 def raw_cosine(a_cls: Tensor, b_cls: Tensor) -> Tensor:
     """Mean cosine of paired [CLS] states as they are: high everywhere where all rows share a direction."""
     _check(a_cls, b_cls, equal_widths=True)
@@ -45,43 +43,36 @@ def linear_cka(a_cls: Tensor, b_cls: Tensor, debiased: bool = True) -> Tensor:
         HSIC = [tr(K L) + 1'K1 1'L1 / ((n - 1)(n - 2)) - 2 1'K L1 / (n - 2)] / (n (n - 3))
 
     and is about zero for unrelated states; the biased one, ||X'Y||^2 of centred X and Y (Kornblith et al., 2019), is
-    far above zero where rows are few beside the width. All comes from X'Y, never from a rows x rows matrix.
+    far above zero where rows are few beside the width.
     """
     _check(a_cls, b_cls, least_rows=4 if debiased else 2)
-    a, b = _center_and_scale(a_cls), _center_and_scale(b_cls)
-    cross = torch.stack([_hsic(x, b, debiased) for x in a.unbind(dim=1)])  # (layers_a, layers_b)
-    a_self, b_self = (torch.cat([_hsic(x, x[:, None], debiased) for x in states.unbind(dim=1)]) for states in (a, b))
+    a, b = (states.double() - states.double().mean(dim=0) for states in (a_cls, b_cls))
+    # CKA knows no scale: root mean squares of one keep the sums in a middle range.
+    a, b = ((x / x.square().mean(dim=(0, 2), keepdim=True).sqrt().clamp_min(TINY)).unbind(dim=1) for x in (a, b))
+    cross = torch.stack([torch.stack([_hsic(x, y, debiased) for y in b]) for x in a])  # (layers_a, layers_b)
+    a_self, b_self = (torch.stack([_hsic(x, x, debiased) for x in layers]) for layers in (a, b))
     return (cross / (a_self[:, None] * b_self).clamp_min(TINY).sqrt()).float()
 
 
-def _center_and_scale(states: Tensor) -> Tensor:
-    """Layers of mean zero and root mean square one, which leaves CKA as it is and keeps the sums in a middle range."""
-    states = states.double() - states.double().mean(dim=0)
-    return states / states.square().mean(dim=(0, 2), keepdim=True).sqrt().clamp_min(TINY)
-
-
-def _hsic(x: Tensor, layers: Tensor, debiased: bool) -> Tensor:
-    """HSIC of centred x (rows, hidden_x) and each of layers (rows, layers, hidden), up to a factor that CKA cancels."""
-    rows = len(x)
-    products = x.T @ layers.reshape(rows, -1)  # (hidden_x, layers * hidden)
-    cross = products.square().sum(dim=0).view(layers.shape[1:]).sum(dim=-1)  # ||X'Y||^2 = tr(X X' Y Y'), (layers,)
+def _hsic(x: Tensor, y: Tensor, debiased: bool) -> Tensor:
+    """HSIC of centred x (rows, hidden_x) and y (rows, hidden_y), up to a factor that CKA cancels."""
+    cross = (x.T @ y).square().sum()  # ||X'Y||^2 = tr(X X' Y Y'), without a rows x rows matrix
     if not debiased:
         return cross
-    x_diagonal, diagonal = x.square().sum(dim=-1), layers.square().sum(dim=-1)  # (rows,), (rows, layers)
+    rows, x_diagonal, y_diagonal = len(x), x.square().sum(dim=-1), y.square().sum(dim=-1)  # of K and L, (rows,)
     # x is centred: without its diagonal, row i of K sums to minus the diagonal's entry.
-    both = x_diagonal @ diagonal
-    totals = x_diagonal.sum() * diagonal.sum(dim=0)
+    both, totals = x_diagonal @ y_diagonal, x_diagonal.sum() * y_diagonal.sum()
     return cross - both + totals / ((rows - 1) * (rows - 2)) - 2 * both / (rows - 2)
 
 
 def rsa(a_cls: Tensor, b_cls: Tensor, spearman: bool = True) -> Tensor:
     """Representational similarity analysis: correlation of the two layers' row-by-row cosine distances.
 
-    Spearman's correlation, or Pearson's, of the upper triangles of the rows x rows distance matrices (Kriegeskorte
-    et al., 2008). Memory: 2 rows^2 bytes for each layer of b, which is 18 MB at 3000 rows.
+    Spearman's, or Pearson's, of the upper triangles of the rows x rows distance matrices (Kriegeskorte et al., 2008).
+    Memory: 2 rows^2 bytes for each layer of b, which is 18 MB at 3000 rows.
     """
     _check(a_cls, b_cls, least_rows=3)
-    b_vectors = [_distances(states, spearman) for states in b_cls.unbind(dim=1)]  # (rows (rows - 1) / 2,) each
+    b_vectors = [_distances(states, spearman) for states in b_cls.unbind(dim=1)]
     a_vectors = (_distances(states, spearman) for states in a_cls.unbind(dim=1))
     return torch.stack([torch.stack([vector @ other for other in b_vectors]) for vector in a_vectors])
 
@@ -97,20 +88,19 @@ def _distances(states: Tensor, ranked: bool) -> Tensor:
 
 
 def _check(a_cls: Tensor, b_cls: Tensor, equal_widths: bool = False, least_rows: int = 1) -> None:
-    other_widths = equal_widths and a_cls.shape[-1] != b_cls.shape[-1]
-    for wrong, rule in (
-        (a_cls.ndim != 3 or b_cls.ndim != 3, "must be (rows, layers, hidden)"),
-        (len(a_cls) != len(b_cls), "rows must be equal"),
-        (len(a_cls) < least_rows, f"at least {least_rows} rows are needed"),
-        (other_widths, f"a cosine needs equal widths; {' and '.join(ANY_WIDTHS)} do not"),
-    ):
-        if wrong:
+    rules = {
+        "must be (rows, layers, hidden)": a_cls.ndim == b_cls.ndim == 3,
+        "rows must be equal": len(a_cls) == len(b_cls),
+        f"at least {least_rows} rows are needed": len(a_cls) >= least_rows,
+        "a cosine needs equal widths; cka and rsa do not": not equal_widths or a_cls.shape[-1] == b_cls.shape[-1],
+    }
+    for rule, holds in rules.items():
+        if not holds:
             raise ValueError(f"states are {tuple(a_cls.shape)} and {tuple(b_cls.shape)}: {rule}")
 
 
 Metric = Callable[[Tensor, Tensor], Tensor]
 SIMILARITIES = {"centered_cosine": centered_cosine, "cosine": raw_cosine, "cka": linear_cka, "rsa": rsa}
-ANY_WIDTHS = ("cka", "rsa")
 
 
 def get_similarity(metric: str) -> Metric:
@@ -122,7 +112,7 @@ def get_similarity(metric: str) -> Metric:
 
 def usable_similarities(a_cls: Tensor, b_cls: Tensor) -> list[str]:
     """Names of the metrics that can compare these states: the cosines need equal widths."""
-    return list(SIMILARITIES if a_cls.shape[-1] == b_cls.shape[-1] else ANY_WIDTHS)
+    return list(SIMILARITIES) if a_cls.shape[-1] == b_cls.shape[-1] else ["cka", "rsa"]
 
 
 def shuffled_baseline(metric: str | Metric, a_cls: Tensor, b_cls: Tensor, seed: int = 0) -> Tensor:
@@ -132,10 +122,8 @@ def shuffled_baseline(metric: str | Metric, a_cls: Tensor, b_cls: Tensor, seed: 
     return similarity(a_cls, b_cls[order.to(b_cls.device)])
 
 
-# ------------------------------------------------------------------------------------------- states of whole splits
-def split_cls_states(
-    model: PreTrainedModel, split: EncodedSplit, batch_size: int = 128, accelerator: Accelerator | None = None
-) -> Tensor:
+def split_cls_states(model: PreTrainedModel, split: EncodedSplit, batch_size: int = 128,
+                     accelerator: Accelerator | None = None) -> Tensor:  # fmt: skip
     """[CLS] states (rows, layers, hidden) of every layer for every row, float32 on the CPU."""
     states = torch.empty(len(split), model.config.num_hidden_layers, model.config.hidden_size)
     for rows, output in forward_split(model, split, batch_size, accelerator, {"output_hidden_states": True}):
@@ -144,17 +132,13 @@ def split_cls_states(
 
 
 def checkpoint_cls_states(checkpoint: str | Path, split: Split, max_length: int = 128, batch_size: int = 128) -> Tensor:
-    """`split_cls_states` of any encoder's checkpoint (hub id or folder), whose own tokenizer encodes the rows.
-
-    Raises ValueError when max_length is beyond the checkpoint's limit or weights of its layers are missing.
-    """
+    """`split_cls_states` of an encoder's hub id or folder with its tokenizer; ValueError where weights are missing."""
     encoded = encode_split(split, load_tokenizer(checkpoint), max_length)
     return split_cls_states(load_backbone(checkpoint), encoded, batch_size)
 
 
-# ------------------------------------------------------------------- read off a (student layers, teacher layers) matrix
 def most_similar_layers(similarity: Tensor) -> list[int]:
-    """The 1-based teacher layer most similar to each student layer."""
+    """The 1-based teacher layer most similar to each student layer of a (student layers, teacher layers) matrix."""
     return (similarity.argmax(dim=1) + 1).tolist()
 
 
@@ -165,13 +149,12 @@ def matched_similarity(similarity: Tensor, layers: list[int]) -> list[float]:
 
 def map_agreement(similarity: Tensor, layers: list[int], within: int = 1) -> int:
     """How many matched student layers have their most similar teacher layer at most `within` layers from the map's."""
-    nearest = most_similar_layers(similarity)
-    return sum(abs(teacher - matched) <= within for teacher, matched in zip(nearest, layers, strict=False))
+    pairs = zip(most_similar_layers(similarity), layers, strict=False)
+    return sum(abs(teacher - matched) <= within for teacher, matched in pairs)
 
 
-# --------------------------------------------------------------------------------------------- one layer's geometry
 def nearest_rows(states: Tensor, row: int, count: int = 5) -> list[int]:
-    """The other rows of states (rows, hidden) nearest to `row`, nearest first, by cosine after the mean is taken off.
+    """The `count` other rows of states (rows, hidden) nearest to `row`, nearest first, by cosine of centred states.
 
     Raises ValueError when the states are not of two dimensions, there is no such row or count is below one.
     """

@@ -21,26 +21,21 @@ from pkdlib.engine.machine import make_accelerator
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def random_classifier(
-    num_hidden_layers: int, hidden_size: int = 768, num_labels: int = 2, seed: int = 0
-) -> PreTrainedModel:
+def random_classifier(num_hidden_layers: int, hidden_size: int = 768, num_labels: int = 2,
+                      seed: int = 0) -> PreTrainedModel:  # fmt: skip
     """A classifier of BERT-base's vocabulary and proportions with random weights, which take as long as trained ones.
 
-    hidden_size: a multiple of 64, the width of a head; 768 is BERT-base's. Torch's random state is left as it was.
+    hidden_size: a multiple of 64, the width of a head. Torch's random state is left as it was.
     """
-    widths = {"hidden_size": hidden_size, "intermediate_size": 4 * hidden_size}
-    heads = hidden_size // HEAD_WIDTH
-    config = BertConfig(num_hidden_layers=num_hidden_layers, num_attention_heads=heads, num_labels=num_labels, **widths)
+    config = BertConfig(num_hidden_layers=num_hidden_layers, num_attention_heads=hidden_size // HEAD_WIDTH,
+                        hidden_size=hidden_size, intermediate_size=4 * hidden_size, num_labels=num_labels)  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return AutoModelForSequenceClassification.from_config(config).eval()
 
 
 def parameters_by_part(model: PreTrainedModel) -> dict[str, int]:
-    """Numbers of parameters of a classifier: embedding, transformer, pooler, classifier (all of the head), total.
-
-    A shared parameter counts once, a part that the architecture lacks is 0.
-    """
+    """Numbers of parameters by part and in total; `classifier` is all of the head, a part that is lacking is 0."""
     counts = dict.fromkeys(("embedding", "transformer", "pooler", "classifier"), 0)
     for name, parameter in model.named_parameters():
         first, second, *_ = name.split(".")
@@ -50,10 +45,7 @@ def parameters_by_part(model: PreTrainedModel) -> dict[str, int]:
 
 
 def timing_setup(precision: str = "auto") -> tuple[torch.device, torch.dtype]:
-    """The device and the precision to time in: "auto" is fp16 on CUDA and float32 elsewhere.
-
-    Raises ConfigError for an unknown precision and for fp16 without CUDA.
-    """
+    """Device and precision to time in, "auto" is fp16 on CUDA, else float32; ConfigError where there is none such."""
     device = make_accelerator().device
     chosen = {"auto": "fp16" if device.type == "cuda" else "fp32"}.get(precision, precision)
     if chosen not in DTYPES:
@@ -64,10 +56,7 @@ def timing_setup(precision: str = "auto") -> tuple[torch.device, torch.dtype]:
 
 
 def time_call(function: Callable[[], object], device: torch.device | str = "cpu") -> float:
-    """Milliseconds of one call, without gradients; the device's queue is empty before and after.
-
-    An accelerator only queues the work when it is called: without the second wait, the clock would miss it.
-    """
+    """Milliseconds of one call, without gradients, to the end of the work that it puts into the device's queue."""
     device = torch.device(device)
     wait = (lambda: None) if device.type == "cpu" else partial(torch.accelerator.synchronize, device)
     with torch.inference_mode():
@@ -78,17 +67,17 @@ def time_call(function: Callable[[], object], device: torch.device | str = "cpu"
         return 1000 * (time.perf_counter() - started)
 
 
-def measure_latency(models: Mapping[str, PreTrainedModel], *, batch_size: int = 128, length: int = 128, repeats: int = 5,
-                    warmup: int = 1, precision: str = "auto", seed: int = 0) -> pd.DataFrame:  # fmt: skip
+def measure_latency(models: Mapping[str, PreTrainedModel], *, batch_size: int = 128, length: int = 128,
+                    repeats: int = 5, warmup: int = 1, precision: str = "auto",
+                    seed: int = 0) -> pd.DataFrame:  # fmt: skip
     """Time one batch through copies of all models on `timing_setup(precision)`: a row per model and repeat.
 
     All read the same (batch_size, length) random token ids, without padding. Each repeat starts with another model, so
     that a machine that slows down slows them all. `warmup` calls of each come first and are not kept.
-
     Columns: model, num_hidden_layers, repeat (from 1), latency_ms (by the clock), processor_ms (of this process, all
     threads; far below latency_ms on a CPU with one thread where other programs had the core in between, the time to
     launch the work on an accelerator) and throughput_eps (examples per second).
-    Raises ValueError, before any work, when there is no model or one has fewer positions than `length`.
+    Raises ValueError when there is no model or one has fewer positions than `length`.
     """
     if not models:
         raise ValueError("models: at least one is needed")
@@ -110,10 +99,10 @@ def measure_latency(models: Mapping[str, PreTrainedModel], *, batch_size: int = 
             started = time.process_time()
             latency_ms = time_call(calls[name], device)
             processor_ms = 1000 * (time.process_time() - started)
-            layers, throughput_eps = models[name].config.num_hidden_layers, 1000 * batch_size / latency_ms
-            rows.append((name, layers, repeat, latency_ms, processor_ms, throughput_eps))
+            layers = models[name].config.num_hidden_layers
+            rows.append((name, layers, repeat, latency_ms, processor_ms, 1000 * batch_size / latency_ms))
         order.append(order.pop(0))
-    columns = ["model", "num_hidden_layers", "repeat", "latency_ms", "processor_ms", "throughput_eps"]
+    columns = "model num_hidden_layers repeat latency_ms processor_ms throughput_eps".split()
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -121,10 +110,9 @@ def speedups(latencies: pd.DataFrame, baseline: str, time_column: str = "latency
     """How many times as fast as `baseline` every model is, from ratios of times of the same repeat.
 
     latencies: as `measure_latency` gives them; time_column: "latency_ms", or "processor_ms" for a busy CPU. A row per
-    model: num_hidden_layers, the median time (and throughput_eps, by the clock), the geometric mean `speedup` with
-    its 95 % interval (low, high: Student's t on the logarithms), the `median` ratio, the number of repeats, and
-    `limit`, the ratio of layer counts. (The arithmetic mean of ratios would lean upwards: 2 and 1/2 are 1 together.)
-
+    model: num_hidden_layers, the median time (and throughput_eps, by the clock), the geometric mean `speedup` (an
+    arithmetic one leans upwards: 2 and 1/2 are 1 together) with its 95 % interval low to high (Student's t on the
+    logarithms), the `median` ratio, the number of repeats, and `limit`, the ratio of layer counts.
     Raises ValueError when the baseline is not among the models or a model lacks a repeat of it.
     """
     if baseline not in set(latencies["model"]):
@@ -132,9 +120,10 @@ def speedups(latencies: pd.DataFrame, baseline: str, time_column: str = "latency
     by_repeat = latencies.pivot(index="repeat", columns="model", values=time_column)
     if by_repeat.isna().any(axis=None):
         raise ValueError(f"latencies: {by_repeat.isna().any().idxmax()} was not timed in every repeat")
-    columns = {"num_hidden_layers": "first", time_column: "median"}
-    columns |= {"throughput_eps": "median"} if time_column == "latency_ms" else {}
-    table = latencies.groupby("model", sort=False).agg(columns)
+    medians = [time_column, "throughput_eps"] if time_column == "latency_ms" else [time_column]
+    table = latencies.groupby("model", sort=False).agg(
+        {"num_hidden_layers": "first", **dict.fromkeys(medians, "median")}
+    )
     ratios = by_repeat.rdiv(by_repeat[baseline], axis=0)[table.index]  # (repeats, models)
     table[["speedup", "low", "high"]] = np.exp([mean_interval(np.log(ratios[model])) for model in table.index])
     layers = table["num_hidden_layers"]
@@ -151,20 +140,19 @@ def benchmark_figures(folder: Path = ROOT / "data" / "results" / "benchmarks") -
 
     Columns: benchmark, name (without its ending), device ("cpu" or "cuda"), median, low and high in `unit`, `limit`
     (what the benchmark itself expects of real tokens and layers alone, or NaN), the machine (CPU or GPU), threads and
-    date, and `label` and `group` ("ratio": a whole distillation's time, times this kit's; or "other") as labels.json
-    has them: figures without a label have NaN there and come last, the others stand in that file's order.
+    date; `label` and `group` ("ratio": a whole distillation's time, times this kit's; or "other") as labels.json has
+    them, in its order, and NaN in the other figures, which come last.
     """
     tables, named = [], Path(folder) / "labels.json"
     for path in sorted(set(named.parent.glob("*.json")) - {named}):
         recorded = json.loads(path.read_text(encoding="utf-8"))
-        benchmark, cuda, _ = path.stem.partition("_cuda")
-        source = recorded["provenance"] | {"machine": recorded["provenance"]["machine"]["device" if cuda else "cpu"]}
+        provenance, (benchmark, cuda, _) = recorded["provenance"], path.stem.partition("_cuda")
         table = pd.DataFrame(recorded["figures"]).assign(benchmark=benchmark, device="cuda" if cuda else "cpu")
         table["name"] = table["name"].str.removesuffix("_cuda")
         table["limit"] = (table["name"] + "_limit").map(table.set_index("name")["median"])
-        tables.append(table.assign(**{name: source[name] for name in ("machine", "threads", "date")}))
+        machine = provenance["machine"]["device" if cuda else "cpu"]
+        tables.append(table.assign(machine=machine, threads=provenance["threads"], date=provenance["date"]))
     groups = json.loads(named.read_text(encoding="utf-8")) if named.is_file() else {}
     rows = [(name, label, group.removesuffix("s")) for group, texts in groups.items() for name, label in texts.items()]
     labels, figures = pd.DataFrame(rows, columns=["name", "label", "group"]), pd.concat(tables)
-    unlabelled = figures[~figures["name"].isin(labels["name"])]
-    return pd.concat([labels.merge(figures), unlabelled], ignore_index=True)
+    return pd.concat([labels.merge(figures), figures[~figures["name"].isin(labels["name"])]], ignore_index=True)
