@@ -20,23 +20,25 @@ OWN = "own"  # the layer map that the learner types
 BETAS = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0, 500.0, 1000.0)  # small for the paper's form, large for the other
 BATCH_TENSORS = ("student_logits", "labels", "teacher_logits", "student_cls", "teacher_cls")
 
-Drawn = tuple[Figure, str]  # the figure, outside pyplot so that none stays open, and the HTML under it
-
 
 class Explorer(Box):
     """Named `controls` beside the image `figure`, over the HTML `text`; the last line of a cell shows it.
 
-    draw(**values of the controls) gives figure and text; settle(), called before it, fits controls to each other.
+    draw(figure of `size` inches, **values of the controls) draws and gives the text; settle(), called before it, fits
+    controls to each other. Figures are outside pyplot, so that none stays open.
     """
 
-    def __init__(self, controls: dict[str, Widget], draw: Callable[..., Drawn], settle: Callable = lambda: None):
-        self.controls, self._draw, self._settle, self._drawn = controls, draw, settle, None
+    def __init__(self, controls: dict[str, Widget], draw: Callable[..., str], size: tuple[float, float],
+                 settle: Callable[[], None] = lambda: None):  # fmt: skip
+        self.controls, self._draw, self._size, self._settle, self._drawn = controls, draw, size, settle, None
         natural = {"align_self": "flex-start", "max_width": "100%", "height": "auto"}  # its own size where that fits
         self.figure = Image(layout=natural).add_class("pkd-figure")  # ipywidgets 8.1 shows none that has a tooltip
         self.text = HTML().add_class("pkd-text")
-        self._shown = VBox([self.figure, self.text], layout={"min_width": "0"})
+        # Beside the controls where there is room for the figure's width, else below them.
+        width = f"1 1 {size[0] * Figure().dpi:.0f}px"
+        shown = VBox([self.figure, self.text], layout={"min_width": "0", "flex": width})
         column = VBox(list(controls.values()), layout={"flex": "0 0 auto"})
-        super().__init__([column, self._shown], layout={"flex_flow": "row wrap"})
+        super().__init__([column, shown], layout={"flex_flow": "row wrap"})
         self.add_class("pkd-explorer")
         self._update()
         for control in controls.values():
@@ -48,18 +50,15 @@ class Explorer(Box):
         self._settle()  # a control that it moves ends here by itself
         values = {name: control.value for name, control in self.controls.items()}
         if values != self._drawn:
-            self._drawn = values
-            figure, self.text.value = self._draw(**values)
+            self._drawn, figure = values, Figure(figsize=self._size, layout="constrained")
+            self.text.value = self._draw(figure, **values)
             self.figure.value = print_figure(figure, bbox_inches=None)
-            # Beside the controls where there is room for its width, else below them.
-            self._shown.layout.flex = f"1 1 {figure.get_figwidth() * figure.dpi:.0f}px"
 
 
 def layer_map_picker(num_teacher_layers: int = 12, num_student_layers: int = 6) -> Explorer:
     """Which teacher layer each student layer imitates: the sizes, and Skip, Last or an own list.
 
-    An impossible list leaves the layers without arrows, with the line on what is wrong under them. ValueError when the
-    student has more layers than the teacher.
+    An impossible list shows what is wrong, and no arrows. ValueError when the student has more layers than the teacher.
     """
     layer_map(num_teacher_layers, num_student_layers)  # the sizes fit, or the one line that says why not
     teacher = IntSlider(num_teacher_layers, 1, max(24, num_teacher_layers), description="N, teacher")
@@ -73,19 +72,18 @@ def layer_map_picker(num_teacher_layers: int = 12, num_student_layers: int = 6) 
         if own.disabled:  # an own list starts from the map that was shown last
             own.value = ", ".join(map(str, layer_map(teacher.value, student.value, strategy.value)))
 
-    def draw(teacher: int, student: int, strategy: str, own: str) -> Drawn:
+    def draw(figure: Figure, teacher: int, student: int, strategy: str, own: str) -> str:
         try:
             layers = layer_map(teacher, student, parse_layers(own) if strategy == OWN else strategy)
             html = f"{strategy}: {layers}"
         except ValueError as error:
             layers = []
             html = f'<span class="pkd-message" role="alert" style="color: #b00020">{escape(str(error))}</span>'
-        figure = Figure(figsize=(4.5, 5), layout="constrained")
         color = figures.COLORS.get(f"PKD-{strategy.capitalize()}", figures.OTHER)
         figures.plot_layer_map(teacher, student, layers, figure.subplots(), color).set_title(strategy)
-        return figure, html
+        return html
 
-    return Explorer({"teacher": teacher, "student": student, "strategy": strategy, "own": own}, draw, settle)
+    return Explorer({"teacher": teacher, "student": student, "strategy": strategy, "own": own}, draw, (4.5, 5), settle)
 
 
 def parse_layers(text: str) -> list[int]:
@@ -96,9 +94,8 @@ def parse_layers(text: str) -> list[int]:
     return list(map(int, parts))
 
 
-def loss_explorer(
-    batch: Mapping[str, Tensor], texts: Sequence[Sequence[str]] = (), label_names: Sequence[str] = ()
-) -> Explorer:
+def loss_explorer(batch: Mapping[str, Tensor], texts: Sequence[Sequence[str]] = (),
+                  label_names: Sequence[str] = ()) -> Explorer:  # fmt: skip
     """One row's soft targets, and the three weighted terms of a stored batch.
 
     batch: student_logits, teacher_logits (batch, classes), labels (batch,), student_cls, teacher_cls (batch, matched
@@ -120,30 +117,30 @@ def loss_explorer(
         "normalize": Checkbox(start.normalize, description="compare directions only"),
     }
 
-    def draw(row: int, temperature: float, **settings: Any) -> Drawn:
-        terms = pkd_loss(**tensors, temperature=temperature, **settings)
+    def draw(figure: Figure, row: int, temperature: float, **settings: Any) -> str:
+        terms, weights = pkd_loss(**tensors, temperature=temperature, **settings), (settings["alpha"], settings["beta"])
         soft = [soft_targets(tensors[f"{model}_logits"][row], temperature) for model in ("teacher", "student")]
-        figure = Figure(figsize=(7.5, 3.4), layout="constrained")
         left, right = figure.subplots(1, 2)
         figures.plot_soft_targets(*soft, left, label_names).set_title(f"row {row} at T = {temperature:g}")
-        weights = settings["alpha"], settings["beta"]
         figures.plot_terms(terms, *weights, right).set_title(f"the batch of {len(labels)} rows")
         values = ", ".join(f"{name} {value:.4f}" for name, value in terms._asdict().items() if name != "loss")
         html = f"{_row_text(texts, row)} <b>Label: {escape(label_names[labels[row]])}.</b><br>"
-        return figure, f"{html}Without their weights: {values}; the weighted sum: {terms.loss:.4f}"
+        return f"{html}Without their weights: {values}; the weighted sum: {terms.loss:.4f}"
 
-    return Explorer(controls, draw)
+    return Explorer(controls, draw, (7.5, 3.4))
 
 
-def similarity_explorer(
-    states: Mapping[str, Tensor], texts: Sequence[Sequence[str]], metric: str = "cka", count: int = 5
-) -> Explorer:
-    """How alike two models' layers are, and the `count` rows nearest to a chosen one in a layer of each.
+def _row_text(texts: Sequence[Sequence[str]], row: int) -> str:
+    return escape(" | ".join(column[row] for column in texts))
 
-    states: name -> [CLS] states (rows, layers, hidden) of two or more models on the same rows; texts: those rows, as
-    a Split has them. The layer of A is the one most similar to the chosen layer of B.
 
-    Raises ValueError with fewer than two models, an unknown metric, or when their rows or the texts differ in number.
+def similarity_explorer(states: Mapping[str, Tensor], texts: Sequence[Sequence[str]], metric: str = "cka",
+                        count: int = 5) -> Explorer:  # fmt: skip
+    """How alike the layers of models A and B are, and the `count` rows nearest to one in a layer of B and in A's most
+    similar one.
+
+    states: name -> [CLS] states (rows, layers, hidden) of two or more models; texts: the same rows, as a Split has
+    them. ValueError with fewer than two models, an unknown metric, or when rows and texts differ in number.
     """
     sizes = {name: len(of_model) for name, of_model in states.items()}
     if len(sizes) < 2:
@@ -166,23 +163,20 @@ def similarity_explorer(
     def settle() -> None:
         a, b = states[controls["a"].value], states[controls["b"].value]
         controls["layer"].max = b.shape[1]
-        usable, chosen = similarity.usable_similarities(b, a), controls["metric"].value
-        if controls["metric"].options != tuple(usable):
-            controls["metric"].options = usable
-            controls["metric"].value = chosen if chosen in usable else usable[0]
+        usable, metric = tuple(similarity.usable_similarities(b, a)), controls["metric"]
+        if metric.options != usable:
+            metric.options, metric.value = usable, metric.value if metric.value in usable else usable[0]
 
-    def draw(a: str, b: str, metric: str, layer: int, row: int) -> Drawn:
+    def draw(figure: Figure, a: str, b: str, metric: str, layer: int, row: int) -> str:
         matrix = compare(a, b, metric)  # (layers of B, layers of A)
         alike = similarity.most_similar_layers(matrix)[layer - 1]
-        figure = Figure(figsize=(11, 3.6), layout="constrained")
         heatmap, *maps = figure.subplots(1, 3, width_ratios=[1.3, 1, 1])
         figures.plot_similarity(matrix, heatmap, title=metric, chosen=layer)
         heatmap.set(xlabel=f"layer of {a}", ylabel=f"layer of {b}")
         nearest = {}  # title -> the rows' numbers and texts
         for model, number, ax in ((b, layer, maps[0]), (a, alike, maps[1])):
-            title = f"{model}, layer {number}"
             rows = similarity.nearest_rows(states[model][:, number - 1], row, count)
-            points, shares = components(model, number)
+            (points, shares), title = components(model, number), f"{model}, layer {number}"
             figures.plot_neighbours(points, row, rows, ax, shares).set_title(title)
             nearest[escape(title)] = [f"<b>{other}</b> {_row_text(texts, other)}" for other in rows]
         with pd.option_context("display.max_colwidth", None):  # no text is cut
@@ -190,10 +184,6 @@ def similarity_explorer(
         table = table.replace("<th>", '<th style="text-align: left">')  # JupyterLab sets it right
         html = f"{escape(metric)}: layer {layer} of {escape(b)} is most like layer {alike} of {escape(a)}.<br>"
         html += f"<b>Row {row}:</b> {_row_text(texts, row)}<br>Nearest to it in "
-        return figure, f'{html}<div style="line-height: 1.4">{table}</div>'
+        return f'{html}<div style="line-height: 1.4">{table}</div>'
 
-    return Explorer(controls, draw, settle)
-
-
-def _row_text(texts: Sequence[Sequence[str]], row: int) -> str:
-    return escape(" | ".join(column[row] for column in texts))
+    return Explorer(controls, draw, (11, 3.6), settle)
