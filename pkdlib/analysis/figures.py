@@ -39,8 +39,8 @@ def plot_layer_map(num_teacher_layers: int, num_student_layers: int, layers: Seq
                    color: str = COLORS["PKD-Skip"]) -> Axes:  # fmt: skip
     """Teacher and student as columns of layers, an arrow from each matched student layer to its teacher layer."""
     matched = range(1, len(layers) + 1)
-    columns = {"student": (num_student_layers, matched), "teacher": (num_teacher_layers, layers)}
-    for x, (name, (count, marked)) in enumerate(columns.items()):
+    columns = (0, "student", num_student_layers, matched), (1, "teacher", num_teacher_layers, layers)
+    for x, name, count, marked in columns:
         for layer in range(1, count + 1):
             face = "#56B4E9" if layer in marked else "#eeeeee"
             ax.add_patch(Rectangle((x - 0.2, layer - 0.4), 0.4, 0.8, facecolor=face, edgecolor="#444444"))
@@ -48,24 +48,22 @@ def plot_layer_map(num_teacher_layers: int, num_student_layers: int, layers: Seq
         ax.text(x, count + 0.9, name, ha="center")
     for student, teacher in zip(matched, layers, strict=True):
         ax.annotate("", (0.8, teacher), (0.2, student), arrowprops={"arrowstyle": "->", "color": color})
-    ax.set(xlim=(-0.5, 1.5), ylim=(0.3, num_teacher_layers + 1.5))
     ax.axis("off")
-    return ax
+    return _finish(ax, xlim=(-0.5, 1.5), ylim=(0.3, num_teacher_layers + 1.5))
 
 
 def plot_distillation(num_teacher_layers: int, num_student_layers: int, layers: Sequence[int], ax: Axes) -> Axes:
     """The whole of PKD: the layer map, and above it the predictions and the labels, with the loss of each arrow."""
     plot_layer_map(num_teacher_layers, num_student_layers, layers, ax)
-    teacher, student = num_teacher_layers + 2.6, num_student_layers + 2.6  # heights of the predictions
+    high, low = num_teacher_layers + 2.6, num_student_layers + 2.6  # of the teacher's predictions and the student's
     box = {"boxstyle": "round", "facecolor": "#f5e9d0", "edgecolor": "#444444"}
-    for x, y, text in ((0, student, "prediction"), (1, teacher, "prediction"), (-0.75, student, "label")):
+    for x, y, text in ((0, low, "prediction"), (1, high, "prediction"), (-0.75, low, "label")):
         ax.text(x, y, text, ha="center", va="center", bbox=box)
     kd, ce = ({"arrowstyle": "->", "color": COLORS[method], "linewidth": 2} for method in ("KD", "FT"))
-    ax.annotate("", (0.2, student + 0.2), (0.8, teacher), arrowprops=kd)
-    ax.annotate("", (-0.2, student), (-0.6, student), arrowprops=ce)
-    between = (teacher + student + 0.2) / 2 + 0.5
-    ax.text(0.5, between, "$L_{DS}$: softened predictions", color=COLORS["KD"], ha="right", va="bottom")
-    ax.text(-0.4, student + 0.5, "$L_{CE}$", color=COLORS["FT"], ha="center", va="bottom")
+    ax.annotate("", (0.2, low + 0.2), (0.8, high), arrowprops=kd)
+    ax.annotate("", (-0.2, low), (-0.6, low), arrowprops=ce)
+    ax.text(0.5, (high + low) / 2 + 0.6, "$L_{DS}$: softened predictions", color=COLORS["KD"], ha="right", va="bottom")
+    ax.text(-0.4, low + 0.5, "$L_{CE}$", color=COLORS["FT"], ha="center", va="bottom")
     if layers:
         ax.text(0.5, 0.2, "$L_{PT}$: [CLS] states", color=COLORS["PKD-Skip"], ha="center", va="top")
     return _finish(ax, xlim=(-1, 1.5), ylim=(-0.8, num_teacher_layers + 3.6))
@@ -215,10 +213,10 @@ def plot_latency_accuracy(frame: pd.DataFrame, metric: str, ax: Axes) -> Axes:
     it has latency_low and latency_high (in ms), `metric`_low and `metric`_high.
     """
     ends = {"xerr": ("latency_ms", "latency_low", "latency_high"), "yerr": (metric, f"{metric}_low", f"{metric}_high")}
+    largest = frame["num_parameters"].max()
     for row in frame.dropna(subset=["latency_ms", metric]).sort_values(metric).to_dict("records"):
         x, y, color = row["latency_ms"], row[metric], COLORS.get(row["method"], OTHER)
-        area = 300 * row["num_parameters"] / frame["num_parameters"].max()
-        ax.scatter(x, y, s=area, color=color, alpha=0.6, linewidth=0)
+        ax.scatter(x, y, s=300 * row["num_parameters"] / largest, color=color, alpha=0.6, linewidth=0)
         bars = {side: _reach(row, *names) for side, names in ends.items() if set(names) <= set(row)}
         ax.errorbar(x, y, fmt=".", color=color, linewidth=1, capsize=3, **bars)
         right = np.fmax(x, row.get("latency_high", x))  # of the bar, where there is one

@@ -59,22 +59,21 @@ def _hsic(x: Tensor, y: Tensor, debiased: bool) -> Tensor:
     cross = (x.T @ y).square().sum()  # ||X'Y||^2 = tr(X X' Y Y'), without a rows x rows matrix
     if not debiased:
         return cross
-    rows, x_diagonal, y_diagonal = len(x), x.square().sum(dim=-1), y.square().sum(dim=-1)  # of K and L, (rows,)
-    # x is centred: without its diagonal, row i of K sums to minus the diagonal's entry.
+    # x and y are centred: without their diagonals, the rows of K and L sum to minus the diagonals' entries.
+    n, x_diagonal, y_diagonal = len(x), x.square().sum(dim=-1), y.square().sum(dim=-1)  # (rows,)
     both, totals = x_diagonal @ y_diagonal, x_diagonal.sum() * y_diagonal.sum()
-    return cross - both + totals / ((rows - 1) * (rows - 2)) - 2 * both / (rows - 2)
+    return cross - both + totals / ((n - 1) * (n - 2)) - 2 * both / (n - 2)
 
 
 def rsa(a_cls: Tensor, b_cls: Tensor, spearman: bool = True) -> Tensor:
     """Representational similarity analysis: correlation of the two layers' row-by-row cosine distances.
 
     Spearman's, or Pearson's, of the upper triangles of the rows x rows distance matrices (Kriegeskorte et al., 2008).
-    Memory: 2 rows^2 bytes for each layer of b, which is 18 MB at 3000 rows.
+    Memory: 2 rows^2 bytes for each layer, which is 18 MB at 3000 rows.
     """
     _check(a_cls, b_cls, least_rows=3)
-    b_vectors = [_distances(states, spearman) for states in b_cls.unbind(dim=1)]
-    a_vectors = (_distances(states, spearman) for states in a_cls.unbind(dim=1))
-    return torch.stack([torch.stack([vector @ other for other in b_vectors]) for vector in a_vectors])
+    a, b = ([_distances(states, spearman) for states in layers.unbind(dim=1)] for layers in (a_cls, b_cls))
+    return torch.stack([torch.stack([x @ y for y in b]) for x in a])
 
 
 def _distances(states: Tensor, ranked: bool) -> Tensor:
@@ -154,10 +153,7 @@ def map_agreement(similarity: Tensor, layers: list[int], within: int = 1) -> int
 
 
 def nearest_rows(states: Tensor, row: int, count: int = 5) -> list[int]:
-    """The `count` other rows of states (rows, hidden) nearest to `row`, nearest first, by cosine of centred states.
-
-    Raises ValueError when the states are not of two dimensions, there is no such row or count is below one.
-    """
+    """The `count` other rows of states (rows, hidden) nearest to `row`, nearest first, by cosine of centred states."""
     if states.ndim != 2:
         raise ValueError(f"states are {tuple(states.shape)}: must be (rows, hidden), those of one layer")
     if not 0 <= row < len(states):

@@ -23,10 +23,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 def random_classifier(num_hidden_layers: int, hidden_size: int = 768, num_labels: int = 2,
                       seed: int = 0) -> PreTrainedModel:  # fmt: skip
-    """A classifier of BERT-base's vocabulary and proportions with random weights, which take as long as trained ones.
-
-    hidden_size: a multiple of 64, the width of a head. Torch's random state is left as it was.
-    """
+    """A classifier of BERT-base's proportions, heads of width 64, with random weights; leaves torch's random state."""
     config = BertConfig(num_hidden_layers=num_hidden_layers, num_attention_heads=hidden_size // HEAD_WIDTH,
                         hidden_size=hidden_size, intermediate_size=4 * hidden_size, num_labels=num_labels)  # fmt: skip
     with torch.random.fork_rng():
@@ -72,11 +69,10 @@ def measure_latency(models: Mapping[str, PreTrainedModel], *, batch_size: int = 
                     seed: int = 0) -> pd.DataFrame:  # fmt: skip
     """Time one batch through copies of all models on `timing_setup(precision)`: a row per model and repeat.
 
-    All read the same (batch_size, length) random token ids, without padding. Each repeat starts with another model, so
-    that a machine that slows down slows them all. `warmup` calls of each come first and are not kept.
-    Columns: model, num_hidden_layers, repeat (from 1), latency_ms (by the clock), processor_ms (of this process, all
-    threads; far below latency_ms on a CPU with one thread where other programs had the core in between, the time to
-    launch the work on an accelerator) and throughput_eps (examples per second).
+    All read the same random token ids (batch_size, length). Each repeat starts with another model, so that a machine
+    that slows down slows them all. `warmup` calls of each come first and are not kept.
+    Columns: model, num_hidden_layers, repeat (from 1), latency_ms by the clock, processor_ms of this process (less if
+    other programs had the core in between; on an accelerator, the launch alone) and throughput_eps, in examples.
     Raises ValueError when there is no model or one has fewer positions than `length`.
     """
     if not models:
@@ -86,24 +82,21 @@ def measure_latency(models: Mapping[str, PreTrainedModel], *, batch_size: int = 
             raise ValueError(f"length = {length}: {name} has {model.config.max_position_embeddings} positions")
     device, dtype = timing_setup(precision)
     vocabulary = min(model.config.vocab_size for model in models.values())
-    generator = torch.Generator().manual_seed(seed)
-    input_ids = torch.randint(vocabulary, (batch_size, length), generator=generator).to(device)  # (batch, length)
+    ids = torch.randint(vocabulary, (batch_size, length), generator=torch.Generator().manual_seed(seed)).to(device)
     copies = {name: copy.deepcopy(model).to(device, dtype).eval() for name, model in models.items()}
-    calls = {name: partial(model, input_ids=input_ids) for name, model in copies.items()}
-    for call in calls.values():
-        for _ in range(warmup):
-            time_call(call, device)
+    calls = {name: partial(model, input_ids=ids) for name, model in copies.items()}
+    for name in np.repeat(list(calls), warmup):
+        time_call(calls[name], device)
     rows, order = [], list(calls)
     for repeat in range(1, repeats + 1):
         for name in order:
             started = time.process_time()
             latency_ms = time_call(calls[name], device)
             processor_ms = 1000 * (time.process_time() - started)
-            layers = models[name].config.num_hidden_layers
-            rows.append((name, layers, repeat, latency_ms, processor_ms, 1000 * batch_size / latency_ms))
+            rows.append((name, models[name].config.num_hidden_layers, repeat, latency_ms, processor_ms))
         order.append(order.pop(0))
-    columns = "model num_hidden_layers repeat latency_ms processor_ms throughput_eps".split()
-    return pd.DataFrame(rows, columns=columns)
+    table = pd.DataFrame(rows, columns=["model", "num_hidden_layers", "repeat", "latency_ms", "processor_ms"])
+    return table.assign(throughput_eps=1000 * batch_size / table["latency_ms"])
 
 
 def speedups(latencies: pd.DataFrame, baseline: str, time_column: str = "latency_ms") -> pd.DataFrame:
