@@ -1,9 +1,9 @@
 """A classifier's parameters by part, the time that it takes for one batch, and the figures of recorded benchmarks."""
 
-import copy
 import json
 import time
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
@@ -35,8 +35,8 @@ def parameters_by_part(model: PreTrainedModel) -> dict[str, int]:
     """Numbers of parameters by part and in total; `classifier` is all of the head, a part that is lacking is 0."""
     counts = dict.fromkeys(("embedding", "transformer", "pooler", "classifier"), 0)
     for name, parameter in model.named_parameters():
-        first, second, *_ = name.split(".")
-        part = {"embeddings": "embedding", "pooler": "pooler"}.get(second, "transformer")
+        first, _, rest = name.partition(".")
+        part = {"embeddings": "embedding", "pooler": "pooler"}.get(rest.split(".")[0], "transformer")
         counts[part if first == model.base_model_prefix else "classifier"] += parameter.numel()
     return counts | {"total": sum(counts.values())}
 
@@ -83,8 +83,7 @@ def measure_latency(models: Mapping[str, PreTrainedModel], *, batch_size: int = 
     device, dtype = timing_setup(precision)
     vocabulary = min(model.config.vocab_size for model in models.values())
     ids = torch.randint(vocabulary, (batch_size, length), generator=torch.Generator().manual_seed(seed)).to(device)
-    copies = {name: copy.deepcopy(model).to(device, dtype).eval() for name, model in models.items()}
-    calls = {name: partial(model, input_ids=ids) for name, model in copies.items()}
+    calls = {name: partial(deepcopy(model).to(device, dtype).eval(), input_ids=ids) for name, model in models.items()}
     for name in np.repeat(list(calls), warmup):
         time_call(calls[name], device)
     rows, order = [], list(calls)
@@ -114,9 +113,8 @@ def speedups(latencies: pd.DataFrame, baseline: str, time_column: str = "latency
     if by_repeat.isna().any(axis=None):
         raise ValueError(f"latencies: {by_repeat.isna().any().idxmax()} was not timed in every repeat")
     medians = [time_column, "throughput_eps"] if time_column == "latency_ms" else [time_column]
-    table = latencies.groupby("model", sort=False).agg(
-        {"num_hidden_layers": "first", **dict.fromkeys(medians, "median")}
-    )
+    shown = {"num_hidden_layers": "first"} | dict.fromkeys(medians, "median")
+    table = latencies.groupby("model", sort=False).agg(shown)
     ratios = by_repeat.rdiv(by_repeat[baseline], axis=0)[table.index]  # (repeats, models)
     table[["speedup", "low", "high"]] = np.exp([mean_interval(np.log(ratios[model])) for model in table.index])
     layers = table["num_hidden_layers"]

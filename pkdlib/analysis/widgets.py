@@ -24,8 +24,7 @@ BATCH_TENSORS = ("student_logits", "labels", "teacher_logits", "student_cls", "t
 class Explorer(Box):
     """Named `controls` beside the image `figure`, over the HTML `text`; the last line of a cell shows it.
 
-    draw(figure of `size` inches, **values of the controls) draws and gives the text; settle(), called before it, fits
-    controls to each other. Figures are outside pyplot, so that none stays open.
+    draw(figure of `size` inches, **values of the controls) gives the text; settle(), before it, fits controls together.
     """
 
     def __init__(self, controls: dict[str, Widget], draw: Callable[..., str], size: tuple[float, float],
@@ -34,8 +33,7 @@ class Explorer(Box):
         natural = {"align_self": "flex-start", "max_width": "100%", "height": "auto"}  # its own size where that fits
         self.figure = Image(layout=natural).add_class("pkd-figure")  # ipywidgets 8.1 shows none that has a tooltip
         self.text = HTML().add_class("pkd-text")
-        # Beside the controls where there is room for the figure's width, else below them.
-        width = f"1 1 {size[0] * Figure().dpi:.0f}px"
+        width = f"1 1 {size[0] * Figure().dpi:.0f}px"  # beside the controls where there is room for it, else below
         shown = VBox([self.figure, self.text], layout={"min_width": "0", "flex": width})
         column = VBox(list(controls.values()), layout={"flex": "0 0 auto"})
         super().__init__([column, shown], layout={"flex_flow": "row wrap"})
@@ -136,8 +134,7 @@ def _row_text(texts: Sequence[Sequence[str]], row: int) -> str:
 
 def similarity_explorer(states: Mapping[str, Tensor], texts: Sequence[Sequence[str]], metric: str = "cka",
                         count: int = 5) -> Explorer:  # fmt: skip
-    """How alike the layers of models A and B are, and the `count` rows nearest to one in a layer of B and in A's most
-    similar one.
+    """How alike the layers of A and B are; `count` rows nearest to one in a layer of B and in A's most similar layer.
 
     states: name -> [CLS] states (rows, layers, hidden) of two or more models; texts: the same rows, as a Split has
     them. ValueError with fewer than two models, an unknown metric, or when rows and texts differ in number.
@@ -148,8 +145,7 @@ def similarity_explorer(states: Mapping[str, Tensor], texts: Sequence[Sequence[s
     if len({*sizes.values(), *map(len, texts)}) > 1:
         raise ValueError(f"rows differ in number: states {sizes}, texts {[len(column) for column in texts]}")
     similarity.get_similarity(metric)
-    names = list(states)
-    depth = states[names[1]].shape[1]
+    names, depth = list(states), list(states.values())[1].shape[1]
     controls = {
         "a": Dropdown(options=names, description="model A"),
         "b": Dropdown(options=names, value=names[1], description="model B"),
