@@ -92,7 +92,7 @@ def plot_terms(terms: PKDTerms, alpha: float, beta: float, ax: Axes) -> Axes:
 
 def plot_similarity(similarity: ArrayLike, ax: Axes, layers: Sequence[int] = (), title: str = "", colorbar: bool = True,
                     chosen: int = 0) -> Axes:  # fmt: skip
-    """A student x teacher heatmap on a 0-1 scale: map outlined, rows' maxima dotted, layer `chosen` (from 1) framed."""
+    """A student x teacher heatmap on a fixed 0-1 scale; the layer map outlined, each row's maximum marked by a dot."""
     matrix = np.asarray(similarity)
     rows, columns = matrix.shape
     sns.heatmap(matrix, ax=ax, vmin=0, vmax=1, cmap="cividis", cbar=colorbar, square=True,
@@ -100,7 +100,7 @@ def plot_similarity(similarity: ArrayLike, ax: Axes, layers: Sequence[int] = (),
     outline = {"fill": False, "edgecolor": "#D55E00"}
     for row, layer in enumerate(layers):
         ax.add_patch(Rectangle((layer - 1, row), 1, 1, linewidth=2, **outline))
-    if chosen:  # not clipped: half of the frame's line lies outside
+    if chosen:  # a student layer from 1, framed; not clipped, as half of the frame's line lies outside
         ax.add_patch(Rectangle((0, chosen - 1), columns, 1, linewidth=3, **outline)).set_clip_on(False)
     ax.scatter(matrix.argmax(axis=1) + 0.5, np.arange(rows) + 0.5, s=12, color="#ffffff", edgecolor="#000000")
     ax.tick_params(axis="y", rotation=0)
@@ -108,7 +108,7 @@ def plot_similarity(similarity: ArrayLike, ax: Axes, layers: Sequence[int] = (),
 
 
 def plot_matched_layers(matched: pd.DataFrame, ax: Axes) -> Axes:
-    """`similarity` by student `layer` of one layer map, a line and band per method; the `baseline`s' range in grey."""
+    """`similarity` by student `layer`, a line per method with a band over seeds; the `baseline`s' range in grey."""
     noise = matched.groupby("layer")["baseline"].agg(["min", "max"])
     ax.fill_between(noise.index, noise["min"], noise["max"], color="#999999", alpha=0.6, label="shuffled pairs")
     _plot_means(matched, "layer", "similarity", ax, **BANDS)
@@ -194,13 +194,13 @@ def plot_differences(differences: pd.DataFrame, ax: Axes, shift: float = 0.0) ->
 
 
 def plot_beside_paper(differences: pd.DataFrame, ax: Axes, one_row: float | None = None) -> Axes:
-    """`plot_differences` of one size, the paper's and the authors' hollow beside; one_row: the worth of a row, 0..1."""
+    """Differences to a baseline in percentage points: ours with 95 % intervals, the paper's and the authors' hollow."""
     plot_differences(differences, ax, shift=-0.12)
     ax.plot([], [], "D", color="#000000", label="ours")
     places, hollow = np.arange(len(differences)) + 0.16, {"fillstyle": "none", "color": "#000000", "markersize": 8}
     ax.plot(100 * differences["paper_test"], places, "o", label="the paper, GLUE test", **hollow)
     ax.plot(100 * differences["authors_dev"], places, "s", label="the authors, dev", **hollow)
-    if one_row is not None:
+    if one_row is not None:  # the worth of one row of our split, 0..1
         ax.axvspan(-100 * one_row, 100 * one_row, color="#cccccc", alpha=0.6, linewidth=0, label="one row")
     below = {"ncols": 2, "loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "fontsize": 8}  # markers may be anywhere
     return _finish(ax, below)
@@ -231,8 +231,8 @@ def plot_latency_accuracy(frame: pd.DataFrame, metric: str, ax: Axes) -> Axes:
 
 
 def plot_speedup(speedups: Mapping[str, pd.DataFrame], ax: Axes) -> Axes:
-    """Speed-ups of frames of `speed.speedups` by label, with 95 % intervals, beside the limit that the layers set."""
-    for number, (label, table) in enumerate(speedups.items()):
+    """Speed-ups by number of layers with 95 % intervals, beside the limit that the layers alone would set."""
+    for number, (label, table) in enumerate(speedups.items()):  # frames of `speed.speedups`, all of the same models
         layers, shift = table["num_hidden_layers"], 0.2 * (number - (len(speedups) - 1) / 2)
         look = {"fmt": "D", "color": ("#0072B2", "#E69F00")[number % 2], "capsize": 4, "label": label}
         ax.errorbar(layers + shift, table["speedup"], _reach(table, "speedup"), **look)
@@ -243,8 +243,8 @@ def plot_speedup(speedups: Mapping[str, pd.DataFrame], ax: Axes) -> Axes:
 
 
 def plot_ratios(figures: pd.DataFrame, ax: Axes) -> Axes:
-    """Rows of `speed.benchmark_figures` from the top, a bar each: the median, its range, a tick where the limit is."""
-    places = range(len(figures))
+    """Recorded ratios of time, a bar each: the median, its range over rounds, and a tick where the limit is."""
+    places = range(len(figures))  # rows of `speed.benchmark_figures`, the first on top
     ax.barh(places, figures["median"], xerr=_reach(figures, "median"), height=0.6, color="#56B4E9", capsize=4)
     ax.plot(figures["limit"], places, "|", color="#D55E00", markersize=22, markeredgewidth=2, label="limit")
     ax.axvline(1, color="#000000", linewidth=1)

@@ -98,11 +98,10 @@ def _check(a_cls: Tensor, b_cls: Tensor, equal_widths: bool = False, least_rows:
             raise ValueError(f"states are {tuple(a_cls.shape)} and {tuple(b_cls.shape)}: {rule}")
 
 
-Metric = Callable[[Tensor, Tensor], Tensor]
 SIMILARITIES = {"centered_cosine": centered_cosine, "cosine": raw_cosine, "cka": linear_cka, "rsa": rsa}
 
 
-def get_similarity(metric: str) -> Metric:
+def get_similarity(metric: str) -> Callable[[Tensor, Tensor], Tensor]:
     """The metric of that name; ValueError lists the known ones otherwise."""
     if metric not in SIMILARITIES:
         raise ValueError(f"metric = {metric!r}: must be one of {', '.join(SIMILARITIES)}")
@@ -114,7 +113,7 @@ def usable_similarities(a_cls: Tensor, b_cls: Tensor) -> list[str]:
     return list(SIMILARITIES) if a_cls.shape[-1] == b_cls.shape[-1] else ["cka", "rsa"]
 
 
-def shuffled_baseline(metric: str | Metric, a_cls: Tensor, b_cls: Tensor, seed: int = 0) -> Tensor:
+def shuffled_baseline(metric: str | Callable, a_cls: Tensor, b_cls: Tensor, seed: int = 0) -> Tensor:
     """The metric's noise level: its value with b's rows shuffled, so that no pair belongs together."""
     similarity = get_similarity(metric) if isinstance(metric, str) else metric
     order = torch.randperm(len(b_cls), generator=torch.Generator().manual_seed(seed))
