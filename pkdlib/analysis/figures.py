@@ -55,7 +55,7 @@ def plot_layer_map(num_teacher_layers: int, num_student_layers: int, layers: Seq
 def plot_distillation(num_teacher_layers: int, num_student_layers: int, layers: Sequence[int], ax: Axes) -> Axes:
     """The whole of PKD: the layer map, and above it the predictions and the labels, with the loss of each arrow."""
     plot_layer_map(num_teacher_layers, num_student_layers, layers, ax)
-    high, low = num_teacher_layers + 2.6, num_student_layers + 2.6  # of the teacher's predictions and the student's
+    high, low = num_teacher_layers + 2.6, num_student_layers + 2.6  # heights of the predictions
     box = {"boxstyle": "round", "facecolor": "#f5e9d0", "edgecolor": "#444444"}
     for x, y, text in ((0, low, "prediction"), (1, high, "prediction"), (-0.75, low, "label")):
         ax.text(x, y, text, ha="center", va="center", bbox=box)
