@@ -337,13 +337,6 @@ def test_a_run_without_a_score_has_no_marker_and_no_label(ax: Axes) -> None:
     assert len(ax.collections) == 2
 
 
-def test_labels_outside_the_axes_are_moved_apart_too(ax: Axes) -> None:
-    ax.set_ylim(0, 0.1)
-    figures.plot_latency_accuracy(chart_rows(), "score", ax)
-    one, two, _ = (text.get_window_extent() for text in ax.texts)
-    assert not one.overlaps(two)
-
-
 @pytest.mark.parametrize("side", ["x", "y"])
 def test_intervals_of_latency_lie_across_and_those_of_accuracy_upright(side: str, ax: Axes) -> None:
     name, value, axis = ("latency", "latency_ms", 0) if side == "x" else ("score", "score", 1)
