@@ -1,8 +1,7 @@
 """How alike two models' layers are, from their [CLS] states on the same rows.
 
-Every metric maps (rows, layers_a, hidden_a) and (rows, layers_b, hidden_b), the same rows in the same order, to a
-(layers_a, layers_b) matrix. The cosines compare states one by one and need equal widths; CKA and RSA compare how
-the rows lie to each other and do not. ValueError where rows or widths do not fit.
+Every metric maps (rows, layers_a, hidden_a) and (rows, layers_b, hidden_b) to a (layers_a, layers_b) matrix, and
+raises ValueError where shapes do not fit: a cosine of states needs equal widths, CKA and RSA compare how rows lie.
 """
 
 from collections.abc import Callable
@@ -27,16 +26,13 @@ TINY = 1e-30  # no division by zero for a layer whose states are equal in every 
 def raw_cosine(a_cls: Tensor, b_cls: Tensor) -> Tensor:
     """Mean cosine of paired [CLS] states as they are: high everywhere where all rows share a direction."""
     _check(a_cls, b_cls, equal_widths=True)
-    return _mean_cosine(a_cls, b_cls)
+    a, b = F.normalize(a_cls, dim=-1), F.normalize(b_cls, dim=-1)
+    return torch.einsum("nsd,ntd->st", a, b) / len(a)
 
 
 def centered_cosine(student_cls: Tensor, teacher_cls: Tensor) -> Tensor:
-    """Mean cosine of paired [CLS] states after each layer's mean state is taken off: (student layers, teacher layers).
-
-    Centring removes the direction that all rows share, which makes raw cosines high everywhere.
-    """
-    _check(student_cls, teacher_cls, equal_widths=True)
-    return _mean_cosine(student_cls - student_cls.mean(dim=0), teacher_cls - teacher_cls.mean(dim=0))
+    """`raw_cosine` after each layer's mean state, the direction that all rows share, is taken off."""
+    return raw_cosine(student_cls - student_cls.mean(dim=0), teacher_cls - teacher_cls.mean(dim=0))
 
 
 def linear_cka(a_cls: Tensor, b_cls: Tensor, debiased: bool = True) -> Tensor:
@@ -46,76 +42,97 @@ def linear_cka(a_cls: Tensor, b_cls: Tensor, debiased: bool = True) -> Tensor:
 
         HSIC = [tr(K L) + 1'K1 1'L1 / ((n - 1)(n - 2)) - 2 1'K L1 / (n - 2)] / (n (n - 3))
 
-    and is about zero for unrelated states; the biased one, ||X'Y||^2 of centred X and Y (Kornblith et al., 2019),
-    is far above zero where rows are few beside the width. All is computed from X'Y, never from a rows x rows matrix.
-    The debiased one needs four rows.
+    and is about zero for unrelated states; the biased one, ||X'Y||^2 of centred X and Y (Kornblith et al., 2019), is
+    far above zero where rows are few beside the width.
     """
     _check(a_cls, b_cls, least_rows=4 if debiased else 2)
-    a, b = (_unit_scale(states.double() - states.double().mean(dim=0)) for states in (a_cls, b_cls))
-    cross = torch.stack([_hsic(x, b, debiased) for x in a.unbind(dim=1)])  # (layers_a, layers_b)
-    a_self, b_self = (
-        torch.cat([_hsic(x, x[:, None], debiased) for x in states.unbind(dim=1)]) for states in (a, b)
-    )  # (layers,)
+    a, b = (states.double() - states.double().mean(dim=0) for states in (a_cls, b_cls))
+    # CKA knows no scale: root mean squares of one keep the sums in a middle range.
+    a, b = ((x / x.square().mean(dim=(0, 2), keepdim=True).sqrt().clamp_min(TINY)).unbind(dim=1) for x in (a, b))
+    cross = torch.stack([torch.stack([_hsic(x, y, debiased) for y in b]) for x in a])  # (layers_a, layers_b)
+    a_self, b_self = (torch.stack([_hsic(x, x, debiased) for x in layers]) for layers in (a, b))
     return (cross / (a_self[:, None] * b_self).clamp_min(TINY).sqrt()).float()
+
+
+def _hsic(x: Tensor, y: Tensor, debiased: bool) -> Tensor:
+    """HSIC of centred x (rows, hidden_x) and y (rows, hidden_y), up to a factor that CKA cancels."""
+    cross = (x.T @ y).square().sum()  # ||X'Y||^2 = tr(X X' Y Y'), without a rows x rows matrix
+    if not debiased:
+        return cross
+    # x and y are centred: without their diagonals, the rows of K and L sum to minus the diagonals' entries.
+    n, x_diagonal, y_diagonal = len(x), x.square().sum(dim=-1), y.square().sum(dim=-1)  # (rows,)
+    both, totals = x_diagonal @ y_diagonal, x_diagonal.sum() * y_diagonal.sum()
+    return cross - both + totals / ((n - 1) * (n - 2)) - 2 * both / (n - 2)
 
 
 def rsa(a_cls: Tensor, b_cls: Tensor, spearman: bool = True) -> Tensor:
     """Representational similarity analysis: correlation of the two layers' row-by-row cosine distances.
 
-    Spearman's correlation, or Pearson's, of the upper triangles of the rows x rows distance matrices (Kriegeskorte
-    et al., 2008), of three rows or more. Memory: 2 rows^2 bytes for each layer of b, which is 18 MB at 3000 rows.
+    Spearman's, or Pearson's, of the upper triangles of the rows x rows distance matrices (Kriegeskorte et al., 2008).
+    Memory: 2 rows^2 bytes for each layer, which is 18 MB at 3000 rows.
     """
     _check(a_cls, b_cls, least_rows=3)
-    b_vectors = [_distances(states, spearman) for states in b_cls.unbind(dim=1)]  # (rows (rows - 1) / 2,) each
-    a_vectors = (_distances(states, spearman) for states in a_cls.unbind(dim=1))
-    return torch.stack([torch.stack([vector @ other for other in b_vectors]) for vector in a_vectors])
+    a, b = ([_distances(states, spearman) for states in layers.unbind(dim=1)] for layers in (a_cls, b_cls))
+    return torch.stack([torch.stack([x @ y for y in b]) for x in a])
 
 
-Metric = Callable[[Tensor, Tensor], Tensor]
-SIMILARITIES: dict[str, Metric] = {
-    "centered_cosine": centered_cosine, "cosine": raw_cosine, "cka": linear_cka, "rsa": rsa,
-}  # fmt: skip
-ANY_WIDTHS = ("cka", "rsa")
+def _distances(states: Tensor, ranked: bool) -> Tensor:
+    """Cosine distances of all pairs of rows, (rows (rows - 1) / 2,), or their ranks; centred and of length one."""
+    unit = F.normalize(states.double(), dim=-1)
+    first, second = torch.triu_indices(len(unit), len(unit), offset=1, device=unit.device)
+    distances = (1 - unit @ unit.T)[first, second].cpu()
+    if ranked:
+        distances = torch.from_numpy(rankdata(distances.numpy()))
+    return F.normalize(distances - distances.mean(), dim=0).float()
 
 
-def get_similarity(metric: str) -> Metric:
+def _check(a_cls: Tensor, b_cls: Tensor, equal_widths: bool = False, least_rows: int = 1) -> None:
+    rules = {
+        "must be (rows, layers, hidden)": a_cls.ndim == b_cls.ndim == 3,
+        "rows must be equal": len(a_cls) == len(b_cls),
+        f"at least {least_rows} rows are needed": len(a_cls) >= least_rows,
+        "a cosine needs equal widths; cka and rsa do not": not equal_widths or a_cls.shape[-1] == b_cls.shape[-1],
+    }
+    for rule, holds in rules.items():
+        if not holds:
+            raise ValueError(f"states are {tuple(a_cls.shape)} and {tuple(b_cls.shape)}: {rule}")
+
+
+SIMILARITIES = {"centered_cosine": centered_cosine, "cosine": raw_cosine, "cka": linear_cka, "rsa": rsa}
+
+
+def get_similarity(metric: str) -> Callable[[Tensor, Tensor], Tensor]:
     """The metric of that name; ValueError lists the known ones otherwise."""
     if metric not in SIMILARITIES:
         raise ValueError(f"metric = {metric!r}: must be one of {', '.join(SIMILARITIES)}")
     return SIMILARITIES[metric]
 
 
-def split_cls_states(
-    model: PreTrainedModel, split: EncodedSplit, batch_size: int = 128, accelerator: Accelerator | None = None
-) -> Tensor:
+def usable_similarities(a_cls: Tensor, b_cls: Tensor) -> list[str]:
+    """Names of the metrics that can compare these states: the cosines need equal widths."""
+    return list(SIMILARITIES) if a_cls.shape[-1] == b_cls.shape[-1] else ["cka", "rsa"]
+
+
+def shuffled_baseline(metric: str | Callable, a_cls: Tensor, b_cls: Tensor, seed: int = 0) -> Tensor:
+    """The metric's noise level: its value with b's rows shuffled, so that no pair belongs together."""
+    similarity = get_similarity(metric) if isinstance(metric, str) else metric
+    order = torch.randperm(len(b_cls), generator=torch.Generator().manual_seed(seed))
+    return similarity(a_cls, b_cls[order.to(b_cls.device)])
+
+
+def split_cls_states(model: PreTrainedModel, split: EncodedSplit, batch_size: int = 128,
+                     accelerator: Accelerator | None = None) -> Tensor:  # fmt: skip
     """[CLS] states (rows, layers, hidden) of every layer for every row, float32 on the CPU."""
-    config = model.config
-    states = torch.empty(len(split), config.num_hidden_layers, config.hidden_size)
+    states = torch.empty(len(split), model.config.num_hidden_layers, model.config.hidden_size)
     for rows, output in forward_split(model, split, batch_size, accelerator, {"output_hidden_states": True}):
         states[rows] = cls_states(output.hidden_states).float().cpu()
     return states
 
 
 def checkpoint_cls_states(checkpoint: str | Path, split: Split, max_length: int = 128, batch_size: int = 128) -> Tensor:
-    """[CLS] states (rows, layers, hidden) of the rows in any encoder's checkpoint, with or without a head.
-
-    checkpoint: hub id or local folder; its own tokenizer encodes the rows. Float32 on the CPU.
-    Raises ValueError when max_length is beyond the checkpoint's limit or weights of its layers are missing.
-    """
+    """`split_cls_states` of an encoder's hub id or folder with its tokenizer; ValueError where weights are missing."""
     encoded = encode_split(split, load_tokenizer(checkpoint), max_length)
     return split_cls_states(load_backbone(checkpoint), encoded, batch_size)
-
-
-def usable_similarities(a_cls: Tensor, b_cls: Tensor) -> list[str]:
-    """Names of the metrics that can compare these states: the cosines need equal widths."""
-    return list(SIMILARITIES) if a_cls.shape[-1] == b_cls.shape[-1] else list(ANY_WIDTHS)
-
-
-def shuffled_baseline(metric: str | Metric, a_cls: Tensor, b_cls: Tensor, seed: int = 0) -> Tensor:
-    """The metric's noise level: its value with b's rows shuffled, so that no pair belongs together."""
-    similarity = get_similarity(metric) if isinstance(metric, str) else metric
-    order = torch.randperm(len(b_cls), generator=torch.Generator().manual_seed(seed))
-    return similarity(a_cls, b_cls[order.to(b_cls.device)])
 
 
 def most_similar_layers(similarity: Tensor) -> list[int]:
@@ -130,16 +147,12 @@ def matched_similarity(similarity: Tensor, layers: list[int]) -> list[float]:
 
 def map_agreement(similarity: Tensor, layers: list[int], within: int = 1) -> int:
     """How many matched student layers have their most similar teacher layer at most `within` layers from the map's."""
-    nearest = most_similar_layers(similarity)
-    return sum(abs(teacher - matched) <= within for teacher, matched in zip(nearest, layers, strict=False))
+    pairs = zip(most_similar_layers(similarity), layers, strict=False)
+    return sum(abs(teacher - matched) <= within for teacher, matched in pairs)
 
 
 def nearest_rows(states: Tensor, row: int, count: int = 5) -> list[int]:
-    """The `count` rows whose states are most like that of `row`, by cosine after the mean state is taken off.
-
-    states: (rows, hidden), one layer's [CLS] states. Nearest first, of equals the first; without `row` itself.
-    Raises ValueError when the states are not of two dimensions, there is no such row or count is below one.
-    """
+    """The `count` other rows of states (rows, hidden) nearest to `row`, nearest first, by cosine of centred states."""
     if states.ndim != 2:
         raise ValueError(f"states are {tuple(states.shape)}: must be (rows, hidden), those of one layer")
     if not 0 <= row < len(states):
@@ -155,49 +168,3 @@ def principal_components(states: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """States (rows, hidden) on their first two principal axes (rows, 2), and each axis's share of the variance (2,)."""
     pca = PCA(n_components=2, svd_solver="full")
     return pca.fit_transform(states.cpu().numpy()), pca.explained_variance_ratio_
-
-
-def _check(a_cls: Tensor, b_cls: Tensor, equal_widths: bool = False, least_rows: int = 1) -> None:
-    for wrong, rule in (
-        (a_cls.ndim != 3 or b_cls.ndim != 3, "must be (rows, layers, hidden)"),
-        (len(a_cls) != len(b_cls), "rows must be equal"),
-        (len(a_cls) < least_rows, f"at least {least_rows} rows are needed"),
-        (equal_widths and a_cls.shape[-1] != b_cls.shape[-1],
-         f"a cosine needs equal widths; {' and '.join(ANY_WIDTHS)} do not"),
-    ):  # fmt: skip
-        if wrong:
-            raise ValueError(f"states are {tuple(a_cls.shape)} and {tuple(b_cls.shape)}: {rule}")
-
-
-def _mean_cosine(a_cls: Tensor, b_cls: Tensor) -> Tensor:
-    a, b = F.normalize(a_cls, dim=-1), F.normalize(b_cls, dim=-1)
-    return torch.einsum("nsd,ntd->st", a, b) / len(a)
-
-
-def _unit_scale(states: Tensor) -> Tensor:
-    """Divide each layer by its root mean square, which leaves CKA as it is and keeps the sums in a middle range."""
-    return states / states.square().mean(dim=(0, 2), keepdim=True).sqrt().clamp_min(TINY)
-
-
-def _hsic(x: Tensor, layers: Tensor, debiased: bool) -> Tensor:
-    """HSIC of centred x (rows, hidden_x) and each of layers (rows, layers, hidden), up to a factor that CKA cancels."""
-    rows = len(x)
-    products = x.T @ layers.reshape(rows, -1)  # (hidden_x, layers * hidden)
-    cross = products.square().sum(dim=0).view(layers.shape[1:]).sum(dim=-1)  # ||X'Y||^2 = tr(X X' Y Y'), (layers,)
-    if not debiased:
-        return cross
-    x_diagonal, diagonal = x.square().sum(dim=-1), layers.square().sum(dim=-1)  # (rows,), (rows, layers)
-    # x is centred: without its diagonal, row i of K sums to minus the diagonal's entry.
-    trace = cross - x_diagonal @ diagonal
-    totals = x_diagonal.sum() * diagonal.sum(dim=0)
-    return trace + totals / ((rows - 1) * (rows - 2)) - 2 * (x_diagonal @ diagonal) / (rows - 2)
-
-
-def _distances(states: Tensor, ranked: bool) -> Tensor:
-    """Cosine distances of all pairs of rows, (rows (rows - 1) / 2,), or their ranks; centred and of length one."""
-    unit = F.normalize(states.double(), dim=-1)
-    upper = torch.triu_indices(len(unit), len(unit), offset=1, device=unit.device)
-    distances = (1 - unit @ unit.T)[upper[0], upper[1]].cpu()
-    if ranked:
-        distances = torch.from_numpy(rankdata(distances.numpy()))
-    return F.normalize(distances - distances.mean(), dim=0).float()

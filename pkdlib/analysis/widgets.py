@@ -1,18 +1,13 @@
-"""Three explorers: controls, and a figure that is drawn anew when one of them moves.
+"""Three explorers: controls, and a figure that is drawn anew when one of them moves."""
 
-A callback reads the controls, calls the library and draws; it computes nothing itself. Figures are images outside
-pyplot, so that a new one replaces the old one at once and none stays open.
-"""
-
-import io
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from html import escape
 from typing import Any
 
-import ipywidgets
 import pandas as pd
-from ipywidgets import Checkbox, Dropdown, FloatSlider, IntSlider, Layout, SelectionSlider, Text
+from IPython.core.pylabtools import print_figure
+from ipywidgets import HTML, Box, Checkbox, Dropdown, FloatSlider, Image, IntSlider, SelectionSlider, Text, VBox, Widget
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -25,66 +20,49 @@ OWN = "own"  # the layer map that the learner types
 BETAS = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0, 500.0, 1000.0)  # small for the paper's form, large for the other
 BATCH_TENSORS = ("student_logits", "labels", "teacher_logits", "student_cls", "teacher_cls")
 
-Drawn = tuple[Figure, str]  # the figure, and HTML that stands under it and says what it shows
 
-
-class Explorer(ipywidgets.Box):
+class Explorer(Box):
     """Named `controls` beside the image `figure`, over the HTML `text`; the last line of a cell shows it.
 
-    draw(**values of the controls) gives figure and text. settle(), called before it, fits the controls to each
-    other: limits and choices that depend on another control.
+    draw(figure of `size` inches, **values of the controls) gives the text; settle(), before it, fits controls together.
     """
 
-    def __init__(self, controls: dict[str, ipywidgets.Widget], draw: Callable[..., Drawn],
+    def __init__(self, controls: dict[str, Widget], draw: Callable[..., str], size: tuple[float, float],
                  settle: Callable[[], None] = lambda: None):  # fmt: skip
-        self.controls, self._draw, self._settle, self._busy = controls, draw, settle, False
-        natural = Layout(align_self="flex-start", max_width="100%", height="auto")  # its own size where that fits
-        self.figure = ipywidgets.Image(format="png", layout=natural)  # ipywidgets 8.1 shows none that has a tooltip
-        self.text = ipywidgets.HTML()
+        self.controls, self._draw, self._size, self._settle, self._drawn = controls, draw, size, settle, None
+        natural = {"align_self": "flex-start", "max_width": "100%", "height": "auto"}  # its own size where that fits
+        self.figure = Image(layout=natural).add_class("pkd-figure")  # ipywidgets 8.1 shows none that has a tooltip
+        self.text = HTML().add_class("pkd-text")
+        width = f"1 1 {size[0] * Figure().dpi:.0f}px"  # beside the controls where there is room for it, else below
+        shown = VBox([self.figure, self.text], layout={"min_width": "0", "flex": width})
+        column = VBox(list(controls.values()), layout={"flex": "0 0 auto"})
+        super().__init__([column, shown], layout={"flex_flow": "row wrap"})
+        self.add_class("pkd-explorer")
+        self._update()
         for control in controls.values():
             control.style.description_width, control.layout.width = "8em", "26em"
             control.continuous_update = False  # drawing takes longer than a slider's steps
-            control.observe(self._update, "value")
-        column = ipywidgets.VBox(list(controls.values()), layout=Layout(flex="0 0 auto"))
-        self._shown = ipywidgets.VBox([self.figure, self.text], layout=Layout(min_width="0"))
-        super().__init__([column, self._shown], layout=Layout(flex_flow="row wrap"))
-        parts = {"explorer": [self], "figure": [self.figure], "text": [self.text], "control": controls.values()}
-        for name, widgets in parts.items():  # a page's style sheet, or a test in a browser, finds the parts by these
-            for widget in widgets:
-                widget.add_class(f"pkd-{name}")
-        self._update()
+            control.add_class("pkd-control").observe(self._update, "value")
 
     def _update(self, _change: object = None) -> None:
-        if self._busy:  # settling moves controls, which ends here again
-            return
-        self._busy = True
-        try:
-            self._settle()
-            figure, self.text.value = self._draw(**{name: control.value for name, control in self.controls.items()})
-            png = io.BytesIO()
-            figure.savefig(png, format="png")
-            self.figure.value = png.getvalue()
-            # Beside the controls where there is room for its width, else below them.
-            self._shown.layout.flex = f"1 1 {figure.get_figwidth() * figure.dpi:.0f}px"
-        finally:
-            self._busy = False
+        self._settle()  # a control that it moves ends here by itself
+        values = {name: control.value for name, control in self.controls.items()}
+        if values != self._drawn:
+            self._drawn, figure = values, Figure(figsize=self._size, layout="constrained")
+            self.text.value = self._draw(figure, **values)
+            self.figure.value = print_figure(figure, bbox_inches=None)
 
 
 def layer_map_picker(num_teacher_layers: int = 12, num_student_layers: int = 6) -> Explorer:
     """Which teacher layer each student layer imitates: the sizes, and Skip, Last or an own list.
 
-    An impossible list leaves the layers without arrows, with the library's line on what is wrong under them.
-
-    Raises ValueError when the student is to have more layers than the teacher.
+    An impossible list shows what is wrong, and no arrows. ValueError when the student has more layers than the teacher.
     """
     layer_map(num_teacher_layers, num_student_layers)  # the sizes fit, or the one line that says why not
-    controls = {
-        "teacher": IntSlider(num_teacher_layers, 1, max(24, num_teacher_layers), description="N, teacher"),
-        "student": IntSlider(num_student_layers, 1, num_teacher_layers, description="k, student"),
-        "strategy": Dropdown(options=[*STRATEGIES, OWN], description="strategy"),
-        "own": Text(description="own list", placeholder="2, 4, 6, 8, 10"),
-    }
-    teacher, student, strategy, own = controls.values()
+    teacher = IntSlider(num_teacher_layers, 1, max(24, num_teacher_layers), description="N, teacher")
+    student = IntSlider(num_student_layers, 1, num_teacher_layers, description="k, student")
+    strategy = Dropdown(options=[*STRATEGIES, OWN], description="strategy")
+    own = Text(description="own list", placeholder="2, 4, 6, 8, 10")
 
     def settle() -> None:
         student.max = teacher.value
@@ -92,30 +70,34 @@ def layer_map_picker(num_teacher_layers: int = 12, num_student_layers: int = 6) 
         if own.disabled:  # an own list starts from the map that was shown last
             own.value = ", ".join(map(str, layer_map(teacher.value, student.value, strategy.value)))
 
-    def draw(teacher: int, student: int, strategy: str, own: str) -> Drawn:
+    def draw(figure: Figure, teacher: int, student: int, strategy: str, own: str) -> str:
         try:
             layers = layer_map(teacher, student, parse_layers(own) if strategy == OWN else strategy)
             html = f"{strategy}: {layers}"
         except ValueError as error:
             layers = []
             html = f'<span class="pkd-message" role="alert" style="color: #b00020">{escape(str(error))}</span>'
-        figure = Figure(figsize=(4.5, 5), layout="constrained")
         color = figures.COLORS.get(f"PKD-{strategy.capitalize()}", figures.OTHER)
         figures.plot_layer_map(teacher, student, layers, figure.subplots(), color).set_title(strategy)
-        return figure, html
+        return html
 
-    return Explorer(controls, draw, settle)
+    return Explorer({"teacher": teacher, "student": student, "strategy": strategy, "own": own}, draw, (4.5, 5), settle)
 
 
-def loss_explorer(
-    batch: Mapping[str, Tensor], texts: Sequence[Sequence[str]] = (), label_names: Sequence[str] = ()
-) -> Explorer:
+def parse_layers(text: str) -> list[int]:
+    """The teacher layers of a text such as "2, 4, 6"; ValueError unless whole numbers stand between the commas."""
+    parts = [part.strip() for part in text.split(",")] if text.strip() else []
+    if not all(part.isdecimal() for part in parts):
+        raise ValueError(f"strategy = {text!r}: must be teacher layers with commas between them, such as 2, 4, 6")
+    return list(map(int, parts))
+
+
+def loss_explorer(batch: Mapping[str, Tensor], texts: Sequence[Sequence[str]] = (),
+                  label_names: Sequence[str] = ()) -> Explorer:  # fmt: skip
     """One row's soft targets, and the three weighted terms of a stored batch.
 
     batch: student_logits, teacher_logits (batch, classes), labels (batch,), student_cls, teacher_cls (batch, matched
-    layers, hidden). texts: as a Split has them, a column of texts or two.
-
-    Raises ValueError when the batch lacks a tensor.
+    layers, hidden), or a ValueError; texts: as a Split has them, a column of texts or two.
     """
     missing = [name for name in BATCH_TENSORS if name not in batch]
     if missing:
@@ -133,30 +115,29 @@ def loss_explorer(
         "normalize": Checkbox(start.normalize, description="compare directions only"),
     }
 
-    def draw(row: int, temperature: float, **settings: Any) -> Drawn:
-        terms = pkd_loss(**tensors, temperature=temperature, **settings)
-        figure = Figure(figsize=(7.5, 3.4), layout="constrained")
-        left, right = figure.subplots(1, 2)
+    def draw(figure: Figure, row: int, temperature: float, **settings: Any) -> str:
+        terms, weights = pkd_loss(**tensors, temperature=temperature, **settings), (settings["alpha"], settings["beta"])
         soft = [soft_targets(tensors[f"{model}_logits"][row], temperature) for model in ("teacher", "student")]
+        left, right = figure.subplots(1, 2)
         figures.plot_soft_targets(*soft, left, label_names).set_title(f"row {row} at T = {temperature:g}")
-        figures.plot_terms(terms, settings["alpha"], settings["beta"], right)
-        right.set_title(f"the batch of {len(labels)} rows")
-        shown = f"{_row_text(texts, row)} <b>Label: {escape(label_names[labels[row]])}.</b>"
+        figures.plot_terms(terms, *weights, right).set_title(f"the batch of {len(labels)} rows")
         values = ", ".join(f"{name} {value:.4f}" for name, value in terms._asdict().items() if name != "loss")
-        return figure, f"{shown}<br>Without their weights: {values}; the weighted sum: {terms.loss:.4f}"
+        html = f"{_row_text(texts, row)} <b>Label: {escape(label_names[labels[row]])}.</b><br>"
+        return f"{html}Without their weights: {values}; the weighted sum: {terms.loss:.4f}"
 
-    return Explorer(controls, draw)
+    return Explorer(controls, draw, (7.5, 3.4))
 
 
-def similarity_explorer(
-    states: Mapping[str, Tensor], texts: Sequence[Sequence[str]], metric: str = "cka", count: int = 5
-) -> Explorer:
-    """How alike two models' layers are, and which rows lie nearest to a chosen one in a layer of each.
+def _row_text(texts: Sequence[Sequence[str]], row: int) -> str:
+    return escape(" | ".join(column[row] for column in texts))
 
-    states: name -> [CLS] states (rows, layers, hidden) of two or more models on the same rows; texts: those rows, as
-    a Split has them. The layer of A is the one most similar to the chosen layer of B.
 
-    Raises ValueError with fewer than two models, an unknown metric, or when their rows or the texts differ in number.
+def similarity_explorer(states: Mapping[str, Tensor], texts: Sequence[Sequence[str]], metric: str = "cka",
+                        count: int = 5) -> Explorer:  # fmt: skip
+    """How alike the layers of A and B are; `count` rows nearest to one in a layer of B and in A's most similar layer.
+
+    states: name -> [CLS] states (rows, layers, hidden) of two or more models; texts: the same rows, as a Split has
+    them. ValueError with fewer than two models, an unknown metric, or when rows and texts differ in number.
     """
     sizes = {name: len(of_model) for name, of_model in states.items()}
     if len(sizes) < 2:
@@ -164,8 +145,7 @@ def similarity_explorer(
     if len({*sizes.values(), *map(len, texts)}) > 1:
         raise ValueError(f"rows differ in number: states {sizes}, texts {[len(column) for column in texts]}")
     similarity.get_similarity(metric)
-    names = list(states)
-    depth = states[names[1]].shape[1]
+    names, depth = list(states), list(states.values())[1].shape[1]
     controls = {
         "a": Dropdown(options=names, description="model A"),
         "b": Dropdown(options=names, value=names[1], description="model B"),
@@ -179,50 +159,27 @@ def similarity_explorer(
     def settle() -> None:
         a, b = states[controls["a"].value], states[controls["b"].value]
         controls["layer"].max = b.shape[1]
-        usable, chosen = similarity.usable_similarities(b, a), controls["metric"].value
-        if controls["metric"].options != tuple(usable):
-            controls["metric"].options = usable
-            controls["metric"].value = chosen if chosen in usable else usable[0]
+        usable, metric = tuple(similarity.usable_similarities(b, a)), controls["metric"]
+        if metric.options != usable:
+            metric.options, metric.value = usable, metric.value if metric.value in usable else usable[0]
 
-    def draw(a: str, b: str, metric: str, layer: int, row: int) -> Drawn:
+    def draw(figure: Figure, a: str, b: str, metric: str, layer: int, row: int) -> str:
         matrix = compare(a, b, metric)  # (layers of B, layers of A)
         alike = similarity.most_similar_layers(matrix)[layer - 1]
-        figure = Figure(figsize=(11, 3.6), layout="constrained")
-        axes = figure.subplots(1, 3, width_ratios=[1.3, 1, 1])
-        figures.plot_similarity(matrix, axes[0], title=metric, chosen=layer)
-        axes[0].set(xlabel=f"layer of {a}", ylabel=f"layer of {b}")
-        nearest = {}
-        for (model, number), ax in zip(((b, layer), (a, alike)), axes[1:], strict=True):
-            title = f"{model}, layer {number}"
-            nearest[title] = similarity.nearest_rows(states[model][:, number - 1], row, count)
-            points, shares = components(model, number)
-            figures.plot_neighbours(points, row, nearest[title], ax, shares).set_title(title)
+        heatmap, *maps = figure.subplots(1, 3, width_ratios=[1.3, 1, 1])
+        figures.plot_similarity(matrix, heatmap, title=metric, chosen=layer)
+        heatmap.set(xlabel=f"layer of {a}", ylabel=f"layer of {b}")
+        nearest = {}  # title -> the rows' numbers and texts
+        for model, number, ax in ((b, layer, maps[0]), (a, alike, maps[1])):
+            rows = similarity.nearest_rows(states[model][:, number - 1], row, count)
+            (points, shares), title = components(model, number), f"{model}, layer {number}"
+            figures.plot_neighbours(points, row, rows, ax, shares).set_title(title)
+            nearest[escape(title)] = [f"<b>{other}</b> {_row_text(texts, other)}" for other in rows]
+        with pd.option_context("display.max_colwidth", None):  # no text is cut
+            table = pd.DataFrame(nearest).to_html(index=False, border=0, escape=False)
+        table = table.replace("<th>", '<th style="text-align: left">')  # JupyterLab sets it right
         html = f"{escape(metric)}: layer {layer} of {escape(b)} is most like layer {alike} of {escape(a)}.<br>"
-        html += f"<b>Row {row}:</b> {_row_text(texts, row)}<br>Nearest to it in {_table(nearest, texts)}"
-        return figure, html
+        html += f"<b>Row {row}:</b> {_row_text(texts, row)}<br>Nearest to it in "
+        return f'{html}<div style="line-height: 1.4">{table}</div>'
 
-    return Explorer(controls, draw, settle)
-
-
-def _row_text(texts: Sequence[Sequence[str]], row: int) -> str:
-    return escape(" | ".join(column[row] for column in texts))
-
-
-def _table(nearest: Mapping[str, Sequence[int]], texts: Sequence[Sequence[str]]) -> str:
-    """An HTML table of rows' texts, a column for each model."""
-    cells = {escape(name): [f"<b>{row}</b> {_row_text(texts, row)}" for row in rows] for name, rows in nearest.items()}
-    with pd.option_context("display.max_colwidth", None):  # no text is cut
-        html = pd.DataFrame(cells).to_html(index=False, border=0, escape=False)
-    html = html.replace("<th>", '<th style="text-align: left">')  # JupyterLab sets it right
-    return f'<div style="line-height: 1.4">{html}</div>'
-
-
-def parse_layers(text: str) -> list[int]:
-    """The teacher layers of a text such as "2, 4, 6"; an empty one names none.
-
-    Raises ValueError when anything but whole numbers stands between the commas.
-    """
-    parts = [part.strip() for part in text.split(",")] if text.strip() else []
-    if not all(part.isdecimal() for part in parts):
-        raise ValueError(f"strategy = {text!r}: must be teacher layers with commas between them, such as 2, 4, 6")
-    return [int(part) for part in parts]
+    return Explorer(controls, draw, (11, 3.6), settle)

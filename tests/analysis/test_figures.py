@@ -329,6 +329,14 @@ def test_labels_of_equal_markers_do_not_cover_each_other(ax: Axes) -> None:
     assert not any(one.overlaps(two) for one in boxes for two in boxes if one is not two)
 
 
+def test_a_run_without_a_score_has_no_marker_and_no_label(ax: Axes) -> None:
+    frame = chart_rows()
+    frame.loc[frame["method"] == "teacher", "score"] = float("nan")
+    figures.plot_latency_accuracy(frame, "score", ax)
+    assert [text.get_text() for text in ax.texts] == ["FT, 3 layers", "KD, 3 layers"]
+    assert len(ax.collections) == 2
+
+
 @pytest.mark.parametrize("side", ["x", "y"])
 def test_intervals_of_latency_lie_across_and_those_of_accuracy_upright(side: str, ax: Axes) -> None:
     name, value, axis = ("latency", "latency_ms", 0) if side == "x" else ("score", "score", 1)
