@@ -12,8 +12,8 @@ class Layout:
     folder: str  # of the GLUE download
     config: str | None = None  # of the hub's dataset; None: its only one
     ending: str = ""  # of the dev and test splits' names: "_matched"
-    tsv_columns: tuple[str, ...] = ()  # text columns of the GLUE download where they differ from the task's
-    tsv_label: str = "label"
+    columns: tuple[str, ...] = ()  # of the GLUE download's texts where they differ from the task's
+    label: str = "label"
 
     @property
     def splits(self) -> dict[str, str]:
@@ -28,8 +28,8 @@ class Layout:
 
 LAYOUTS = {
     "sst2": Layout("SST-2", "sst2"),
-    "mrpc": Layout("MRPC", "mrpc", tsv_columns=("#1 String", "#2 String"), tsv_label="Quality"),
-    "qqp": Layout("QQP", "qqp", tsv_label="is_duplicate"),
+    "mrpc": Layout("MRPC", "mrpc", columns=("#1 String", "#2 String"), label="Quality"),
+    "qqp": Layout("QQP", "qqp", label="is_duplicate"),
     "mnli": Layout("MNLI", "mnli", "_matched", PAIR, "gold_label"),
     "mnli-mm": Layout("MNLI", "mnli", "_mismatched", PAIR, "gold_label"),
     "qnli": Layout("QNLI", "qnli"),
@@ -40,5 +40,5 @@ LAYOUTS = {
 
 
 def layout_of(task: Task) -> Layout:
-    """A task's own layout; a task of your own has plain names, in a folder of the task's name or in the source."""
+    """A task's layout; a task of your own has plain names, in a folder of the task's name or in the source."""
     return LAYOUTS.get(task.name, Layout(task.name))
