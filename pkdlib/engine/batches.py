@@ -16,8 +16,7 @@ Batch = dict[str, Tensor]
 class LengthGroupedBatches(Sampler[list[int]]):
     """Batches of rows of similar length, drawn anew from (seed, epoch); without `shuffle`, rows in the file's order.
 
-    transformers' LengthGroupedSampler hands each group out longest first; here the batches of the whole epoch are
-    shuffled, so that a batch's place says nothing of its length.
+    Unlike those of transformers' LengthGroupedSampler, batches are shuffled over the epoch, not longest first.
     """
 
     def __init__(self, lengths: np.ndarray, batch_size: int, seed: int, shuffle: bool = True):
@@ -41,10 +40,7 @@ class LengthGroupedBatches(Sampler[list[int]]):
 
 
 class SortedBatches(list[np.ndarray]):
-    """Every row once, longest first: the least padding where order does not matter.
-
-    Batches have at most batch_size rows, and fewer where these would be more than TOKENS_AT_ONCE tokens.
-    """
+    """Every row once, longest first, for the least padding: at most batch_size rows and TOKENS_AT_ONCE tokens."""
 
     def __init__(self, lengths: np.ndarray, batch_size: int):
         super().__init__()
@@ -61,12 +57,7 @@ def split_batch(batch: Mapping[str, Tensor], size: int | None) -> list[Batch]:
     return [dict(zip(batch, part, strict=True)) for part in zip(*parts, strict=True)]
 
 
-def make_loader(
-    split: Dataset, batches: Iterable[list[int]], add: Callable[[Tensor], Batch] | None = None
-) -> DataLoader:
-    """A loader of the split's padded batches, in the order of `batches`; in pinned memory with CUDA.
-
-    add: what else belongs to the rows (batch,), by name.
-    """
+def make_loader(split: Dataset, batches: Iterable, add: Callable[[Tensor], Batch] | None = None) -> DataLoader:
+    """A loader of the split's padded batches, in that order. add: what else belongs to the rows (batch,), by name."""
     complete = (lambda batch: batch | add(batch["rows"])) if add else (lambda batch: batch)
     return DataLoader(split, batch_sampler=batches, collate_fn=complete, pin_memory=torch.cuda.is_available())

@@ -14,9 +14,7 @@ BATCH_VARIABLE = "PKDLIB_BATCH"  # set by whoever runs notebooks unattended; a k
 
 def is_interactive() -> bool:
     """True at a terminal or in a live notebook."""
-    if os.environ.get(BATCH_VARIABLE):
-        return False
-    return "ipykernel" in sys.modules or sys.stderr.isatty()
+    return not os.environ.get(BATCH_VARIABLE) and ("ipykernel" in sys.modules or sys.stderr.isatty())
 
 
 def progress_bar(items: Iterable[Item], label: str) -> Iterator[Item]:

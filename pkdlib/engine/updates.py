@@ -21,11 +21,9 @@ Update = Callable[[Batch], Tensor]
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     """The optimizer's groups: matrices decay; biases and LayerNorm weights, the vectors, do not."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    matrices, vectors = [p for p in learned if p.ndim >= 2], [p for p in learned if p.ndim < 2]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
 @dataclass(frozen=True)
@@ -43,11 +41,11 @@ class GradientOf:
     in_place: bool  # reuse the gradient tensors instead of allocating new ones, as a recorded step must
 
     def __call__(self, batch: Batch) -> Tensor:
-        parts = split_batch(batch, self.micro_batch_size)
         size, sums = len(batch["rows"]), torch.zeros((), device=batch["rows"].device)
         self.optimizer.zero_grad(set_to_none=not self.in_place)
-        for number, part in enumerate(parts, start=1):
-            with nullcontext() if number == len(parts) else self.accelerator.no_sync(self.step):
+        parts = split_batch(batch, self.micro_batch_size)
+        for part in parts:
+            with nullcontext() if part is parts[-1] else self.accelerator.no_sync(self.step):
                 loss, terms, logits = self.step(part)
                 rows = len(part["rows"])
                 self.accelerator.backward(loss * (rows / size))
@@ -58,24 +56,19 @@ class GradientOf:
 
 
 def use_static_shapes(asked: bool | None, mixed_precision: str, accelerator: Accelerator) -> bool:
-    """What is asked for; with None, whether this is one CUDA device without fp16's loss scaling.
-
-    Raises ConfigError when it is asked for among several processes, which exchange gradients within a step.
-    """
-    alone = accelerator.num_processes == 1
-    if asked is None:
-        return alone and accelerator.device.type == "cuda" and mixed_precision != "fp16"
-    if asked and not alone:
-        raise ConfigError(f"static_shapes = True: needs a single process, here are {accelerator.num_processes}")
-    return asked
+    """What is asked for; with None, whether this is one CUDA device without fp16's loss scaling."""
+    processes = accelerator.num_processes
+    if asked and processes > 1:  # which exchange gradients within a step
+        raise ConfigError(f"static_shapes = True: needs a single process, here are {processes}")
+    suitable = processes == 1 and accelerator.device.type == "cuda" and mixed_precision != "fp16"
+    return suitable if asked is None else asked
 
 
 class StaticUpdate:
     """Runs `update`; the first batch of each shape is recorded, later ones replay the recording.
 
-    update: leaves a batch's gradients in the parameters, in place where there are some, and returns a tensor that is
-    read before the next call. It must wait for nothing, and depend on the batch's values and model.training alone.
-    Batches of fewer rows than `rows`, an epoch's last, are rare and go through as they are.
+    `update` must leave gradients in place, wait for nothing and depend on the batch's values and model.training alone;
+    its tensor is read before the next call. A batch of fewer rows than `rows`, an epoch's last, goes through as it is.
     """
 
     def __init__(self, update: Update, rows: int, model: nn.Module, device: torch.device):
@@ -113,9 +106,4 @@ class StaticUpdate:
         except RuntimeError as error:
             hint = "this model's step cannot be recorded as a CUDA graph; static_shapes = False trains without"
             raise RuntimeError(f"{hint} ({error})") from error
-
-        def replay() -> Tensor:
-            graph.replay()
-            return sums
-
-        return replay
+        return lambda: graph.replay() or sums  # a replay itself returns None

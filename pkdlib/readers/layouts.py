@@ -17,13 +17,8 @@ class Layout:
 
     @property
     def splits(self) -> dict[str, str]:
-        """Split -> file stem of the GLUE download."""
+        """Split -> file stem of the GLUE download, and split of the hub's dataset but for "validation"."""
         return {"train": "train", "dev": f"dev{self.ending}", "test": f"test{self.ending}"}
-
-    @property
-    def hub_splits(self) -> dict[str, str]:
-        """Split -> split of the hub's dataset."""
-        return self.splits | {"dev": f"validation{self.ending}"}
 
 
 LAYOUTS = {

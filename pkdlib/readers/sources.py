@@ -3,6 +3,7 @@
 import warnings
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -13,7 +14,7 @@ import pandas as pd
 from pkdlib.data import BadRows, EncodedTask, Split, TaskData, encode_task
 from pkdlib.engine.files import locate
 from pkdlib.models import load_tokenizer
-from pkdlib.readers.layouts import layout_of
+from pkdlib.readers.layouts import Layout, layout_of
 from pkdlib.records import RunRecord
 from pkdlib.tasks import Task, get_task
 
@@ -33,12 +34,10 @@ def load_task(
 ) -> TaskData:
     """The task's train, dev and (where there is one) test split.
 
-    task: a name of the task table, or a Task of your own. source: a folder of GLUE TSV files as downloaded (the
-    task's own folder or the one above it); a folder with train/dev/test as .csv, .parquet, .jsonl or .tsv; or a
-    dataset in the hub's layout, by hub id or local folder. None means the embedded files for the miniature tasks and
-    the hub's GLUE for the others. train_rows keeps that many training rows, drawn by subset_seed; a larger draw
-    contains the smaller ones. bad_rows="skip" drops unreadable rows, with a warning, where the default refuses them.
-
+    source: a folder of GLUE TSV files as downloaded (the task's own or the one above it), or of train/dev/test as .csv,
+    .parquet, .jsonl or .tsv; or a dataset in the hub's layout, by hub id or local folder. None means the embedded files
+    for the miniature tasks, the hub's GLUE for the others. train_rows: keep so many, drawn by subset_seed; a larger
+    draw contains the smaller ones. bad_rows="skip" drops unreadable rows with a warning.
     Raises ValueError (bad label, column or row, with file and line), FileNotFoundError (no such split).
     """
     task = get_task(task)
@@ -64,8 +63,8 @@ def load_split(task: str | Task, source: str | Path | None = None, split: str = 
 def load_texts(folder: str | Path) -> Split:
     """Texts of your own, without labels, from a folder's files in the order of their names, hidden files apart.
 
-    A .txt file gives its lines, a .csv, .jsonl or .parquet file its column `text`; blank texts are left out. Raises
-    FileNotFoundError (no such folder or file), ValueError (a file that cannot be read, lacks the column or has no text).
+    A .txt file gives its lines, a .csv, .jsonl or .parquet file its column `text`; blank texts are left out.
+    Raises FileNotFoundError (no such folder or file), ValueError (a file that cannot be read or has no texts).
     """
     folder = Path(locate(folder))
     if not folder.is_dir():
@@ -118,10 +117,8 @@ def _read_splits(task: Task, source: str | Path | None, bad_rows: BadRows) -> tu
     """Every split that is there, and where."""
     if bad_rows not in get_args(BadRows):
         raise ValueError(f"bad_rows = {bad_rows!r}: must be one of {', '.join(get_args(BadRows))}")
-    if source is None:
-        source = EMBEDDED if task.name.startswith("mini-") else GLUE_HUB_ID
-    layout, place = layout_of(task), locate(source)
-    tables = {}
+    source = source or (EMBEDDED if task.name.startswith("mini-") else GLUE_HUB_ID)
+    layout, place, tables = layout_of(task), locate(source), {}
     for folder in (Path(place, layout.folder), Path(place)):  # a task's own folder wins
         for split, stem in layout.splits.items():
             files = (folder / f"{stem}{suffix}" for suffix in (".tsv", *FRAMES))
@@ -129,19 +126,19 @@ def _read_splits(task: Task, source: str | Path | None, bad_rows: BadRows) -> tu
                 tables[split] = _read_table(file)
         if tables:
             break
-    tables = tables or _read_hub(task, place)
+    tables = tables or _read_hub(layout, place)
     return {split: _to_split(task, split, table, bad_rows) for split, table in tables.items()}, str(source)
 
 
-def _read_hub(task: Task, source: str) -> dict[str, Table]:
+def _read_hub(layout: Layout, source: str) -> dict[str, Table]:
     """A dataset by hub id, or a local folder in the same layout, by the same call."""
     import datasets  # here, because pkdlib works without it
 
-    layout = layout_of(task)
-    path = f"{source}/{layout.config}" if layout.config else source
     dataset = datasets.load_dataset(source, layout.config)
-    names = {split: name for split, name in layout.hub_splits.items() if name in dataset}
-    return {split: _from_frame(dataset[name].to_pandas(), f"{path}/{name}") for split, name in names.items()}
+    path = f"{source}/{layout.config}" if layout.config else source
+    names = layout.splits | {"dev": f"validation{layout.ending}"}
+    there = {split: name for split, name in names.items() if name in dataset}
+    return {split: _from_frame(dataset[name].to_pandas(), f"{path}/{name}") for split, name in there.items()}
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
@@ -155,10 +152,8 @@ FRAMES = {".parquet": pd.read_parquet, ".csv": _read_csv, ".jsonl": partial(pd.r
 
 
 def _read_table(path: Path) -> Table:
-    if path.suffix == ".tsv":
-        return _read_tsv(path)
-    if path.suffix == ".txt":
-        return Table(str(path), ["text"], _lines(path), lambda line: [_decode(line)], "line", 1)
+    if path.suffix in (".tsv", ".txt"):
+        return _read_lines(path)
     try:
         return _from_frame(FRAMES[path.suffix](path), str(path))
     except ValueError as error:  # of decoding and of pyarrow too
@@ -174,31 +169,26 @@ def _from_frame(frame: pd.DataFrame, where: str) -> Table:
 
 def read_tsv(path: Path) -> tuple[list[str], list[list[str]]]:
     """Header and rows, as texts, of a file of GLUE's or a zipfile.Path; ValueError names the first unreadable line."""
-    table = _read_tsv(path)
+    table = _read_lines(path)
     return table.header, _good_rows(table)
 
 
-def _read_tsv(path: Path) -> Table:
-    """GLUE's own TSV: tabs, no quoting at all, sometimes a BOM."""
-    first, *lines = _lines(path)
-    header = first.decode(errors="replace").rstrip("\r").split("\t")
+def _read_lines(path: Path) -> Table:
+    """Lines of text, or GLUE's own TSV: tabs, no quoting at all, sometimes a BOM."""
+    # As bytes: a text may hold a lone carriage return, which read_text() turns into a line's end, or a rarer one.
+    lines = path.read_bytes().removeprefix(BOM_UTF8).removesuffix(b"\n").split(b"\n")
+    first, *others = lines = [line.rstrip(b"\r") for line in lines]
+    if path.suffix == ".txt":
+        return Table(str(path), ["text"], lines, lambda line: [line.decode()], "line", 1)
+    header = first.decode(errors="replace").split("\t")
 
     def fields(line: bytes) -> list[str]:
-        values = _decode(line).split("\t")
+        values = line.decode().split("\t")
         if len(values) != len(header):
             raise ValueError(f"{len(values)} columns where the header has {len(header)}")
         return values
 
-    return Table(str(path), header, lines, fields, "line", 2)
-
-
-def _lines(path: Path) -> list[bytes]:
-    """As bytes: a text may hold a lone carriage return, which read_text() turns into a line's end, or a rarer one."""
-    return path.read_bytes().removeprefix(BOM_UTF8).removesuffix(b"\n").split(b"\n")
-
-
-def _decode(line: bytes) -> str:
-    return line.decode().rstrip("\r")
+    return Table(str(path), header, others, fields, "line", 2)
 
 
 def _good_rows(table: Table, check: Callable[[Sequence], Any] = list, bad_rows: BadRows = "error") -> list:
@@ -221,25 +211,24 @@ def _to_split(task: Task, name: str, table: Table, bad_rows: BadRows = "error") 
     """The task's columns of a table; without labels where it has no such column or the task has no classes."""
     layout, header = layout_of(task), table.header
     names = layout.columns if set(layout.columns) & set(header) else task.columns
-    label_names = [label for label in (layout.label, "label") if label in header and task.label_names]
+    label = next((name for name in (layout.label, "label") if name in header and task.label_names), None)
     for column in names:
         if column not in header:
-            where = f"{table.where}, line 1" if table.unit == "line" else table.where
-            raise ValueError(f"{where}: no column {column!r}; it has {', '.join(header)}")
+            place = ", line 1" if table.unit == "line" else ""
+            raise ValueError(f"{table.where}{place}: no column {column!r}; it has {', '.join(header)}")
 
     def check(fields: Sequence) -> tuple[list[str], int]:
         values = dict(zip(header, fields, strict=True))
         for column in names:
             if not isinstance(values[column], str):
                 raise ValueError(f"{column} is {values[column]!r}, not a text")
-        return [values[column] for column in names], label_index(task, values[label_names[0]]) if label_names else -1
+        return [values[column] for column in names], label_index(task, values[label]) if label else -1
 
     rows = _good_rows(table, check, bad_rows)
     if not rows:
         raise ValueError(f"{table.where}: no rows")
     texts, labels = zip(*rows, strict=True)
-    columns = tuple(list(column) for column in zip(*texts, strict=True))
-    return Split(name, columns, np.array(labels, dtype=np.int64) if label_names else None)
+    return Split(name, tuple(map(list, zip(*texts, strict=True))), np.array(labels, dtype=np.int64) if label else None)
 
 
 def label_index(task: Task, label: str | int | float) -> int:
@@ -247,11 +236,7 @@ def label_index(task: Task, label: str | int | float) -> int:
     text = str(label).strip()
     if text in task.label_names:
         return task.label_names.index(text)
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if number not in range(task.num_labels):
-        allowed = ", ".join(f"{index} ({name})" for index, name in enumerate(task.label_names))
-        raise ValueError(f"label {text!r}: must be one of {allowed}")
-    return int(number)
+    with suppress(ValueError):
+        return range(task.num_labels).index(float(text))
+    allowed = ", ".join(f"{index} ({name})" for index, name in enumerate(task.label_names))
+    raise ValueError(f"label {text!r}: must be one of {allowed}")
