@@ -4,7 +4,6 @@ import json
 import os
 import random
 import shutil
-from collections import defaultdict
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import Module
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -32,9 +32,9 @@ Weights = dict[str, Tensor]
 class Checkpoint:
     """The file `folder`/checkpoint.safetensors: the tensors; everything else is JSON in the file's header.
 
-    One file, because it replaces the last one in a single step. Not Accelerate's save_state, which pickles, and goes
-    on where random states cannot be restored. identity: everything that the run's result follows from, as JSON; this
-    machine is added here. A file that is damaged or has another identity is not used, and a line says so.
+    One file replaces the last one in a single step; Accelerate's save_state is a folder, and of pickles. identity: all
+    that the run's result follows from, as JSON; this machine is added here. A file that is damaged or has another
+    identity is not used, and a line says so.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any], name: str, accelerator: Accelerator):
@@ -45,9 +45,7 @@ class Checkpoint:
         # The modules whose generators torch draws from: the CPU's, and the device's where it is another.
         self.generators = [torch.random, *([] if device.type == "cpu" else [torch.get_device_module(device)])]
 
-    def save(
-        self, step: nn.Module, optimizer: Optimizer, schedule: LRScheduler, history: History, best: Weights
-    ) -> None:
+    def save(self, step: Module, optimizer: Optimizer, schedule: LRScheduler, history: History, best: Weights) -> None:
         """Replace the file by the current state. best: the best epoch's weights, {} if the current epoch is the best.
 
         Every process must call it. A disk that is full is reported, and does not end the training.
@@ -78,18 +76,28 @@ class Checkpoint:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def load(self, step: nn.Module, optimizer: Optimizer, schedule: LRScheduler) -> tuple[History, Weights] | None:
+    def load(self, step: Module, optimizer: Optimizer, schedule: LRScheduler) -> tuple[History, Weights] | None:
         """Restore everything; the history so far and the best epoch's weights, or None where no file can be used."""
-        state, tensors = self._read()
+        state, problem = {}, "damaged"
+        with suppress(OSError, SafetensorError), safe_open(self.path, framework="pt") as file:
+            metadata = {"state": "", "checksum": "", **(file.metadata() or {})}
+            # Copies: mapped from the file, they may be unaligned, and sums then round otherwise.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            if metadata["checksum"] == _hash(tensors, metadata["state"]):
+                state = json.loads(metadata["state"])
+                other = [name for name, value in self.identity.items() if state["identity"].get(name) != value]
+                if other:
+                    state, problem = {}, f"of another run (other {', '.join(other)})"
+        if not state and self.path.exists() and self.accelerator.is_main_process:
+            say(f"{self.name}: {self.path}: {problem}, not used")
         if not all(gather_object([bool(state)])):
             return None
-        parts: dict[str, Weights] = defaultdict(dict)
+        parts: dict[str, Weights] = {}
         for key, tensor in tensors.items():
             part, _, name = key.partition(".")
-            parts[part][name] = tensor
-        weights, best = parts.pop("step"), parts.pop("best", None)
-        step.load_state_dict(weights)
-        moments = {int(index): part for index, part in parts.items()}  # by the parameter's number
+            parts.setdefault(part, {})[name] = tensor
+        step.load_state_dict(parts["step"])
+        moments = {int(part): parts[part] for part in parts if part.isdecimal()}  # by the parameter's number
         optimizer.load_state_dict({"state": moments, "param_groups": state["optimizer"]})
         schedule.load_state_dict(state["schedule"])
         if self.accelerator.scaler:
@@ -100,30 +108,12 @@ class Checkpoint:
         np.random.set_state(tuple(draws["numpy"]))
         for generator, values in zip(self.generators, draws["torch"], strict=True):
             generator.set_rng_state(torch.tensor(values, dtype=torch.uint8))
-        model = {name.removeprefix("model."): weights[name] for name in weights if name.startswith("model.")}
-        return state["history"], best or model
+        model = {key.removeprefix("step.model."): tensors[key] for key in tensors if key.startswith("step.model.")}
+        return state["history"], parts.get("best", model)
 
     def remove(self) -> None:
         """Delete the file; what a run was writing when it was killed, the next `save` has deleted."""
         self.path.unlink(missing_ok=True)
-
-    def _read(self) -> tuple[dict[str, Any], Weights]:
-        """What the file holds; ({}, {}) where there is none to use."""
-        problem = "damaged"
-        with suppress(OSError, SafetensorError):
-            with safe_open(self.path, framework="pt") as file:
-                metadata = {"state": "", "checksum": "", **(file.metadata() or {})}
-                # Copies: mapped from the file, they may be unaligned, and sums then round otherwise.
-                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-            if metadata["checksum"] == _hash(tensors, metadata["state"]):
-                state = json.loads(metadata["state"])
-                other = [name for name, value in self.identity.items() if state["identity"].get(name) != value]
-                if not other:
-                    return state, tensors
-                problem = f"of another run (other {', '.join(other)})"
-        if self.path.exists() and self.accelerator.is_main_process:
-            say(f"{self.name}: {self.path}: {problem}, not used")
-        return {}, {}
 
 
 def _hash(tensors: Weights, text: str = "") -> str:
@@ -134,6 +124,6 @@ def _hash(tensors: Weights, text: str = "") -> str:
     return digest(*parts)
 
 
-def weights_fingerprint(model: nn.Module) -> str:
+def weights_fingerprint(model: Module) -> str:
     """A hash of every named weight and buffer, the same wherever and in whatever run they were loaded."""
     return _hash(model.state_dict())

@@ -28,10 +28,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
 
 @dataclass(frozen=True)
 class GradientOf:
-    """Leaves the clipped gradient of a batch's mean loss; gives its summed terms, right answers and rows.
-
-    Each micro-batch weighs by its rows, so that how a batch is cut does not change its gradient.
-    """
+    """Leaves the clipped gradient of a batch's mean loss, however it is cut; gives its sums: terms, right ones, rows."""
 
     step: nn.Module  # gives the loss, all terms and the logits of a batch
     optimizer: AcceleratedOptimizer

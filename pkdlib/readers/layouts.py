@@ -1,12 +1,11 @@
 """Where a task's rows lie: files of the GLUE download, configuration and splits of the hub's dataset."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pkdlib.tasks import PAIR, Task
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """The names under which a task's rows are kept."""
 
     folder: str  # of the GLUE download
@@ -29,8 +28,6 @@ LAYOUTS = {
     "mnli-mm": Layout("MNLI", "mnli", "_mismatched", PAIR, "gold_label"),
     "qnli": Layout("QNLI", "qnli"),
     "rte": Layout("RTE", "rte"),
-    "mini-sentiment": Layout("mini-sentiment", "mini-sentiment"),
-    "mini-inference": Layout("mini-inference", "mini-inference"),
 }
 
 

@@ -18,20 +18,14 @@ from pkdlib.readers.layouts import Layout, layout_of
 from pkdlib.records import RunRecord
 from pkdlib.tasks import Task, get_task
 
-GLUE_HUB_ID = "nyu-mll/glue"
-EMBEDDED = "data"  # the miniature tasks, from the project's root
 HIDDEN_LABELS = {"-1", "-1.0", "", "nan", "None"}  # the hub's way, or nothing
-OWN_TEXTS = Task("texts", ("text",), ())
+Source = str | Path | None
 
 
 def load_task(
-    task: str | Task,
-    source: str | Path | None = None,
-    *,
-    train_rows: int | None = None,
-    subset_seed: int = 0,
+    task: str | Task, source: Source = None, *, train_rows: int | None = None, subset_seed: int = 0,
     bad_rows: BadRows = "error",
-) -> TaskData:
+) -> TaskData:  # fmt: skip
     """The task's train, dev and (where there is one) test split.
 
     source: a folder of GLUE TSV files as downloaded (the task's own or the one above it), or of train/dev/test as .csv,
@@ -47,12 +41,14 @@ def load_task(
             raise FileNotFoundError(f"{source}: task {task.name} has no {required} split there")
         if splits[required].labels is None:
             raise ValueError(f"{source}: the {required} split of task {task.name} has no labels")
-    if train_rows is not None:
-        splits["train"] = subset(splits["train"], train_rows, subset_seed)
+    rows = len(splits["train"])
+    if train_rows is not None and not 1 <= train_rows <= rows:
+        raise ValueError(f"train_rows = {train_rows}: must be between 1 and the split's {rows} rows")
+    splits["train"] = draw_rows(splits["train"], train_rows or rows, subset_seed)
     return TaskData(task, splits, source, subset_seed, bad_rows)
 
 
-def load_split(task: str | Task, source: str | Path | None = None, split: str = "dev") -> Split:
+def load_split(task: str | Task, source: Source = None, split: str = "dev") -> Split:
     """One split of a task, labelled or not, from where `load_task` finds it; ValueError when it is not there."""
     splits, source = _read_splits(get_task(task), source, "error")
     if split not in splits:
@@ -73,10 +69,11 @@ def load_texts(folder: str | Path) -> Split:
     files = sorted(file for file in folder.glob("[!.]*") if file.suffix in suffixes and file.is_file())
     if not files:
         raise FileNotFoundError(f"{folder}: no texts there: no file that ends in {', '.join(suffixes)}")
-    texts = [text for file in files for text in _to_split(OWN_TEXTS, "texts", _read_table(file)).texts[0]]
-    if not any(map(str.strip, texts)):
+    splits = [_to_split(Task("texts", ("text",), ()), "texts", _read_table(file)) for file in files]
+    texts = [text for split in splits for text in split.texts[0] if text.strip()]
+    if not texts:
         raise ValueError(f"{folder}: only blank lines in {', '.join(file.name for file in files)}")
-    return Split("texts", ([text for text in texts if text.strip()],), None)
+    return Split("texts", (texts,), None)
 
 
 def reload_data(record: RunRecord) -> EncodedTask:
@@ -90,16 +87,11 @@ def reload_data(record: RunRecord) -> EncodedTask:
     return encoded
 
 
-def subset(split: Split, rows: int, seed: int) -> Split:
-    """So many rows drawn by the seed, in the split's order; ValueError when it has fewer."""
-    if not 1 <= rows <= len(split):
-        raise ValueError(f"train_rows = {rows}: must be between 1 and the split's {len(split)} rows")
-    return split.take(np.sort(np.random.default_rng(seed).permutation(len(split))[:rows]))
-
-
 def draw_rows(split: Split, rows: int = 0, seed: int = 0) -> Split:
     """At most so many rows of a split, drawn by the seed, in the split's order; 0 takes all."""
-    return subset(split, rows, seed) if 0 < rows < len(split) else split
+    if not 0 < rows < len(split):
+        return split
+    return split.take(np.sort(np.random.default_rng(seed).permutation(len(split))[:rows]))
 
 
 class Table(NamedTuple):
@@ -113,11 +105,11 @@ class Table(NamedTuple):
     first: int = 0  # the number of the first row
 
 
-def _read_splits(task: Task, source: str | Path | None, bad_rows: BadRows) -> tuple[dict[str, Split], str]:
+def _read_splits(task: Task, source: Source, bad_rows: BadRows) -> tuple[dict[str, Split], str]:
     """Every split that is there, and where."""
     if bad_rows not in get_args(BadRows):
         raise ValueError(f"bad_rows = {bad_rows!r}: must be one of {', '.join(get_args(BadRows))}")
-    source = source or (EMBEDDED if task.name.startswith("mini-") else GLUE_HUB_ID)
+    source = source or ("data" if task.name.startswith("mini-") else "nyu-mll/glue")  # data/: in this project
     layout, place, tables = layout_of(task), locate(source), {}
     for folder in (Path(place, layout.folder), Path(place)):  # a task's own folder wins
         for split, stem in layout.splits.items():
@@ -134,11 +126,10 @@ def _read_hub(layout: Layout, source: str) -> dict[str, Table]:
     """A dataset by hub id, or a local folder in the same layout, by the same call."""
     import datasets  # here, because pkdlib works without it
 
-    dataset = datasets.load_dataset(source, layout.config)
+    hub = datasets.load_dataset(source, layout.config)
     path = f"{source}/{layout.config}" if layout.config else source
     names = layout.splits | {"dev": f"validation{layout.ending}"}
-    there = {split: name for split, name in names.items() if name in dataset}
-    return {split: _from_frame(dataset[name].to_pandas(), f"{path}/{name}") for split, name in there.items()}
+    return {split: _from_frame(hub[name].to_pandas(), f"{path}/{name}") for split, name in names.items() if name in hub}
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
@@ -169,8 +160,13 @@ def _from_frame(frame: pd.DataFrame, where: str) -> Table:
 
 def read_tsv(path: Path) -> tuple[list[str], list[list[str]]]:
     """Header and rows, as texts, of a file of GLUE's or a zipfile.Path; ValueError names the first unreadable line."""
-    table = _read_lines(path)
-    return table.header, _good_rows(table)
+    table, rows = _read_lines(path), []
+    for number, line in enumerate(table.rows, start=table.first):
+        try:
+            rows.append(table.fields(line))
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from None
+    return table.header, rows
 
 
 def _read_lines(path: Path) -> Table:
@@ -191,12 +187,25 @@ def _read_lines(path: Path) -> Table:
     return Table(str(path), header, others, fields, "line", 2)
 
 
-def _good_rows(table: Table, check: Callable[[Sequence], Any] = list, bad_rows: BadRows = "error") -> list:
-    """What `check` makes of each row; one that raises ValueError is refused, or skipped with a warning."""
-    rows, skipped = [], []
+def _to_split(task: Task, name: str, table: Table, bad_rows: BadRows = "error") -> Split:
+    """The task's columns of a table; without labels where it has no such column or the task has no classes."""
+    layout, header = layout_of(task), table.header
+    names = layout.columns if set(layout.columns) & set(header) else task.columns
+    for column in names:
+        if column not in header:
+            place = ", line 1" if table.unit == "line" else ""
+            raise ValueError(f"{table.where}{place}: no column {column!r}; it has {', '.join(header)}")
+    label = next((column for column in (layout.label, "label") if column in header and task.label_names), None)
+    texts, labels, skipped = [], [], []
     for number, row in enumerate(table.rows, start=table.first):
         try:
-            rows.append(check(table.fields(row)))
+            values = dict(zip(header, table.fields(row), strict=True))
+            for column in names:
+                if not isinstance(values[column], str):
+                    raise ValueError(f"{column} is {values[column]!r}, not a text")
+            if label:
+                labels.append(label_index(task, values[label]))
+            texts.append([values[column] for column in names])
         except ValueError as error:
             if bad_rows == "error":
                 raise ValueError(f"{table.where}, {table.unit} {number}: {error}") from None
@@ -204,31 +213,10 @@ def _good_rows(table: Table, check: Callable[[Sequence], Any] = list, bad_rows: 
     if skipped:
         shown = ", ".join(skipped[:5]) + (", ..." if len(skipped) > 5 else "")
         warnings.warn(f"{table.where}: {len(skipped)} unreadable rows skipped ({table.unit}s {shown})", stacklevel=2)
-    return rows
-
-
-def _to_split(task: Task, name: str, table: Table, bad_rows: BadRows = "error") -> Split:
-    """The task's columns of a table; without labels where it has no such column or the task has no classes."""
-    layout, header = layout_of(task), table.header
-    names = layout.columns if set(layout.columns) & set(header) else task.columns
-    label = next((name for name in (layout.label, "label") if name in header and task.label_names), None)
-    for column in names:
-        if column not in header:
-            place = ", line 1" if table.unit == "line" else ""
-            raise ValueError(f"{table.where}{place}: no column {column!r}; it has {', '.join(header)}")
-
-    def check(fields: Sequence) -> tuple[list[str], int]:
-        values = dict(zip(header, fields, strict=True))
-        for column in names:
-            if not isinstance(values[column], str):
-                raise ValueError(f"{column} is {values[column]!r}, not a text")
-        return [values[column] for column in names], label_index(task, values[label]) if label else -1
-
-    rows = _good_rows(table, check, bad_rows)
-    if not rows:
+    if not texts:
         raise ValueError(f"{table.where}: no rows")
-    texts, labels = zip(*rows, strict=True)
-    return Split(name, tuple(map(list, zip(*texts, strict=True))), np.array(labels, dtype=np.int64) if label else None)
+    columns = tuple(map(list, zip(*texts, strict=True)))
+    return Split(name, columns, np.array(labels, dtype=np.int64) if label else None)
 
 
 def label_index(task: Task, label: str | int | float) -> int:
