@@ -14,10 +14,7 @@ Batch = dict[str, Tensor]
 
 
 class LengthGroupedBatches(Sampler[list[int]]):
-    """Batches of rows of similar length, drawn anew from (seed, epoch); without `shuffle`, rows in the file's order.
-
-    Unlike those of transformers' LengthGroupedSampler, batches are shuffled over the epoch, not longest first.
-    """
+    """Batches of rows of similar length, drawn anew from (seed, epoch); without `shuffle`, rows in the file's order."""
 
     def __init__(self, lengths: np.ndarray, batch_size: int, seed: int, shuffle: bool = True):
         # Not `batch_size`: of a sampler with one, Accelerate expects every batch but the last to be full, and
@@ -35,7 +32,7 @@ class LengthGroupedBatches(Sampler[list[int]]):
             groups = rows // (self.rows_per_batch * GROUP_BATCHES)
             rows = rng.permutation(len(rows))
             rows = rows[np.lexsort((self.lengths[rows], groups))]  # by length within each group
-            order = rng.permutation(len(self))
+            order = rng.permutation(len(self))  # transformers' LengthGroupedSampler goes longest first
         return (rows[self.rows_per_batch * place :][: self.rows_per_batch].tolist() for place in order)
 
 
@@ -43,7 +40,6 @@ class SortedBatches(list[np.ndarray]):
     """Every row once, longest first, for the least padding: at most batch_size rows and TOKENS_AT_ONCE tokens."""
 
     def __init__(self, lengths: np.ndarray, batch_size: int):
-        super().__init__()
         order = np.argsort(-lengths, kind="stable")
         while len(order):
             rows = min(batch_size, max(1, TOKENS_AT_ONCE // int(lengths[order[0]])))

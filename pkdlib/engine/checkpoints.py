@@ -33,8 +33,7 @@ class Checkpoint:
     """The file `folder`/checkpoint.safetensors: the tensors; everything else is JSON in the file's header.
 
     One file replaces the last one in a single step; Accelerate's save_state is a folder, and of pickles. identity: all
-    that the run's result follows from, as JSON; this machine is added here. A file that is damaged or has another
-    identity is not used, and a line says so.
+    that the run's result follows from, as JSON. A file that is damaged or of another run or machine is not used.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any], name: str, accelerator: Accelerator):
@@ -46,32 +45,28 @@ class Checkpoint:
         self.generators = [torch.random, *([] if device.type == "cpu" else [torch.get_device_module(device)])]
 
     def save(self, step: Module, optimizer: Optimizer, schedule: LRScheduler, history: History, best: Weights) -> None:
-        """Replace the file by the current state. best: the best epoch's weights, {} if the current epoch is the best.
-
-        Every process must call it. A disk that is full is reported, and does not end the training.
-        """
+        """Replace the file by the current state, in every process. best: the best weights, {} if the model has them."""
         kind, keys, *rest = np.random.get_state()
         drawn = [generator.get_rng_state().tolist() for generator in self.generators]
-        draws = {"python": random.getstate(), "numpy": [kind, keys.tolist(), *rest], "torch": drawn}
-        draws = gather_object([draws])  # every process has its own
+        own = {"python": random.getstate(), "numpy": [kind, keys.tolist(), *rest], "torch": drawn}
+        draws = gather_object([own])  # of every process
         if not self.accelerator.is_main_process:
             return
         learned, scaler = optimizer.state_dict(), self.accelerator.scaler  # a scaler: with fp16 only
         parts = {"step": step.state_dict(), "best": best, **learned["state"]}
         tensors = {f"{part}.{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        text = json.dumps({
-            "identity": self.identity, "history": history, "optimizer": learned["param_groups"],
-            "random": draws, "schedule": schedule.state_dict(), "scaler": scaler.state_dict() if scaler else None,
-        })  # fmt: skip
+        state = {"identity": self.identity, "history": history, "random": draws, "optimizer": learned["param_groups"]}
+        state |= {"schedule": schedule.state_dict(), "scaler": scaler.state_dict() if scaler else None}
+        text = json.dumps(state)
         folder = self.path.with_suffix(".part")  # safetensors leaves more than a file there when killed
         try:
             folder.mkdir(exist_ok=True)
-            save_file(tensors, folder / "new", {"state": text, "checksum": _hash(tensors, text)})
+            save_file(tensors, folder / "new", {"state": text, "checksum": weights_fingerprint(tensors, text)})
             with open(folder / "new", "rb+") as file:
                 os.fsync(file.fileno())
             os.replace(folder / "new", self.path)
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError) as error:  # a disk that is full does not end the training
             say(f"{self.name}: no checkpoint of epoch {len(history)}: {error}")
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -83,7 +78,7 @@ class Checkpoint:
             metadata = {"state": "", "checksum": "", **(file.metadata() or {})}
             # Copies: mapped from the file, they may be unaligned, and sums then round otherwise.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-            if metadata["checksum"] == _hash(tensors, metadata["state"]):
+            if metadata["checksum"] == weights_fingerprint(tensors, metadata["state"]):
                 state = json.loads(metadata["state"])
                 other = [name for name, value in self.identity.items() if state["identity"].get(name) != value]
                 if other:
@@ -116,14 +111,11 @@ class Checkpoint:
         self.path.unlink(missing_ok=True)
 
 
-def _hash(tensors: Weights, text: str = "") -> str:
+def weights_fingerprint(weights: Module | Weights, text: str = "") -> str:
+    """A hash of every named weight and buffer (and a text), the same wherever and in whatever run they were loaded."""
+    tensors = weights.state_dict() if isinstance(weights, Module) else weights
     parts = [text.encode()]
     for name, tensor in sorted(tensors.items()):
         array = tensor.detach().cpu().contiguous()
         parts += [f"{name} {tuple(array.shape)} {array.dtype}".encode(), array.flatten().view(torch.uint8).numpy()]
     return digest(*parts)
-
-
-def weights_fingerprint(model: Module) -> str:
-    """A hash of every named weight and buffer, the same wherever and in whatever run they were loaded."""
-    return _hash(model.state_dict())

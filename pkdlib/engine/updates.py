@@ -14,7 +14,6 @@ from pkdlib.engine.batches import Batch, split_batch
 from pkdlib.engine.configs import ConfigError
 
 MULTIPLE = 8  # tokens: 128 are 16 shapes, and matrix units like multiples of 8
-WARM_UP = 3  # updates before one is recorded, in which libraries choose kernels and take their memory
 
 Update = Callable[[Batch], Tensor]
 
@@ -28,7 +27,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
 
 @dataclass(frozen=True)
 class GradientOf:
-    """Leaves the clipped gradient of a batch's mean loss, however it is cut; gives its sums: terms, right ones, rows."""
+    """Leaves the clipped gradient of a batch's mean loss, however it is cut; sums its terms, right answers and rows."""
 
     step: nn.Module  # gives the loss, all terms and the logits of a batch
     optimizer: AcceleratedOptimizer
@@ -54,11 +53,10 @@ class GradientOf:
 
 def use_static_shapes(asked: bool | None, mixed_precision: str, accelerator: Accelerator) -> bool:
     """What is asked for; with None, whether this is one CUDA device without fp16's loss scaling."""
-    processes = accelerator.num_processes
-    if asked and processes > 1:  # which exchange gradients within a step
-        raise ConfigError(f"static_shapes = True: needs a single process, here are {processes}")
-    suitable = processes == 1 and accelerator.device.type == "cuda" and mixed_precision != "fp16"
-    return suitable if asked is None else asked
+    alone = accelerator.num_processes == 1  # several exchange gradients within a step
+    if asked and not alone:
+        raise ConfigError(f"static_shapes = True: needs a single process, here are {accelerator.num_processes}")
+    return alone and accelerator.device.type == "cuda" and mixed_precision != "fp16" if asked is None else asked
 
 
 class StaticUpdate:
@@ -94,13 +92,13 @@ class StaticUpdate:
                 aside = torch.cuda.Stream()
                 aside.wait_stream(torch.cuda.current_stream())
                 with torch.cuda.stream(aside):
-                    for _ in range(WARM_UP):
+                    for _ in range(3):  # in which libraries choose kernels and take their memory
                         update()
                 torch.cuda.current_stream().wait_stream(aside)
                 graph = torch.cuda.CUDAGraph()
                 with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
                     sums = update()
         except RuntimeError as error:
-            hint = "this model's step cannot be recorded as a CUDA graph; static_shapes = False trains without"
-            raise RuntimeError(f"{hint} ({error})") from error
+            message = "static_shapes: must be False, this model's step cannot be recorded as a CUDA graph"
+            raise RuntimeError(f"{message}: {error}") from error
         return lambda: graph.replay() or sums  # a replay itself returns None

@@ -41,10 +41,8 @@ def load_task(
             raise FileNotFoundError(f"{source}: task {task.name} has no {required} split there")
         if splits[required].labels is None:
             raise ValueError(f"{source}: the {required} split of task {task.name} has no labels")
-    rows = len(splits["train"])
-    if train_rows is not None and not 1 <= train_rows <= rows:
-        raise ValueError(f"train_rows = {train_rows}: must be between 1 and the split's {rows} rows")
-    splits["train"] = draw_rows(splits["train"], train_rows or rows, subset_seed)
+    if train_rows is not None:
+        splits["train"] = subset(splits["train"], train_rows, subset_seed)
     return TaskData(task, splits, source, subset_seed, bad_rows)
 
 
@@ -87,11 +85,16 @@ def reload_data(record: RunRecord) -> EncodedTask:
     return encoded
 
 
+def subset(split: Split, rows: int, seed: int) -> Split:
+    """So many rows drawn by the seed, in the split's order; ValueError when it has fewer."""
+    if not 1 <= rows <= len(split):
+        raise ValueError(f"train_rows = {rows}: must be between 1 and the split's {len(split)} rows")
+    return split.take(np.sort(np.random.default_rng(seed).permutation(len(split))[:rows]))
+
+
 def draw_rows(split: Split, rows: int = 0, seed: int = 0) -> Split:
     """At most so many rows of a split, drawn by the seed, in the split's order; 0 takes all."""
-    if not 0 < rows < len(split):
-        return split
-    return split.take(np.sort(np.random.default_rng(seed).permutation(len(split))[:rows]))
+    return subset(split, rows, seed) if 0 < rows < len(split) else split
 
 
 class Table(NamedTuple):
@@ -100,7 +103,7 @@ class Table(NamedTuple):
     where: str  # the file, or the hub's dataset and its split
     header: list[str]
     rows: Iterable[Any]
-    fields: Callable[[Any], Sequence] = tuple  # a row's values, in the header's order; ValueError where it has others
+    fields: Callable[[Any], Sequence] = tuple  # a row's values; ValueError where it cannot be read
     unit: str = "row"
     first: int = 0  # the number of the first row
 
@@ -143,7 +146,7 @@ FRAMES = {".parquet": pd.read_parquet, ".csv": _read_csv, ".jsonl": partial(pd.r
 
 
 def _read_table(path: Path) -> Table:
-    if path.suffix in (".tsv", ".txt"):
+    if path.suffix not in FRAMES:
         return _read_lines(path)
     try:
         return _from_frame(FRAMES[path.suffix](path), str(path))
@@ -160,31 +163,20 @@ def _from_frame(frame: pd.DataFrame, where: str) -> Table:
 
 def read_tsv(path: Path) -> tuple[list[str], list[list[str]]]:
     """Header and rows, as texts, of a file of GLUE's or a zipfile.Path; ValueError names the first unreadable line."""
-    table, rows = _read_lines(path), []
-    for number, line in enumerate(table.rows, start=table.first):
-        try:
-            rows.append(table.fields(line))
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from None
-    return table.header, rows
+    table = _read_lines(path)
+    columns = _to_split(Task("", tuple(table.header), ()), "", table).texts  # as of a task without labels
+    return table.header, list(map(list, zip(*columns, strict=True)))
 
 
 def _read_lines(path: Path) -> Table:
     """Lines of text, or GLUE's own TSV: tabs, no quoting at all, sometimes a BOM."""
     # As bytes: a text may hold a lone carriage return, which read_text() turns into a line's end, or a rarer one.
     lines = path.read_bytes().removeprefix(BOM_UTF8).removesuffix(b"\n").split(b"\n")
-    first, *others = lines = [line.rstrip(b"\r") for line in lines]
+    lines = [line.rstrip(b"\r") for line in lines]
     if path.suffix == ".txt":
         return Table(str(path), ["text"], lines, lambda line: [line.decode()], "line", 1)
-    header = first.decode(errors="replace").split("\t")
-
-    def fields(line: bytes) -> list[str]:
-        values = line.decode().split("\t")
-        if len(values) != len(header):
-            raise ValueError(f"{len(values)} columns where the header has {len(header)}")
-        return values
-
-    return Table(str(path), header, others, fields, "line", 2)
+    header = lines[0].decode(errors="replace").split("\t")
+    return Table(str(path), header, lines[1:], lambda line: line.decode().split("\t"), "line", 2)
 
 
 def _to_split(task: Task, name: str, table: Table, bad_rows: BadRows = "error") -> Split:
@@ -199,7 +191,10 @@ def _to_split(task: Task, name: str, table: Table, bad_rows: BadRows = "error") 
     texts, labels, skipped = [], [], []
     for number, row in enumerate(table.rows, start=table.first):
         try:
-            values = dict(zip(header, table.fields(row), strict=True))
+            fields = table.fields(row)
+            if len(fields) != len(header):
+                raise ValueError(f"{len(fields)} columns where the header has {len(header)}")
+            values = dict(zip(header, fields, strict=True))
             for column in names:
                 if not isinstance(values[column], str):
                     raise ValueError(f"{column} is {values[column]!r}, not a text")

@@ -23,7 +23,7 @@ from pkdlib.evaluation import evaluate
 from pkdlib.losses import pkd_loss
 from pkdlib.models import build_student, cls_states, load_tokenizer
 from pkdlib.objectives import PKD
-from pkdlib.readers.sources import draw_rows, load_task
+from pkdlib.readers.sources import load_task, subset
 from pkdlib.targets import Targets, teacher_targets
 from pkdlib.training import distill
 
@@ -63,8 +63,8 @@ def read_rows(task: str, source: str | None, tokenizer_of: str, rows: int | None
     data = load_task(task, source)
     train, dev = data.splits["train"], data.splits["dev"]
     if rows is not None and rows < len(train):
-        dev = draw_rows(dev, max(1, round(len(dev) * rows / len(train))), 0)
-        train = draw_rows(train, rows, 0)
+        dev = subset(dev, max(1, round(len(dev) * rows / len(train))), 0)
+        train = subset(train, rows, 0)
     config = AutoConfig.from_pretrained(locate(tokenizer_of))
     tokenizer = load_tokenizer(tokenizer_of)
     length = min(128, config.max_position_embeddings, tokenizer.model_max_length)
