@@ -9,7 +9,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 TOKENS_AT_ONCE = 4096  # in a pass without gradients: more at once is slower on a CPU (tests/benchmarks/README.md)
 GROUP_BATCHES = 50  # batches sorted together by length: more pads less, fewer shuffles better
-
 Batch = dict[str, Tensor]
 
 
@@ -17,8 +16,7 @@ class LengthGroupedBatches(Sampler[list[int]]):
     """Batches of rows of similar length, drawn anew from (seed, epoch); without `shuffle`, rows in the file's order."""
 
     def __init__(self, lengths: np.ndarray, batch_size: int, seed: int, shuffle: bool = True):
-        # Not `batch_size`: of a sampler with one, Accelerate expects every batch but the last to be full, and
-        # across processes it drops those beside the short one, which here is anywhere.
+        # Not `batch_size`: with that, Accelerate expects the short batch last, and drops others across processes.
         self.lengths, self.rows_per_batch, self.seed, self.shuffle = lengths, batch_size, seed, shuffle
         self.epoch = 0
 

@@ -48,8 +48,7 @@ class Checkpoint:
         """Replace the file by the current state, in every process. best: the best weights, {} if the model has them."""
         kind, keys, *rest = np.random.get_state()
         drawn = [generator.get_rng_state().tolist() for generator in self.generators]
-        own = {"python": random.getstate(), "numpy": [kind, keys.tolist(), *rest], "torch": drawn}
-        draws = gather_object([own])  # of every process
+        draws = gather_object([{"python": random.getstate(), "numpy": [kind, keys.tolist(), *rest], "torch": drawn}])
         if not self.accelerator.is_main_process:
             return
         learned, scaler = optimizer.state_dict(), self.accelerator.scaler  # a scaler: with fp16 only
@@ -74,7 +73,7 @@ class Checkpoint:
     def load(self, step: Module, optimizer: Optimizer, schedule: LRScheduler) -> tuple[History, Weights] | None:
         """Restore everything; the history so far and the best epoch's weights, or None where no file can be used."""
         state, problem = {}, "damaged"
-        with suppress(OSError, SafetensorError), safe_open(self.path, framework="pt") as file:
+        with suppress(OSError, SafetensorError, ValueError), safe_open(self.path, framework="pt") as file:
             metadata = {"state": "", "checksum": "", **(file.metadata() or {})}
             # Copies: mapped from the file, they may be unaligned, and sums then round otherwise.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118

@@ -43,9 +43,8 @@ def _complaint(model: type[BaseModel], entry: Mapping[str, Any]) -> str:
         return f"{where}: missing, it has no default"
     if entry["type"] == "extra_forbidden":
         for key in entry["loc"][:-1]:  # down to the model that refuses the name
-            annotation = model.model_fields[key].annotation if key in model.model_fields else None
-            kinds = (annotation, *get_args(annotation))
-            model = next((kind for kind in kinds if hasattr(kind, "model_fields")), model)
+            annotation = getattr(model.model_fields.get(key), "annotation", None)
+            model = next((kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields")), model)
         known = [field.alias or name for name, field in model.model_fields.items()]
         close = difflib.get_close_matches(str(entry["loc"][-1]), known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known names are {', '.join(known)}"

@@ -7,14 +7,12 @@ from functools import partial
 
 import torch
 from accelerate import Accelerator
-from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
 
 from pkdlib.engine.batches import Batch, split_batch
 from pkdlib.engine.configs import ConfigError
 
 MULTIPLE = 8  # tokens: 128 are 16 shapes, and matrix units like multiples of 8
-
 Update = Callable[[Batch], Tensor]
 
 
@@ -30,7 +28,7 @@ class GradientOf:
     """Leaves the clipped gradient of a batch's mean loss, however it is cut; sums its terms, right answers and rows."""
 
     step: nn.Module  # gives the loss, all terms and the logits of a batch
-    optimizer: AcceleratedOptimizer
+    optimizer: torch.optim.Optimizer
     accelerator: Accelerator
     micro_batch_size: int | None
     max_grad_norm: float
@@ -99,6 +97,5 @@ class StaticUpdate:
                 with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
                     sums = update()
         except RuntimeError as error:
-            message = "static_shapes: must be False, this model's step cannot be recorded as a CUDA graph"
-            raise RuntimeError(f"{message}: {error}") from error
+            raise RuntimeError(f"static_shapes: must be False, no CUDA graph can record this model: {error}") from error
         return lambda: graph.replay() or sums  # a replay itself returns None

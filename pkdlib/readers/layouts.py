@@ -33,4 +33,4 @@ LAYOUTS = {
 
 def layout_of(task: Task) -> Layout:
     """A task's layout; a task of your own has plain names, in a folder of the task's name or in the source."""
-    return LAYOUTS.get(task.name, Layout(task.name))
+    return LAYOUTS.get(task.name, Layout(task.name, task.name if task.name.startswith("mini-") else None))

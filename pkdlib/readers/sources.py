@@ -18,7 +18,6 @@ from pkdlib.readers.layouts import Layout, layout_of
 from pkdlib.records import RunRecord
 from pkdlib.tasks import Task, get_task
 
-HIDDEN_LABELS = {"-1", "-1.0", "", "nan", "None"}  # the hub's way, or nothing
 Source = str | Path | None
 
 
@@ -29,10 +28,10 @@ def load_task(
     """The task's train, dev and (where there is one) test split.
 
     source: a folder of GLUE TSV files as downloaded (the task's own or the one above it), or of train/dev/test as .csv,
-    .parquet, .jsonl or .tsv; or a dataset in the hub's layout, by hub id or local folder. None means the embedded files
-    for the miniature tasks, the hub's GLUE for the others. train_rows: keep so many, drawn by subset_seed; a larger
-    draw contains the smaller ones. bad_rows="skip" drops unreadable rows with a warning.
-    Raises ValueError (bad label, column or row, with file and line), FileNotFoundError (no such split).
+    .parquet, .jsonl or .tsv; or a dataset in the hub's layout, by hub id or local folder. None: the embedded files of
+    the miniature tasks, the hub's GLUE for others. train_rows: so many, drawn by subset_seed, the smaller draws within
+    the larger. bad_rows="skip" drops unreadable rows with a warning. Raises ValueError (bad label, column or row, with
+    file and line), FileNotFoundError (no such split).
     """
     task = get_task(task)
     splits, source = _read_splits(task, source, bad_rows)
@@ -155,8 +154,8 @@ def _read_table(path: Path) -> Table:
 
 
 def _from_frame(frame: pd.DataFrame, where: str) -> Table:
-    """A table without the column `label` where that hides every label."""
-    if "label" in frame and {str(label).strip() for label in frame["label"]} <= HIDDEN_LABELS:
+    """A table without the column `label` where that hides every label: -1, as the hub has it, or nothing."""
+    if "label" in frame and {str(label).strip() for label in frame["label"]} <= {"-1", "-1.0", "", "nan", "None"}:
         frame = frame.drop(columns="label")
     return Table(where, [str(name) for name in frame.columns], frame.itertuples(index=False, name=None))
 
@@ -198,8 +197,7 @@ def _to_split(task: Task, name: str, table: Table, bad_rows: BadRows = "error") 
             for column in names:
                 if not isinstance(values[column], str):
                     raise ValueError(f"{column} is {values[column]!r}, not a text")
-            if label:
-                labels.append(label_index(task, values[label]))
+            labels.append(label_index(task, values[label]) if label else -1)
             texts.append([values[column] for column in names])
         except ValueError as error:
             if bad_rows == "error":
