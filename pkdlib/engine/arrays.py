@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.lib.format import open_memmap
 from torch import Tensor
 
@@ -20,26 +19,17 @@ def write_rows(batches: Iterable[tuple[Tensor, Mapping[Path, Tensor]]], rows: in
     try:
         for positions, values_of in batches:
             for path, values in values_of.items():
-                half = _half(values)  # (batch, ...)
+                half = values.half().cpu().numpy()  # (batch, ...)
+                if not np.isfinite(half).all():
+                    raise ValueError("the teacher's outputs do not fit in half precision (not finite)")
                 if path not in arrays:
-                    arrays[path] = open_memmap(_part(path), "w+", np.float16, (rows, *half.shape[1:]))
+                    arrays[path] = open_memmap(path.with_suffix(".part"), "w+", np.float16, (rows, *half.shape[1:]))
                 if half.shape[1:] != arrays[path].shape[1:]:
                     raise ValueError(f"an output is {half.shape[1:]} per row here, {arrays[path].shape[1:]} before")
                 arrays[path][positions.numpy()] = half
         for path, array in arrays.items():
             array.flush()
-            os.replace(_part(path), path)
+            os.replace(path.with_suffix(".part"), path)
     finally:
         for path in arrays:
-            _part(path).unlink(missing_ok=True)
-
-
-def _part(path: Path) -> Path:
-    return path.with_suffix(".part")
-
-
-def _half(tensor: Tensor) -> np.ndarray:
-    half = tensor.half().cpu()  # the one wait for the device
-    if not torch.isfinite(half).all():
-        raise ValueError("the teacher's outputs do not fit in half precision (not finite)")
-    return half.numpy()
+            path.with_suffix(".part").unlink(missing_ok=True)

@@ -1,11 +1,10 @@
 """A run's state after its last finished epoch, in one file, from which an interrupted run goes on bit for bit."""
 
-import hashlib
 import json
 import os
 import random
 import shutil
-import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,17 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import Module
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from pkdlib.engine.files import digest
 from pkdlib.engine.machine import device_name, installed_versions
 from pkdlib.engine.progress import say
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
-FORMAT = 1  # of the file; a new one leaves old files unused
+FORMAT = 2  # of the file; a new one leaves old files unused
 History = list[dict[str, float]]
 Weights = dict[str, Tensor]
 
@@ -31,11 +32,8 @@ Weights = dict[str, Tensor]
 class Checkpoint:
     """The file `folder`/checkpoint.safetensors: the tensors; everything else is JSON in the file's header.
 
-    One file, because it replaces the last one in a single step, which a folder cannot. Not Accelerate's save_state:
-    that pickles all but the weights, and where random states cannot be restored it goes on without them.
-
-    identity: everything that the run's result follows from, as JSON; this machine is added here. A file that is
-    damaged or has another identity is not used, and a line says so.
+    One file replaces the last one in a single step; Accelerate's save_state is a folder, and of pickles. identity: all
+    that the run's result follows from, as JSON. A file that is damaged or of another run or machine is not used.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any], name: str, accelerator: Accelerator):
@@ -46,115 +44,77 @@ class Checkpoint:
         # The modules whose generators torch draws from: the CPU's, and the device's where it is another.
         self.generators = [torch.random, *([] if device.type == "cpu" else [torch.get_device_module(device)])]
 
-    def save(
-        self, step: nn.Module, optimizer: Optimizer, schedule: LRScheduler, history: History, best: Weights
-    ) -> None:
-        """Replace the file by the current state. best: the best epoch's weights, {} if the current epoch is the best.
-
-        Every process must call it. A disk that is full is reported, and does not end the training.
-        """
-        draws = gather_object([self._random_state()])  # every process has its own
+    def save(self, step: Module, optimizer: Optimizer, schedule: LRScheduler, history: History, best: Weights) -> None:
+        """Replace the file by the current state, in every process. best: the best weights, {} if the model has them."""
+        kind, keys, *rest = np.random.get_state()
+        drawn = [generator.get_rng_state().tolist() for generator in self.generators]
+        draws = gather_object([{"python": random.getstate(), "numpy": [kind, keys.tolist(), *rest], "torch": drawn}])
         if not self.accelerator.is_main_process:
             return
         learned, scaler = optimizer.state_dict(), self.accelerator.scaler  # a scaler: with fp16 only
         parts = {"step": step.state_dict(), "best": best, **learned["state"]}
-        tensors = {f"{part}.{name}": tensor for part, found in parts.items() for name, tensor in found.items()}
+        tensors = {f"{part}.{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        state = {
-            "identity": self.identity,
-            "history": history,
-            "optimizer": learned["param_groups"],
-            "schedule": schedule.state_dict(),
-            "scaler": scaler.state_dict() if scaler else None,
-            "random": draws,
-        }
-        text, folder = json.dumps(state), self.path.with_suffix(".part")  # safetensors leaves more there when killed
+        state = {"identity": self.identity, "history": history, "random": draws, "optimizer": learned["param_groups"]}
+        state |= {"schedule": schedule.state_dict(), "scaler": scaler.state_dict() if scaler else None}
+        text = json.dumps(state)
+        folder = self.path.with_suffix(".part")  # safetensors leaves more than a file there when killed
         try:
             folder.mkdir(exist_ok=True)
-            save_file(tensors, folder / "new", {"state": text, "checksum": _checksum(text, tensors)})
+            save_file(tensors, folder / "new", {"state": text, "checksum": weights_fingerprint(tensors, text)})
             with open(folder / "new", "rb+") as file:
                 os.fsync(file.fileno())
             os.replace(folder / "new", self.path)
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError) as error:  # a disk that is full does not end the training
             say(f"{self.name}: no checkpoint of epoch {len(history)}: {error}")
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def load(self, step: nn.Module, optimizer: Optimizer, schedule: LRScheduler) -> tuple[History, Weights] | None:
+    def load(self, step: Module, optimizer: Optimizer, schedule: LRScheduler) -> tuple[History, Weights] | None:
         """Restore everything; the history so far and the best epoch's weights, or None where no file can be used."""
-        state, tensors = self._read()
+        state, problem = {}, "damaged"
+        with suppress(OSError, SafetensorError, ValueError), safe_open(self.path, framework="pt") as file:
+            metadata = {"state": "", "checksum": "", **(file.metadata() or {})}
+            # Copies: mapped from the file, they may be unaligned, and sums then round otherwise.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            if metadata["checksum"] == weights_fingerprint(tensors, metadata["state"]):
+                state = json.loads(metadata["state"])
+                other = [name for name, value in self.identity.items() if state["identity"].get(name) != value]
+                if other:
+                    state, problem = {}, f"of another run (other {', '.join(other)})"
+        if not state and self.path.exists() and self.accelerator.is_main_process:
+            say(f"{self.name}: {self.path}: {problem}, not used")
         if not all(gather_object([bool(state)])):
             return None
         parts: dict[str, Weights] = {}
         for key, tensor in tensors.items():
             part, _, name = key.partition(".")
             parts.setdefault(part, {})[name] = tensor
-        weights, best = parts.pop("step"), parts.pop("best", None)
-        step.load_state_dict(weights)
-        moments = {int(index): part for index, part in parts.items()}  # by the parameter's number
+        step.load_state_dict(parts["step"])
+        moments = {int(part): parts[part] for part in parts if part.isdecimal()}  # by the parameter's number
         optimizer.load_state_dict({"state": moments, "param_groups": state["optimizer"]})
         schedule.load_state_dict(state["schedule"])
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        self._restore_random_state(state["random"][self.accelerator.process_index])
-        model = {name.removeprefix("model."): weights[name] for name in weights if name.startswith("model.")}
-        return state["history"], best or model
+        draws = state["random"][self.accelerator.process_index]
+        version, keys, gauss = draws["python"]
+        random.setstate((version, tuple(keys), gauss))
+        np.random.set_state(tuple(draws["numpy"]))
+        for generator, values in zip(self.generators, draws["torch"], strict=True):
+            generator.set_rng_state(torch.tensor(values, dtype=torch.uint8))
+        model = {key.removeprefix("step.model."): tensors[key] for key in tensors if key.startswith("step.model.")}
+        return state["history"], parts.get("best", model)
 
     def remove(self) -> None:
         """Delete the file; what a run was writing when it was killed, the next `save` has deleted."""
         self.path.unlink(missing_ok=True)
 
-    def _read(self) -> tuple[dict[str, Any], Weights]:
-        """What the file holds; ({}, {}) where there is none to use."""
-        if not self.path.exists():
-            return {}, {}
-        try:
-            with safe_open(self.path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                # Copies: mapped from the file, they may be unaligned, and sums then round otherwise.
-                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-            if metadata.get("checksum") != _checksum(metadata.get("state", ""), tensors):
-                raise ValueError("not what was written")
-            state = json.loads(metadata["state"])
-        except (OSError, SafetensorError, ValueError):
-            problem = "damaged"
-        else:
-            other = [name for name, value in self.identity.items() if state["identity"].get(name) != value]
-            if not other:
-                return state, tensors
-            problem = f"of another run (other {', '.join(other)})"
-        if self.accelerator.is_main_process:
-            say(f"{self.name}: {self.path}: {problem}, not used")
-        return {}, {}
 
-    def _random_state(self) -> dict[str, Any]:
-        """The state of everything this process draws from, as JSON has it."""
-        kind, keys, *rest = np.random.get_state()
-        drawn = [generator.get_rng_state().tolist() for generator in self.generators]
-        return {"python": random.getstate(), "numpy": [kind, keys.tolist(), *rest], "torch": drawn}
-
-    def _restore_random_state(self, state: dict[str, Any]) -> None:
-        version, keys, gauss = state["python"]
-        random.setstate((version, tuple(keys), gauss))
-        np.random.set_state(tuple(state["numpy"]))
-        for generator, values in zip(self.generators, state["torch"], strict=True):
-            generator.set_rng_state(torch.tensor(values, dtype=torch.uint8))
-
-
-def _checksum(text: str, tensors: Weights) -> str:
-    """Of all that the file holds: against damage, not against malice."""
-    found = zlib.crc32(text.encode())
+def weights_fingerprint(weights: Module | Weights, text: str = "") -> str:
+    """A hash of every named weight and buffer (and a text), the same wherever and in whatever run they were loaded."""
+    tensors = weights.state_dict() if isinstance(weights, Module) else weights
+    parts = [text.encode()]
     for name, tensor in sorted(tensors.items()):
-        found = zlib.crc32(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode(), found)
-        found = zlib.crc32(tensor.flatten().view(torch.uint8).numpy(), found)
-    return f"{found:08x}"
-
-
-def weights_fingerprint(model: nn.Module) -> str:
-    """A hash of every named weight and buffer, the same wherever and in whatever run they were loaded."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
         array = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {tuple(array.shape)} {array.dtype}".encode())
-        digest.update(array.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
+        parts += [f"{name} {tuple(array.shape)} {array.dtype}".encode(), array.flatten().view(torch.uint8).numpy()]
+    return digest(*parts)

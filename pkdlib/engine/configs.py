@@ -6,8 +6,6 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-MAX_VALUE = 200  # characters of a value that are shown
-
 
 class ConfigError(ValueError):
     """A configuration with one or more bad fields, a line each."""
@@ -23,10 +21,7 @@ AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 
 def validate(config_class: type[AnyConfig], /, **values: Any) -> AnyConfig:
-    """A configuration from keyword values; numbers given as text ("2e-5") are coerced.
-
-    Raises ConfigError with a line per bad field: its name, its value and what is allowed.
-    """
+    """A configuration from keyword values, coerced ("2e-5"); ConfigError says of each bad field what is allowed."""
     try:
         return config_class(**values)
     except ValidationError as error:
@@ -48,12 +43,11 @@ def _complaint(model: type[BaseModel], entry: Mapping[str, Any]) -> str:
         return f"{where}: missing, it has no default"
     if entry["type"] == "extra_forbidden":
         for key in entry["loc"][:-1]:  # down to the model that refuses the name
-            annotation = model.model_fields[key].annotation if key in model.model_fields else None
-            kinds = (annotation, *get_args(annotation))
-            model = next((kind for kind in kinds if hasattr(kind, "model_fields")), model)
+            annotation = getattr(model.model_fields.get(key), "annotation", None)
+            model = next((kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields")), model)
         known = [field.alias or name for name, field in model.model_fields.items()]
         close = difflib.get_close_matches(str(entry["loc"][-1]), known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known names are {', '.join(known)}"
         allowed = f"unknown name; {hint}"
     value = repr(entry["input"])
-    return f"{where} = {value if len(value) <= MAX_VALUE else value[:MAX_VALUE] + '...'}: {allowed}"
+    return f"{where} = {value[:200]}{'...' if len(value) > 200 else ''}: {allowed}"

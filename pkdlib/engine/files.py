@@ -4,26 +4,16 @@ import hashlib
 import os
 from pathlib import Path
 
+# data/ and runs/ are found from ROOT: PKD_HOME, else the checkout that holds this library, else (a wheel) from here.
 _CHECKOUT = Path(__file__).resolve().parents[2]
-
-
-def _root() -> Path:
-    """PKD_HOME where it is set, else the checkout that holds this library, else the current folder (a wheel)."""
-    if home := os.environ.get("PKD_HOME"):
-        return Path(home).resolve()
-    return _CHECKOUT if (_CHECKOUT / "notebooks").is_dir() and (_CHECKOUT / "data").is_dir() else Path.cwd()
-
-
-ROOT = _root()  # data/ and runs/ are found from here
+_IS_CHECKOUT = (_CHECKOUT / "notebooks").is_dir() and (_CHECKOUT / "data").is_dir()
+ROOT = Path(os.environ.get("PKD_HOME") or (_CHECKOUT if _IS_CHECKOUT else Path.cwd())).resolve()
 RUNS = ROOT / "runs"
 
 
 def locate(name: str | Path) -> str:
     """The local folder of that name, looked up from ROOT and then from the current folder; else `name`, a hub id."""
-    for folder in (ROOT / name, Path(name)):
-        if folder.is_dir():
-            return str(folder)
-    return str(name)
+    return str(next(filter(Path.is_dir, (ROOT / name, Path(name))), name))
 
 
 def digest(*parts: bytes) -> str:

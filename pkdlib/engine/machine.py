@@ -13,21 +13,20 @@ from accelerate.utils import DataLoaderConfiguration
 from pkdlib.engine.configs import ConfigError
 
 VERSION = "0.1.0"
-PACKAGES = ("torch", "transformers", "accelerate", "numpy")
 
 
 def installed_versions() -> dict[str, str]:
     """Versions of Python, this library and the packages whose arithmetic a result depends on."""
-    return {"python": platform.python_version(), "pkdlib": VERSION, **{name: version(name) for name in PACKAGES}}
+    packages = {name: version(name) for name in ("torch", "transformers", "accelerate", "numpy")}
+    return {"python": platform.python_version(), "pkdlib": VERSION, **packages}
 
 
 def machine() -> dict[str, str]:
     """The machine's processors, torch's threads, and the accelerator's name and memory."""
-    known = {"processors": f"{os.cpu_count()} ({platform.machine()})", "torch threads": str(torch.get_num_threads())}
+    device, processors = "cpu", f"{os.cpu_count()} ({platform.machine()})"
     if torch.cuda.is_available():
-        memory = torch.cuda.get_device_properties(0).total_memory / 2**30
-        return known | {"device": f"{torch.cuda.get_device_name()}, {memory:.0f} GiB"}
-    return known | {"device": "cpu"}
+        device = f"{torch.cuda.get_device_name()}, {torch.cuda.get_device_properties(0).total_memory / 2**30:.0f} GiB"
+    return {"processors": processors, "torch threads": str(torch.get_num_threads()), "device": device}
 
 
 def device_name(device: torch.device) -> str:

@@ -4,24 +4,20 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 from tqdm.auto import tqdm
 
-Item = TypeVar("Item")
 BATCH_VARIABLE = "PKDLIB_BATCH"  # set by whoever runs notebooks unattended; a kernel cannot see it by itself
 
 
 def is_interactive() -> bool:
     """True at a terminal or in a live notebook."""
-    if os.environ.get(BATCH_VARIABLE):
-        return False
-    return "ipykernel" in sys.modules or sys.stderr.isatty()
+    return not os.environ.get(BATCH_VARIABLE) and ("ipykernel" in sys.modules or sys.stderr.isatty())
 
 
-def progress_bar(items: Iterable[Item], label: str) -> Iterator[Item]:
+def progress_bar(items: Iterable, label: str) -> Iterable:
     """The items, under a bar that vanishes when done; no bar in batch."""
-    return iter(tqdm(items, desc=label, leave=False, disable=not is_interactive()))
+    return tqdm(items, desc=label, leave=False, disable=not is_interactive())
 
 
 def say(line: str) -> None:

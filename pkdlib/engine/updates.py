@@ -7,47 +7,39 @@ from functools import partial
 
 import torch
 from accelerate import Accelerator
-from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
 
 from pkdlib.engine.batches import Batch, split_batch
 from pkdlib.engine.configs import ConfigError
 
 MULTIPLE = 8  # tokens: 128 are 16 shapes, and matrix units like multiples of 8
-WARM_UP = 3  # updates before one is recorded, in which libraries choose kernels and take their memory
-
 Update = Callable[[Batch], Tensor]
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     """The optimizer's groups: matrices decay; biases and LayerNorm weights, the vectors, do not."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    matrices, vectors = [p for p in learned if p.ndim >= 2], [p for p in learned if p.ndim < 2]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
 @dataclass(frozen=True)
 class GradientOf:
-    """Leaves the clipped gradient of a batch's mean loss; gives its summed terms, right answers and rows.
-
-    Each micro-batch weighs by its rows, so that how a batch is cut does not change its gradient.
-    """
+    """Leaves the clipped gradient of a batch's mean loss, however it is cut; sums its terms, right answers and rows."""
 
     step: nn.Module  # gives the loss, all terms and the logits of a batch
-    optimizer: AcceleratedOptimizer
+    optimizer: torch.optim.Optimizer
     accelerator: Accelerator
     micro_batch_size: int | None
     max_grad_norm: float
     in_place: bool  # reuse the gradient tensors instead of allocating new ones, as a recorded step must
 
     def __call__(self, batch: Batch) -> Tensor:
-        parts = split_batch(batch, self.micro_batch_size)
         size, sums = len(batch["rows"]), torch.zeros((), device=batch["rows"].device)
         self.optimizer.zero_grad(set_to_none=not self.in_place)
-        for number, part in enumerate(parts, start=1):
-            with nullcontext() if number == len(parts) else self.accelerator.no_sync(self.step):
+        parts = split_batch(batch, self.micro_batch_size)
+        for part in parts:
+            with nullcontext() if part is parts[-1] else self.accelerator.no_sync(self.step):
                 loss, terms, logits = self.step(part)
                 rows = len(part["rows"])
                 self.accelerator.backward(loss * (rows / size))
@@ -58,24 +50,18 @@ class GradientOf:
 
 
 def use_static_shapes(asked: bool | None, mixed_precision: str, accelerator: Accelerator) -> bool:
-    """What is asked for; with None, whether this is one CUDA device without fp16's loss scaling.
-
-    Raises ConfigError when it is asked for among several processes, which exchange gradients within a step.
-    """
-    alone = accelerator.num_processes == 1
-    if asked is None:
-        return alone and accelerator.device.type == "cuda" and mixed_precision != "fp16"
+    """What is asked for; with None, whether this is one CUDA device without fp16's loss scaling."""
+    alone = accelerator.num_processes == 1  # several exchange gradients within a step
     if asked and not alone:
         raise ConfigError(f"static_shapes = True: needs a single process, here are {accelerator.num_processes}")
-    return asked
+    return alone and accelerator.device.type == "cuda" and mixed_precision != "fp16" if asked is None else asked
 
 
 class StaticUpdate:
     """Runs `update`; the first batch of each shape is recorded, later ones replay the recording.
 
-    update: leaves a batch's gradients in the parameters, in place where there are some, and returns a tensor that is
-    read before the next call. It must wait for nothing, and depend on the batch's values and model.training alone.
-    Batches of fewer rows than `rows`, an epoch's last, are rare and go through as they are.
+    `update` must leave gradients in place, wait for nothing and depend on the batch's values and model.training alone;
+    its tensor is read before the next call. A batch of fewer rows than `rows`, an epoch's last, goes through as it is.
     """
 
     def __init__(self, update: Update, rows: int, model: nn.Module, device: torch.device):
@@ -104,18 +90,12 @@ class StaticUpdate:
                 aside = torch.cuda.Stream()
                 aside.wait_stream(torch.cuda.current_stream())
                 with torch.cuda.stream(aside):
-                    for _ in range(WARM_UP):
+                    for _ in range(3):  # in which libraries choose kernels and take their memory
                         update()
                 torch.cuda.current_stream().wait_stream(aside)
                 graph = torch.cuda.CUDAGraph()
                 with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
                     sums = update()
         except RuntimeError as error:
-            hint = "this model's step cannot be recorded as a CUDA graph; static_shapes = False trains without"
-            raise RuntimeError(f"{hint} ({error})") from error
-
-        def replay() -> Tensor:
-            graph.replay()
-            return sums
-
-        return replay
+            raise RuntimeError(f"static_shapes: must be False, no CUDA graph can record this model: {error}") from error
+        return lambda: graph.replay() or sums  # a replay itself returns None

@@ -19,7 +19,7 @@ def save_records(records: Iterable[RunRecord], path: Path) -> None:
 def load_records(folder: str | Path) -> list[RunRecord]:
     """Every record of a folder (its result.json files at any depth, else its .jsonl files) or of one such file.
 
-    Raises FileNotFoundError when there is none, ValueError naming a file that is not a complete record.
+    Raises FileNotFoundError (none there), ValueError (a record is not complete, with its file).
     """
     folder = Path(folder)
     files = [folder] if folder.is_file() else sorted(folder.rglob(RESULT_FILE)) or sorted(folder.glob("*.jsonl"))
