@@ -26,12 +26,11 @@ def sweep(given: argparse.Namespace) -> int:
 
     options = {"workers": given.workers, "threads": given.threads, "runs_per_gpu": given.runs_per_gpu}
     try:
-        if given.dry_run:
-            runner.list_runs(given.grid, given.out.resolve(), runner.shares(**options)[0])
-            return 0
-        if given.scheduler:
-            return 1 if runner.run_on_dask(given.scheduler, given.grid, given.out, **options) else 0
-        return 1 if runner.run_sweep(given.grid, given.out, **options) else 0
+        if given.scheduler and not given.dry_run:
+            lost = runner.run_on_dask(given.scheduler, given.grid, given.out, **options)
+        else:
+            lost = runner.run_sweep(given.grid, given.out, dry_run=given.dry_run, **options)
+        return 1 if lost else 0
     except GridError as error:
         print(error, file=sys.stderr)
         return 2

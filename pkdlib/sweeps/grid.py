@@ -15,6 +15,8 @@ from pkdlib.engine.files import ROOT
 
 GRIDS = ROOT / "notebooks" / "grids"
 SEED = "seed"  # the axis that `seeds` makes
+RESERVED = dict.fromkeys((SEED, "seeds"), "seeds have a key of their own: seeds: [0, 1, 2]")
+RESERVED["output_dir"] = "every run has a folder of its own; leave it out"
 
 
 class GridError(ValueError):
@@ -34,7 +36,13 @@ class Stage(BaseModel):
 
     @property
     def axes(self) -> list[str]:
-        return [*(self.together[0] if self.together else ()), *self.grid]
+        return [*(self.together or [{}])[0], *self.grid]
+
+    @property
+    def places(self) -> list[tuple[str, str]]:
+        """Every parameter, and where in the file it stands."""
+        parts = {"parameters": self.parameters, "grid": self.grid, "list": (self.together or [{}])[0]}
+        return [(name, f"{key}.{name}") for key, part in parts.items() for name in part]
 
     def combinations(self) -> Iterator[dict[str, Any]]:
         """The axes' values of every run, its seed last."""
@@ -90,14 +98,12 @@ def read_grid(path: Path) -> Grid:
 
 
 def _mistakes(stage: Stage) -> Iterator[str]:
-    places = [*(f"parameters.{name}" for name in stage.parameters), *(f"grid.{name}" for name in stage.grid)]
-    places += [f"list.{name}" for name in (stage.together[0] if stage.together else ())]
-    names = [place.split(".", 1)[1] for place in places]
-    for place, name in zip(places, names, strict=True):
-        if names.count(name) > 1 and names.index(name) < places.index(place):
-            yield f"{place}: also in {places[names.index(name)]}; a name may stand in one place"
-        if name in (SEED, "seeds"):
-            yield f"{place}: seeds have a key of their own: seeds: [0, 1, 2]"
+    places: dict[str, str] = {}
+    for name, place in stage.places:
+        if (first := places.setdefault(name, place)) != place:
+            yield f"{place}: also in {first}; a name may stand in one place"
+        if name in RESERVED:
+            yield f"{place}: {RESERVED[name]}"
     for number, entry in enumerate(stage.together):
         if set(entry) != set(stage.together[0]) or not entry:
             yield f"list.{number} = {entry!r}: every entry must name the same parameters, as the first one does"

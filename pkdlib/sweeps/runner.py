@@ -7,35 +7,25 @@ on after their last finished epoch.
 import json
 import os
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
+from datetime import timedelta
 from math import isnan, nan
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 
 from pkdlib.engine.files import write_text
-from pkdlib.engine.progress import is_interactive, say
+from pkdlib.engine.progress import say
 from pkdlib.readers.records import load_records
 from pkdlib.records import RESULT_FILE
 from pkdlib.sweeps.folder import NOTEBOOK_FILE, SWEEP_FILE, failed, finished, state
-from pkdlib.sweeps.grid import SEED, Grid, GridError, Then, grid_path, read_grid
+from pkdlib.sweeps.grid import SEED, GridError, Stage, Then, grid_path, read_grid
 from pkdlib.sweeps.plan import PlannedRun, plan, teachers_of
 from pkdlib.sweeps.worker import execute
 
 ATTEMPTS = 2  # of a run that the machine ended
 Failure = dict[str, str]  # cause and error, as a run's folder has them
-
-
-def shares(workers: int | None, threads: int | None, runs_per_gpu: int) -> tuple[int, int]:
-    """Runs at once and threads of each, by default as this machine has them; GridError for a number below 1."""
-    for name, value in {"workers": workers, "threads": threads, "runs_per_gpu": runs_per_gpu}.items():
-        if value is not None and value < 1:
-            raise GridError(f"{name} = {value}: must be at least 1")
-    cores = os.cpu_count() or 1
-    workers = workers or torch.cuda.device_count() * runs_per_gpu or cores
-    return workers, threads or max(1, cores // workers)
 
 
 def run_sweep(
@@ -46,17 +36,25 @@ def run_sweep(
     threads: int | None = None,
     runs_per_gpu: int = 1,
     executor: Executor | None = None,
+    dry_run: bool = False,
 ) -> list[PlannedRun]:
     """Bring every run of a grid to its end in `out`; returns those that failed.
 
     workers: runs at once, by default one per GPU or else per core; threads: of each, by default the cores shared
     among the workers. executor: any of concurrent.futures' kind, Dask's too, whose workers see `out` under the same
-    path; by default each run is a process of this machine. Raises GridError with a line per mistake, before anything
-    starts.
+    path; by default each run is a process of this machine. dry_run: list the runs, start none. Raises GridError with
+    a line per mistake, before anything starts.
     """
-    out = Path(out).resolve()
-    workers, threads = shares(workers, threads, runs_per_gpu)
+    out, cores = Path(out).resolve(), os.cpu_count() or 1
+    for name, value in {"workers": workers, "threads": threads, "runs_per_gpu": runs_per_gpu}.items():
+        if value is not None and value < 1:
+            raise GridError(f"{name} = {value}: must be at least 1")
+    workers = workers or torch.cuda.device_count() * runs_per_gpu or cores
+    options = {"threads": threads or max(1, cores // workers), "runs_per_gpu": runs_per_gpu}
     file, stages = read_stages(grid)
+    if dry_run:
+        _list_runs(file.stem, stages, out, workers)
+        return []
     planned: list[PlannedRun] = []
     failures: dict[str, Failure] = {}
     for stage, runs in stages:
@@ -68,8 +66,8 @@ def run_sweep(
             say(f"the best {stage.best}: {', '.join(f'{name} {value}' for name, value in kept.items())}")
             runs = plan(stages[0][0], stage, file.name, kept)
         planned += runs
-        write_text(out / SWEEP_FILE, json.dumps(_contents(file, planned), indent=1))
-        options = {"threads": threads, "runs_per_gpu": runs_per_gpu}
+        content = {"grid": file.stem, "runs": _entries(planned), "teachers": _entries(teachers_of(planned))}
+        write_text(out / SWEEP_FILE, json.dumps(content, indent=1))
         failures = _finish([*teachers_of(runs), *runs], out, workers, options, executor)
     everything = [*teachers_of(planned), *planned]
     lost = [run for run in everything if run.id in failures]
@@ -91,16 +89,16 @@ def run_on_dask(address: str, grid: str | Path, out: Path, **options: Any) -> li
     except (OSError, ValueError) as error:
         raise GridError(f"scheduler = {address!r}: no Dask scheduler answers there: {error}") from None
     with client:
-        slots = sum(client.nthreads().values())
-        options |= {"workers": options["workers"] or max(1, slots), "threads": options["threads"] or 1}
+        options["workers"] = options["workers"] or sum(client.nthreads().values()) or 1
+        options["threads"] = options["threads"] or 1
         return run_sweep(grid, out, executor=client.get_executor(pure=False), **options)
 
 
-def read_stages(grid: str | Path) -> tuple[Path, list[tuple[Grid | Then, list[PlannedRun]]]]:
+def read_stages(grid: str | Path) -> tuple[Path, list[tuple[Stage, list[PlannedRun]]]]:
     """The grid's file, and each stage with its runs; those of a second stage stand for any outcome of the first."""
     file = grid_path(grid)
     first = read_grid(file)
-    stages: list[tuple[Grid | Then, list[PlannedRun]]] = [(first, plan(first, first, file.name))]
+    stages: list[tuple[Stage, list[PlannedRun]]] = [(first, plan(first, first, file.name))]
     if first.then:
         example = {name: stages[0][1][0].axes[name] for name in first.then.keep}
         stages.append((first.then, plan(first, first.then, file.name, example)))
@@ -128,46 +126,34 @@ def _finish(
     """Bring the runs to their end, teachers before their students; the failures, by the id of their run."""
     todo = {run.id: run for run in runs if not finished(out / run.folder)}
     say(f"{len(runs)} runs, {len(runs) - len(todo)} of them finished before; {workers} at once")
-    pool = ThreadPoolExecutor(workers)  # each thread waits for a run that is a process of its own
     futures: dict[str, Future[Failure | None]] = {}
-    for run in todo.values():
-        folders = {name: str(out / teacher.folder) for name, teacher in run.teachers.items()}
-        spec = {"id": run.id, "notebook": str(run.notebook), "parameters": run.parameters | folders} | options
-        teachers = [futures[teacher.id] for teacher in run.teachers.values() if teacher.id in futures]
-        futures[run.id] = pool.submit(_carry_out, out / run.folder, spec, teachers, executor)
-    ids = {future: name for name, future in futures.items()}
-    seconds: list[float] = []
-    try:
-        ended = tqdm(as_completed(ids), total=len(ids), unit="run", disable=not is_interactive())
-        for number, future in enumerate(ended, start=len(runs) - len(todo) + 1):
-            run, told = todo[ids[future]], "FAILED"
-            if not future.result():
-                seconds.append(finished(out / run.folder)["seconds"])
-                left = fmean(seconds) * (len(runs) - number) / workers
-                told = f"{seconds[-1]:.0f} s, about {duration(left)} left"
-            if not is_interactive():  # else the bar tells
-                say(f"[{number}/{len(runs)}] {run.label}: {told}")
-    except KeyboardInterrupt:
-        say("interrupted: the same command goes on from there")
-        os._exit(130)  # the runs' processes see that and end
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with ThreadPoolExecutor(workers) as pool, ThreadPoolExecutor(workers) as processes:  # threads that wait
+        for run in todo.values():
+            teachers = [futures[teacher.id] for teacher in run.teachers.values() if teacher.id in futures]
+            futures[run.id] = pool.submit(_carry_out, run, out, options, teachers, executor or processes)
+        labels = {future: todo[name].label for name, future in futures.items()}
+        try:
+            for number, future in enumerate(as_completed(labels), start=len(runs) - len(todo) + 1):
+                say(f"[{number}/{len(runs)}] {labels[future]}: {'FAILED' if future.result() else 'finished'}")
+        except KeyboardInterrupt:
+            say("interrupted: the same command goes on from there")
+            os._exit(130)  # the runs' processes see that and end
     return {name: failure for name, future in futures.items() if (failure := future.result())}
 
 
 def _carry_out(
-    folder: Path, spec: dict[str, Any], teachers: list[Future[Failure | None]], executor: Executor | None
+    run: PlannedRun, out: Path, options: dict[str, int], teachers: list[Future[Failure | None]], executor: Executor
 ) -> Failure | None:
     """Bring one run to its end when its teachers have come to theirs; its failure, or None when it finished."""
     if any(teacher.result() for teacher in teachers):  # they were handed in before: no thread waits for a later one
         return {"cause": "not run: its teacher failed", "error": ""}
+    folder = out / run.folder
+    folders = {name: str(out / teacher.folder) for name, teacher in run.teachers.items()}
+    spec = {"id": run.id, "notebook": str(run.notebook), "parameters": run.parameters | folders} | options
     failure = {"cause": "machine", "error": "it ended without a trace"}
     for _ in range(ATTEMPTS):
         try:
-            if executor:
-                executor.submit(execute, str(folder), spec).result()
-            else:
-                execute(str(folder), spec)
+            executor.submit(execute, str(folder), spec).result()
         except Exception as error:  # of the executor, or where it cannot write
             failure = {"cause": "machine", "error": f"{type(error).__name__}: {error}"}
         if finished(folder):
@@ -178,33 +164,28 @@ def _carry_out(
     return failure
 
 
-def _contents(file: Path, runs: list[PlannedRun]) -> dict[str, Any]:
-    def entry(run: PlannedRun) -> dict[str, Any]:
-        teachers = {name: teacher.folder for name, teacher in run.teachers.items()}
-        names = {"id": run.id, "folder": run.folder, "notebook": run.notebook.stem}
-        return names | {"axes": run.axes, "parameters": run.parameters, "teachers": teachers}
-
-    return {"grid": file.stem, "runs": [entry(run) for run in runs], "teachers": [entry(t) for t in teachers_of(runs)]}
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: 90 s, 5 min, 2.5 h."""
-    minutes, hours = seconds / 60, seconds / 3600
-    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if hours < 2 else f"{hours:.1f} h"
+def _entries(runs: list[PlannedRun]) -> list[dict[str, Any]]:
+    fields = ("id", "folder", "axes", "parameters")
+    return [
+        {name: getattr(run, name) for name in fields}
+        | {"notebook": run.notebook.stem, "teachers": {name: taught.folder for name, taught in run.teachers.items()}}
+        for run in runs
+    ]
 
 
-def list_runs(grid: str | Path, out: Path, workers: int) -> None:
+def _list_runs(grid: str, stages: list[tuple[Stage, list[PlannedRun]]], out: Path, workers: int) -> None:
     """Print every run and how far it is, and the time left by that of the finished ones."""
-    file, stages = read_stages(grid)
+    everything: dict[str, PlannedRun] = {}
     for number, (stage, runs) in enumerate(stages, start=1):
         stands = f", for the best {', '.join(stage.keep)} of stage 1" if isinstance(stage, Then) else ""
-        say(f"{file.stem}, stage {number}: {len(runs)} runs{stands}, {len(teachers_of(runs))} teachers")
-        for run in [] if isinstance(stage, Then) else [*teachers_of(runs), *runs]:
+        say(f"{grid}, stage {number}: {len(runs)} runs{stands}, {len(teachers_of(runs))} teachers")
+        everything |= {run.id: run for run in [*teachers_of(runs), *runs]}
+        for run in [] if stands else everything.values():
             say(f"  {run.label}: {state(out / run.folder)}")
-    everything = {run.id: run for _, runs in stages for run in [*teachers_of(runs), *runs]}.values()
-    known = [ended["seconds"] for run in everything if (ended := finished(out / run.folder))]
+    known = [ended["seconds"] for run in everything.values() if (ended := finished(out / run.folder))]
+    left = len(everything) - len(known)
     if not known:
         say("no run has finished in this folder yet, so there is no estimate of the time")
     else:
-        left = (len(everything) - len(known)) * fmean(known) / workers
-        say(f"{len(everything) - len(known)} runs left, about {duration(left)} with {workers} at once")
+        time = timedelta(seconds=round(left * fmean(known) / workers))
+        say(f"{left} runs left, about {time} (h:mm:ss) with {workers} at once")
