@@ -85,22 +85,19 @@ def read_template(name: str) -> Template:
     try:
         notebook = nbformat.read(path, as_version=4)
         cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        python = TransformerManager().transform_cell  # turns magic commands into calls of get_ipython()
+        sources = [compile(python(cell.source), name, "exec") for cell in cells]
         tagged = {tag: n for n in reversed(range(len(cells))) for tag in cells[n].metadata.get("tags", ())}
         if "parameters" in tagged:  # else no cell is executed
             first = tagged["parameters"]
-            _execute(_compiled(cells[:first]), names)
-            _execute(_compiled(cells[first : first + 1]), dict(names), defaults)
-            settings = _compiled(cells[tagged.get("settings", first + 1) :])[:1]
+            _execute(sources[:first], names)
+            _execute(sources[first : first + 1], dict(names), defaults)
+            settings = sources[tagged.get("settings", first + 1) :][:1]
     except Exception as error:  # of the notebook's own code too
         raise ValueError(f"notebook = {name!r}: cannot be run with parameters: {_one_line(error)}") from None
     if "output_dir" not in defaults:
         raise ValueError(f"notebook = {name!r}: has no cell tagged parameters with an output_dir in it")
     return Template(path.resolve(), defaults, code_fingerprint(notebook), names, settings)
-
-
-def _compiled(cells: list[nbformat.NotebookNode]) -> list[CodeType]:
-    python = TransformerManager().transform_cell  # turns magic commands into calls of get_ipython()
-    return [compile(python(cell.source), "<notebook>", "exec") for cell in cells]
 
 
 def _execute(cells: list[CodeType], names: dict[str, Any], assigned: dict[str, Any] | None = None) -> None:

@@ -42,12 +42,16 @@ class PlannedRun:
     def label(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in self.axes.items()) or self.notebook.stem
 
+    def entry(self) -> dict[str, Any]:
+        """What the sweep's file says of the run."""
+        teachers = {name: teacher.folder for name, teacher in self.teachers.items()}
+        return vars(self) | {"notebook": self.notebook.stem, "teachers": teachers}
+
 
 def plan(grid: Grid, stage: Stage, file: str, kept: dict[str, Any] | None = None) -> list[PlannedRun]:
-    """The runs of one stage in order, none twice; GridError with a line per mistake.
+    """The runs of one stage in order, none twice; GridError with a line per mistake, each led by the file's name.
 
-    kept: what an earlier stage has settled. file: the grid's, for the messages. The notebook's settings cell is
-    executed for every run, in this process.
+    kept: what an earlier stage has settled.
     """
     for remembered in (read_template, _layers_of, _rows, _model):
         remembered.cache_clear()  # notebooks and folders are looked at once per plan, and anew in the next
@@ -55,16 +59,15 @@ def plan(grid: Grid, stage: Stage, file: str, kept: dict[str, Any] | None = None
     if isinstance(stage, Then):
         places |= {name: f"then.{place}" for name, place in stage.places}
         inherited = grid.parameters | (kept or {})
-    runs: dict[str, PlannedRun] = {}
-    mistakes: dict[str, None] = {}
+    runs, mistakes = {}, {}
     for axes in stage.model_copy(update={"seeds": stage.seeds or grid.seeds}).combinations():
         try:
             run = _run(grid.notebook, inherited | stage.parameters | axes, axes)
             runs.setdefault(run.id, run)
         except ValueError as error:
-            mistakes |= dict.fromkeys(_placed(error, places).splitlines())
+            mistakes |= dict.fromkeys(f"{file}: {line}" for line in _placed(error, places).splitlines())
     if mistakes:
-        raise GridError("\n".join(f"{file}: {line}" for line in mistakes))
+        raise GridError("\n".join(mistakes))
     return list(runs.values())
 
 
@@ -88,8 +91,9 @@ def _run(notebook: str, values: dict[str, Any], axes: dict[str, Any], kind: str 
     left = [name for name in typed if name.endswith(TEACHER) and name not in own]
     takes = [name.removesuffix("_dir") for name in left]
     given = f"no parameter of {template.path.stem}; the teachers it is given are {', '.join(takes) or 'none'}"
-    if unknown := [name for name in values if "." in name and name.partition(".")[0] not in takes]:
-        raise ValueError("\n".join(f"{name}: {given}" for name in unknown))
+    lines = [f"{name}: {given}" for name in values if "." in name and name.partition(".")[0] not in takes]
+    if lines:
+        raise ValueError("\n".join(lines))
     template.check(typed | {name: f"planned/{name}" for name in ("output_dir", *left)})
     teachers = {f"{prefix}_dir": _teacher(prefix, values) for prefix in takes}
     parameters = {name: value for name, value in typed.items() if name not in left}
@@ -185,12 +189,7 @@ def _rows(task: str, source: str, train_rows: int | None, split: str | None) -> 
 
 
 @cache
-def _model(folder: str) -> str | None:
-    """A fingerprint of the model in a folder; None where there is none."""
-    config = Path(folder) / "config.json"
-    if not config.is_file():
-        return None
-    digest = hashlib.sha256(config.read_bytes())
-    for file in sorted(Path(folder).glob("*.safetensors")):
-        digest.update(hashlib.file_digest(file.open("rb"), "sha256").digest())
-    return digest.hexdigest()
+def _model(folder: str) -> str:
+    """A fingerprint of the model in a folder, empty where there is none."""
+    files = sorted([*Path(folder).glob("config.json"), *Path(folder).glob("*.safetensors")])
+    return " ".join(hashlib.file_digest(file.open("rb"), "sha256").hexdigest() for file in files)

@@ -25,7 +25,6 @@ from pkdlib.sweeps.plan import PlannedRun, plan, teachers_of
 from pkdlib.sweeps.worker import execute
 
 ATTEMPTS = 2  # of a run that the machine ended
-Failure = dict[str, str]  # cause and error, as a run's folder has them
 
 
 def run_sweep(
@@ -53,29 +52,27 @@ def run_sweep(
     options = {"threads": threads or max(1, cores // workers), "runs_per_gpu": runs_per_gpu}
     file, stages = read_stages(grid)
     if dry_run:
-        _list_runs(file.stem, stages, out, workers)
+        _list_runs([run for _, runs in stages for run in runs], out, workers)
         return []
     planned: list[PlannedRun] = []
-    failures: dict[str, Failure] = {}
+    failures: dict[str, str] = {}
     for stage, runs in stages:
         if failures:
             say("the next stage is not run: it needs every run of this one")
             break
         if isinstance(stage, Then):
-            kept = best_values(stages[0][1], stage, out)
+            kept = best_values(planned, stage, out)
             say(f"the best {stage.best}: {', '.join(f'{name} {value}' for name, value in kept.items())}")
             runs = plan(stages[0][0], stage, file.name, kept)
         planned += runs
-        content = {"grid": file.stem, "runs": _entries(planned), "teachers": _entries(teachers_of(planned))}
-        write_text(out / SWEEP_FILE, json.dumps(content, indent=1))
+        content = {"grid": file.stem, "runs": planned, "teachers": teachers_of(planned)}
+        write_text(out / SWEEP_FILE, json.dumps(content, indent=1, default=PlannedRun.entry))
         failures = _finish([*teachers_of(runs), *runs], out, workers, options, executor)
     everything = [*teachers_of(planned), *planned]
     lost = [run for run in everything if run.id in failures]
     say(f"\n{len(everything) - len(lost)} of {len(everything)} runs finished, {len(lost)} failed, in {out}")
     for run in lost:
-        say(f"\nFAILED {run.label} ({failures[run.id]['cause']})")
-        if error := failures[run.id]["error"]:
-            say("\n".join([f"  {out / run.folder / NOTEBOOK_FILE}", *(f"  | {e}" for e in error.splitlines()[-5:])]))
+        say(f"\nFAILED {run.label} {failures[run.id]}")
     return lost
 
 
@@ -122,70 +119,53 @@ def best_values(runs: list[PlannedRun], then: Then, out: Path) -> dict[str, Any]
 
 def _finish(
     runs: list[PlannedRun], out: Path, workers: int, options: dict[str, int], executor: Executor | None
-) -> dict[str, Failure]:
-    """Bring the runs to their end, teachers before their students; the failures, by the id of their run."""
-    todo = {run.id: run for run in runs if not finished(out / run.folder)}
+) -> dict[str, str]:
+    """Bring the runs to their end, teachers before their students; why some failed, by the id of the run."""
+
+    def carry_out(run: PlannedRun, teachers: list[Future[str]]) -> str:
+        if any(teacher.result() for teacher in teachers):  # handed in before: no thread waits for a later one
+            return "(not run: its teacher failed)"
+        folder = out / run.folder
+        folders = {name: str(out / teacher.folder) for name, teacher in run.teachers.items()}
+        spec = {"id": run.id, "notebook": str(run.notebook), "parameters": run.parameters | folders} | options
+        failure = {"cause": "machine", "error": "it ended without a trace"}
+        for _ in range(ATTEMPTS):
+            try:
+                (executor or processes).submit(execute, str(folder), spec).result()
+            except Exception as error:  # of the executor, or where it cannot write
+                failure["error"] = f"{type(error).__name__}: {error}"
+            if finished(folder):
+                return ""
+            failure = failed(folder) or failure
+            if failure["cause"] != "machine":
+                break
+        lines = [f"({failure['cause']})", f"  {folder / NOTEBOOK_FILE}"]
+        return "\n  | ".join(["\n".join(lines), *failure["error"].splitlines()[-5:]])
+
+    todo = [run for run in runs if not finished(out / run.folder)]
     say(f"{len(runs)} runs, {len(runs) - len(todo)} of them finished before; {workers} at once")
-    futures: dict[str, Future[Failure | None]] = {}
-    with ThreadPoolExecutor(workers) as pool, ThreadPoolExecutor(workers) as processes:  # threads that wait
-        for run in todo.values():
+    futures: dict[str, Future[str]] = {}
+    with ThreadPoolExecutor(workers) as pool, ThreadPoolExecutor(workers) as processes:  # threads that only wait
+        for run in todo:
             teachers = [futures[teacher.id] for teacher in run.teachers.values() if teacher.id in futures]
-            futures[run.id] = pool.submit(_carry_out, run, out, options, teachers, executor or processes)
-        labels = {future: todo[name].label for name, future in futures.items()}
+            futures[run.id] = pool.submit(carry_out, run, teachers)
+        ended = dict(zip(futures.values(), todo, strict=True))
         try:
-            for number, future in enumerate(as_completed(labels), start=len(runs) - len(todo) + 1):
-                say(f"[{number}/{len(runs)}] {labels[future]}: {'FAILED' if future.result() else 'finished'}")
+            for number, future in enumerate(as_completed(ended), start=len(runs) - len(todo) + 1):
+                told = "FAILED" if future.result() else state(out / ended[future].folder)
+                say(f"[{number}/{len(runs)}] {ended[future].label}: {told}")
         except KeyboardInterrupt:
             say("interrupted: the same command goes on from there")
             os._exit(130)  # the runs' processes see that and end
     return {name: failure for name, future in futures.items() if (failure := future.result())}
 
 
-def _carry_out(
-    run: PlannedRun, out: Path, options: dict[str, int], teachers: list[Future[Failure | None]], executor: Executor
-) -> Failure | None:
-    """Bring one run to its end when its teachers have come to theirs; its failure, or None when it finished."""
-    if any(teacher.result() for teacher in teachers):  # they were handed in before: no thread waits for a later one
-        return {"cause": "not run: its teacher failed", "error": ""}
-    folder = out / run.folder
-    folders = {name: str(out / teacher.folder) for name, teacher in run.teachers.items()}
-    spec = {"id": run.id, "notebook": str(run.notebook), "parameters": run.parameters | folders} | options
-    failure = {"cause": "machine", "error": "it ended without a trace"}
-    for _ in range(ATTEMPTS):
-        try:
-            executor.submit(execute, str(folder), spec).result()
-        except Exception as error:  # of the executor, or where it cannot write
-            failure = {"cause": "machine", "error": f"{type(error).__name__}: {error}"}
-        if finished(folder):
-            return None
-        failure = failed(folder) or failure
-        if failure["cause"] != "machine":
-            break
-    return failure
-
-
-def _entries(runs: list[PlannedRun]) -> list[dict[str, Any]]:
-    fields = ("id", "folder", "axes", "parameters")
-    return [
-        {name: getattr(run, name) for name in fields}
-        | {"notebook": run.notebook.stem, "teachers": {name: taught.folder for name, taught in run.teachers.items()}}
-        for run in runs
-    ]
-
-
-def _list_runs(grid: str, stages: list[tuple[Stage, list[PlannedRun]]], out: Path, workers: int) -> None:
+def _list_runs(planned: list[PlannedRun], out: Path, workers: int) -> None:
     """Print every run and how far it is, and the time left by that of the finished ones."""
-    everything: dict[str, PlannedRun] = {}
-    for number, (stage, runs) in enumerate(stages, start=1):
-        stands = f", for the best {', '.join(stage.keep)} of stage 1" if isinstance(stage, Then) else ""
-        say(f"{grid}, stage {number}: {len(runs)} runs{stands}, {len(teachers_of(runs))} teachers")
-        everything |= {run.id: run for run in [*teachers_of(runs), *runs]}
-        for run in [] if stands else everything.values():
-            say(f"  {run.label}: {state(out / run.folder)}")
-    known = [ended["seconds"] for run in everything.values() if (ended := finished(out / run.folder))]
-    left = len(everything) - len(known)
-    if not known:
-        say("no run has finished in this folder yet, so there is no estimate of the time")
-    else:
-        time = timedelta(seconds=round(left * fmean(known) / workers))
-        say(f"{left} runs left, about {time} (h:mm:ss) with {workers} at once")
+    runs = [*teachers_of(planned), *planned]
+    for run in runs:
+        say(f"  {run.label}: {state(out / run.folder)}")
+    seconds = [ended["seconds"] for run in runs if (ended := finished(out / run.folder))]
+    left = len(runs) - len(seconds)
+    time = timedelta(seconds=round(left * fmean(seconds) / workers)) if seconds else "no estimate before one has ended"
+    say(f"{left} runs left of {len(runs)}, {workers} at once: {time}")
