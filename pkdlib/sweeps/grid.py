@@ -36,7 +36,7 @@ class Stage(BaseModel):
 
     @property
     def axes(self) -> list[str]:
-        return [*(self.together or [{}])[0], *self.grid]
+        return [name for name, place in self.places if not place.startswith("parameters.")]
 
     @property
     def places(self) -> list[tuple[str, str]]:
@@ -47,7 +47,7 @@ class Stage(BaseModel):
     def combinations(self) -> Iterator[dict[str, Any]]:
         """The axes' values of every run, its seed last."""
         for entry, *values in product(self.together or [{}], *self.grid.values()):
-            axes = {**entry, **dict(zip(self.grid, values, strict=True))}
+            axes = entry | dict(zip(self.grid, values, strict=True))
             if not any(unwanted.items() <= axes.items() for unwanted in self.exclude):
                 yield from ({**axes, SEED: seed} for seed in self.seeds) if self.seeds else (axes,)
 
@@ -66,12 +66,11 @@ class Grid(Stage):
 
 def grid_path(name: str | Path) -> Path:
     """A file by its path, or one that is shipped by its name; GridError lists those."""
-    shipped = GRIDS / f"{name}.yaml"
-    for path in (Path(name), shipped):
-        if path.is_file():
-            return path
-    known = ", ".join(sorted(path.stem for path in GRIDS.glob("*.yaml")))
-    raise GridError(f"{name}: no such grid file; shipped are {known}")
+    shipped = {path.stem: path for path in sorted(GRIDS.glob("*.yaml"))}
+    path = shipped.get(str(name), Path(name))
+    if not path.is_file():
+        raise GridError(f"{name}: no such grid file; shipped are {', '.join(shipped)}")
+    return path
 
 
 def read_grid(path: Path) -> Grid:
@@ -81,8 +80,8 @@ def read_grid(path: Path) -> Grid:
         lines = [*_mistakes(grid)]
         if grid.then:
             lines += [f"then.{line}" for line in _mistakes(grid.then)]
-            unknown = [name for name in grid.then.keep if name not in grid.axes]
-            lines += [f"then.keep = {name!r}: no axis of the first stage" for name in unknown]
+            strange = [name for name in grid.then.keep if name not in grid.axes]
+            lines += [f"then.keep = {name!r}: no axis of the first stage" for name in strange]
     except DuplicateKeyError as error:
         _, key, *_ = error.problem.split('"')  # found duplicate key "KEY" with value ...
         lines = [f"line {error.problem_mark.line + 1}: {key}: named twice"]
@@ -107,11 +106,10 @@ def _mistakes(stage: Stage) -> Iterator[str]:
     for number, entry in enumerate(stage.together):
         if set(entry) != set(stage.together[0]) or not entry:
             yield f"list.{number} = {entry!r}: every entry must name the same parameters, as the first one does"
-    for name, values in [*((f"grid.{name}", values) for name, values in stage.grid.items()), ("seeds", stage.seeds)]:
-        if not values and name != "seeds":
-            yield f"{name} = []: an axis needs a value"
-        repeated = [value for number, value in enumerate(values) if value in values[:number]]
-        if repeated:
+    lists = {f"grid.{name}": values for name, values in stage.grid.items()}
+    yield from (f"{name} = []: an axis needs a value" for name, values in lists.items() if not values)
+    for name, values in {**lists, "seeds": stage.seeds}.items():
+        if repeated := [value for number, value in enumerate(values) if value in values[:number]]:
             yield f"{name} = {values!r}: {repeated[0]!r} stands there twice"
     everything = stage.model_copy(update={"exclude": [], "seeds": []})
     for number, unwanted in enumerate(stage.exclude):

@@ -88,22 +88,20 @@ def _run(notebook: str, values: dict[str, Any], axes: dict[str, Any], kind: str 
     if SEED in own and SEED not in template.defaults:
         own["seeds"] = own.pop(SEED)
     typed = _typed(template, own)
-    left = [name for name in typed if name.endswith(TEACHER) and name not in own]
-    takes = [name.removesuffix("_dir") for name in left]
+    takes = [name.removesuffix("_dir") for name in typed if name.endswith(TEACHER) and name not in own]
     given = f"no parameter of {template.path.stem}; the teachers it is given are {', '.join(takes) or 'none'}"
     lines = [f"{name}: {given}" for name in values if "." in name and name.partition(".")[0] not in takes]
     if lines:
         raise ValueError("\n".join(lines))
-    template.check(typed | {name: f"planned/{name}" for name in ("output_dir", *left)})
+    template.check(typed | {f"{name}_dir": f"planned/{name}" for name in ("output", *takes)})
     teachers = {f"{prefix}_dir": _teacher(prefix, values) for prefix in takes}
-    parameters = {name: value for name, value in typed.items() if name not in left}
+    parameters = {name: value for name, value in typed.items() if name not in teachers}
     _check_models(parameters, teachers)
+    rows = [parameters.get(name) for name in ("task", "source", "train_rows", "split")]
     with_rows = {"task", "source"} <= parameters.keys() and not parameters.get("texts")
-    models = {name: _model(locate(value)) for name, value in parameters.items() if isinstance(value, str)}
     identity = [
-        FORMAT, VERSION, template.fingerprint, parameters,
-        _rows(*(parameters.get(name) for name in ("task", "source", "train_rows", "split"))) if with_rows else None,
-        {name: content for name, content in models.items() if content},
+        FORMAT, VERSION, template.fingerprint, parameters, _rows(*rows) if with_rows else None,
+        {name: _model(value) for name, value in parameters.items() if isinstance(value, str)},
         {name: teacher.id for name, teacher in teachers.items()},
     ]  # fmt: skip
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
@@ -182,14 +180,13 @@ def _rows(task: str, source: str, train_rows: int | None, split: str | None) -> 
         splits = load_task(task, source or None, train_rows=train_rows or None).splits
     except (OSError, ValueError) as error:
         line = str(error).splitlines()[0]
-        raise ValueError(
-            line if line.startswith(("task =", "train_rows =")) else f"source = {source!r}: {line}"
-        ) from None
+        where = "" if line.startswith(("task =", "train_rows =")) else f"source = {source!r}: "
+        raise ValueError(where + line) from None
     return " ".join(splits[name].fingerprint for name in sorted(splits))
 
 
 @cache
-def _model(folder: str) -> str:
-    """A fingerprint of the model in a folder, empty where there is none."""
-    files = sorted([*Path(folder).glob("config.json"), *Path(folder).glob("*.safetensors")])
+def _model(name: str) -> str:
+    """A fingerprint of the model in a local folder, empty where there is none."""
+    files = sorted(path for pattern in ("config.json", "*.safetensors") for path in Path(locate(name)).glob(pattern))
     return " ".join(hashlib.file_digest(file.open("rb"), "sha256").hexdigest() for file in files)

@@ -35,22 +35,27 @@ def run_sweep(
     threads: int | None = None,
     runs_per_gpu: int = 1,
     executor: Executor | None = None,
+    scheduler: str | None = None,
     dry_run: bool = False,
 ) -> list[PlannedRun]:
     """Bring every run of a grid to its end in `out`; returns those that failed.
 
     workers: runs at once, by default one per GPU or else per core; threads: of each, by default the cores shared
-    among the workers. executor: any of concurrent.futures' kind, Dask's too, whose workers see `out` under the same
-    path; by default each run is a process of this machine. dry_run: list the runs, start none. Raises GridError with
-    a line per mistake, before anything starts.
+    among the workers. executor: any of concurrent.futures' kind, whose workers see `out` under the same path; or
+    scheduler: the address of Dask's; by default each run is a process of this machine. dry_run: list the runs, start
+    none. Raises GridError with a line per mistake, before anything starts.
     """
-    out, cores = Path(out).resolve(), os.cpu_count() or 1
     for name, value in {"workers": workers, "threads": threads, "runs_per_gpu": runs_per_gpu}.items():
         if value is not None and value < 1:
             raise GridError(f"{name} = {value}: must be at least 1")
+    file, stages = read_stages(grid)
+    if scheduler and not dry_run:
+        client = _dask_client(scheduler)
+        executor, threads = client.get_executor(pure=False), threads or 1
+        workers = workers or sum(client.nthreads().values())
+    out, cores = Path(out).resolve(), os.cpu_count() or 1
     workers = workers or torch.cuda.device_count() * runs_per_gpu or cores
     options = {"threads": threads or max(1, cores // workers), "runs_per_gpu": runs_per_gpu}
-    file, stages = read_stages(grid)
     if dry_run:
         _list_runs([run for _, runs in stages for run in runs], out, workers)
         return []
@@ -76,19 +81,13 @@ def run_sweep(
     return lost
 
 
-def run_on_dask(address: str, grid: str | Path, out: Path, **options: Any) -> list[PlannedRun]:
-    """`run_sweep` on the workers of a Dask scheduler, one thread a run; GridError when none answers there."""
+def _dask_client(address: str) -> Any:
     from dask.distributed import Client  # the extra `cluster`
 
-    read_stages(grid)  # mistakes are told before a cluster is asked
     try:
-        client = Client(address, timeout=30)
+        return Client(address, timeout=30)
     except (OSError, ValueError) as error:
         raise GridError(f"scheduler = {address!r}: no Dask scheduler answers there: {error}") from None
-    with client:
-        options["workers"] = options["workers"] or sum(client.nthreads().values()) or 1
-        options["threads"] = options["threads"] or 1
-        return run_sweep(grid, out, executor=client.get_executor(pure=False), **options)
 
 
 def read_stages(grid: str | Path) -> tuple[Path, list[tuple[Stage, list[PlannedRun]]]]:
@@ -139,8 +138,8 @@ def _finish(
             failure = failed(folder) or failure
             if failure["cause"] != "machine":
                 break
-        lines = [f"({failure['cause']})", f"  {folder / NOTEBOOK_FILE}"]
-        return "\n  | ".join(["\n".join(lines), *failure["error"].splitlines()[-5:]])
+        told = f"({failure['cause']})\n  {folder / NOTEBOOK_FILE}"
+        return "\n  | ".join([told, *failure["error"].splitlines()[-5:]])
 
     todo = [run for run in runs if not finished(out / run.folder)]
     say(f"{len(runs)} runs, {len(runs) - len(todo)} of them finished before; {workers} at once")

@@ -29,16 +29,12 @@ from pkdlib.records import RESULT_FILE
 from pkdlib.sweeps.folder import FAILURE_FILE, LOG_FILE, NOTEBOOK_FILE, RUN_FILE, SPEC_FILE, failed, finished, read_json
 from pkdlib.sweeps.notebooks import run_notebook
 
-# Of exceptions in a cell, those that another attempt may not meet.
-MACHINES = ("MemoryError", "OutOfMemoryError", "OSError", "ConnectionError", "TimeoutError")
+MACHINES = ("MemoryError", "OutOfMemoryError", "OSError", "ConnectionError", "TimeoutError")  # may not come again
 DEVICES = "CUDA_VISIBLE_DEVICES"
 
 
 def execute(folder: str, spec: dict[str, Any]) -> None:
-    """Run `spec` in `folder` by a process of its own, and wait; the folder's files say how it ended.
-
-    spec: id, notebook, parameters, threads and runs_per_gpu, as the runner writes it.
-    """
+    """Run `spec`, the runner's, in `folder` by a process of its own, and wait; the folder's files say how it ended."""
     home = Path(folder)
     write_text(home / SPEC_FILE, json.dumps(spec, indent=1))
     (home / FAILURE_FILE).unlink(missing_ok=True)
@@ -78,10 +74,7 @@ def main(folder: Path, parent: int) -> int:
 
 
 def check_output(folder: Path) -> None:
-    """ValueError unless a notebook left something in its folder, every result.json whole, every training ended.
-
-    Not every notebook trains: what else it writes, such as a table of timings, is its own affair.
-    """
+    """ValueError unless a notebook left something in its folder, every result.json whole, every training ended."""
     if not {path.name for path in folder.glob("[!.]*")} - {SPEC_FILE, LOG_FILE, NOTEBOOK_FILE}:
         raise ValueError("it wrote nothing into output_dir")
     for checkpoint in folder.rglob(CHECKPOINT_FILE):  # removed once result.json is written
