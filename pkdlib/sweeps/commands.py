@@ -20,13 +20,12 @@ def register(commands: argparse._SubParsersAction) -> None:
 
 
 def sweep(given: argparse.Namespace) -> int:
-    """0 when every run has finished, 1 when one failed, 2 when the grid has mistakes, which go to stderr."""
-    from pkdlib.sweeps.grid import GridError
+    """0 when every run has finished, 1 when one failed, 2 when it cannot be begun: why goes to stderr."""
     from pkdlib.sweeps.runner import run_sweep
 
     names = ("grid", "out", "workers", "threads", "runs_per_gpu", "scheduler", "dry_run")
     try:
         return 1 if run_sweep(**{name: getattr(given, name) for name in names}) else 0
-    except GridError as error:
+    except (OSError, ValueError) as error:  # GridError too
         print(error, file=sys.stderr)
         return 2

@@ -67,8 +67,8 @@ class Grid(Stage):
 def grid_path(name: str | Path) -> Path:
     """A file by its path, or one that is shipped by its name; GridError lists those."""
     shipped = {path.stem: path for path in sorted(GRIDS.glob("*.yaml"))}
-    path = shipped.get(str(name), Path(name))
-    if not path.is_file():
+    path = Path(name) if Path(name).is_file() else shipped.get(str(name))
+    if path is None:
         raise GridError(f"{name}: no such grid file; shipped are {', '.join(shipped)}")
     return path
 

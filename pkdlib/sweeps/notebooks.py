@@ -28,10 +28,7 @@ START = NOTEBOOKS if NOTEBOOKS.is_dir() else ROOT  # where kernels start
 
 
 def run_notebook(notebook: Path, executed: Path, parameters: dict[str, Any]) -> None:
-    """Execute a notebook with papermill, and print what its cells print as it comes.
-
-    Raises papermill's PapermillExecutionError with the cell's own traceback; `executed` is saved as far as it came.
-    """
+    """Execute a notebook, print what it prints, save it as far as it came; papermill's PapermillExecutionError."""
     os.environ[BATCH_VARIABLE] = "1"  # the kernel inherits both
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # on a busy machine, threads on small matrices wait for each other
     options = {"progress_bar": False, "stdout_file": sys.stdout, "cwd": START}
@@ -70,8 +67,7 @@ class Template:
 def read_template(name: str) -> Template:
     """A notebook of the project by its name, or any by its path; ValueError when it cannot be run with parameters.
 
-    Executes the cells before the one tagged `parameters`. The settings cell is the one tagged `settings`, else the
-    first one after the parameters; it checks them and reads nothing: a sweep's folders are paths where nothing lies.
+    Executes its cells up to the one tagged `parameters`. The settings cell is the one so tagged, else the next one.
     """
     named = NOTEBOOKS / Path(name).with_suffix(".ipynb")
     path = named if named.is_file() else Path(name)

@@ -49,10 +49,7 @@ class PlannedRun:
 
 
 def plan(grid: Grid, stage: Stage, file: str, kept: dict[str, Any] | None = None) -> list[PlannedRun]:
-    """The runs of one stage in order, none twice; GridError with a line per mistake, each led by the file's name.
-
-    kept: what an earlier stage has settled.
-    """
+    """The runs of one stage in order, with what an earlier one has `kept`; GridError with a line per mistake."""
     for remembered in (read_template, _layers_of, _rows, _model):
         remembered.cache_clear()  # notebooks and folders are looked at once per plan, and anew in the next
     places, inherited = dict(grid.places), {}
@@ -77,7 +74,7 @@ def teachers_of(runs: list[PlannedRun]) -> list[PlannedRun]:
 
 
 def _placed(error: ValueError, places: dict[str, str]) -> str:
-    """The error's lines, the parameter that leads each replaced by where it stands."""
+    """The error's lines, each led by where its parameter stands."""
     return re.sub(r"^[\w.]+", lambda name: places.get(name[0], name[0]), str(error), flags=re.MULTILINE)
 
 

@@ -1,8 +1,4 @@
-"""A grid's runs, each finished once, over processes of this machine or a cluster.
-
-Kill a sweep at any moment and start it again: finished runs are kept, changed ones are run anew, interrupted ones go
-on after their last finished epoch.
-"""
+"""A grid's runs, each finished once: what a kill interrupts goes on, the next time, after its last finished epoch."""
 
 import json
 import os
@@ -18,7 +14,6 @@ import torch
 from pkdlib.engine.files import write_text
 from pkdlib.engine.progress import say
 from pkdlib.readers.records import load_records
-from pkdlib.records import RESULT_FILE
 from pkdlib.sweeps.folder import NOTEBOOK_FILE, SWEEP_FILE, failed, finished, state
 from pkdlib.sweeps.grid import SEED, GridError, Stage, Then, grid_path, read_grid
 from pkdlib.sweeps.plan import PlannedRun, plan, teachers_of
@@ -43,21 +38,23 @@ def run_sweep(
     workers: runs at once, by default one per GPU or else per core; threads: of each, by default the cores shared
     among the workers. executor: any of concurrent.futures' kind, whose workers see `out` under the same path; or
     scheduler: the address of Dask's; by default each run is a process of this machine. dry_run: list the runs, start
-    none. Raises GridError with a line per mistake, before anything starts.
+    none. Raises GridError with a line per mistake, OSError where no scheduler answers, before anything starts.
     """
     for name, value in {"workers": workers, "threads": threads, "runs_per_gpu": runs_per_gpu}.items():
         if value is not None and value < 1:
             raise GridError(f"{name} = {value}: must be at least 1")
     file, stages = read_stages(grid)
     if scheduler and not dry_run:
-        client = _dask_client(scheduler)
+        from dask.distributed import Client  # the extra `cluster`
+
+        client = Client(scheduler, timeout=30)
         executor, threads = client.get_executor(pure=False), threads or 1
         workers = workers or sum(client.nthreads().values())
     out, cores = Path(out).resolve(), os.cpu_count() or 1
     workers = workers or torch.cuda.device_count() * runs_per_gpu or cores
     options = {"threads": threads or max(1, cores // workers), "runs_per_gpu": runs_per_gpu}
     if dry_run:
-        _list_runs([run for _, runs in stages for run in runs], out, workers)
+        _list_runs(stages, out, workers)
         return []
     planned: list[PlannedRun] = []
     failures: dict[str, str] = {}
@@ -81,15 +78,6 @@ def run_sweep(
     return lost
 
 
-def _dask_client(address: str) -> Any:
-    from dask.distributed import Client  # the extra `cluster`
-
-    try:
-        return Client(address, timeout=30)
-    except (OSError, ValueError) as error:
-        raise GridError(f"scheduler = {address!r}: no Dask scheduler answers there: {error}") from None
-
-
 def read_stages(grid: str | Path) -> tuple[Path, list[tuple[Stage, list[PlannedRun]]]]:
     """The grid's file, and each stage with its runs; those of a second stage stand for any outcome of the first."""
     file = grid_path(grid)
@@ -102,15 +90,14 @@ def read_stages(grid: str | Path) -> tuple[Path, list[tuple[Stage, list[PlannedR
 
 
 def best_values(runs: list[PlannedRun], then: Then, out: Path) -> dict[str, Any]:
-    """The kept axes' values where the mean of `best` over seeds is highest; GridError where the runs have no such."""
+    """The kept axes' values where the mean of `best` over seeds is highest; GridError where no run has such a score."""
     scores: dict[str, list[float]] = {}  # by the axes but the seed, as JSON
     for run in runs:
         setting = json.dumps({name: value for name, value in run.axes.items() if name != SEED})
-        records = load_records(out / run.folder) if [*(out / run.folder).rglob(RESULT_FILE)] else []
+        records = load_records(out / run.folder)
         rows = [{f"{split}_{key}": x for split, of in r.metrics.items() for key, x in of.items()} for r in records]
         if not any(then.best in row for row in rows):
-            known = ", ".join(rows[0]) if rows else "there is none"
-            raise GridError(f"then.best = {then.best!r}: no column of the results: {known}")
+            raise GridError(f"then.best = {then.best!r}: no column of the results: {', '.join(rows[0])}")
         scores.setdefault(setting, []).extend(row[then.best] for row in rows if not isnan(row.get(then.best, nan)))
     best = json.loads(max(filter(scores.get, scores), key=lambda key: fmean(scores[key])))
     return {name: best[name] for name in then.keep}
@@ -159,12 +146,16 @@ def _finish(
     return {name: failure for name, future in futures.items() if (failure := future.result())}
 
 
-def _list_runs(planned: list[PlannedRun], out: Path, workers: int) -> None:
+def _list_runs(stages: list[tuple[Stage, list[PlannedRun]]], out: Path, workers: int) -> None:
     """Print every run and how far it is, and the time left by that of the finished ones."""
-    runs = [*teachers_of(planned), *planned]
-    for run in runs:
-        say(f"  {run.label}: {state(out / run.folder)}")
-    seconds = [ended["seconds"] for run in runs if (ended := finished(out / run.folder))]
+    runs: dict[str, PlannedRun] = {}
+    for stage, planned in stages:
+        if isinstance(stage, Then):
+            say(f"then, with the best {', '.join(stage.keep)}:")
+        for run in [*teachers_of(planned), *planned]:
+            say(f"  {run.label}: {state(out / run.folder)}")
+            runs[run.id] = run
+    seconds = [ended["seconds"] for run in runs.values() if (ended := finished(out / run.folder))]
     left = len(runs) - len(seconds)
     time = timedelta(seconds=round(left * fmean(seconds) / workers)) if seconds else "no estimate before one has ended"
     say(f"{left} runs left of {len(runs)}, {workers} at once: {time}")

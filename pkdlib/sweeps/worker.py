@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from pkdlib.engine.checkpoints import CHECKPOINT_FILE
@@ -64,7 +63,7 @@ def main(folder: Path, parent: int) -> int:
             check_output(folder)
         except PapermillExecutionError as error:
             return _fail(folder, "machine" if error.ename in MACHINES else "notebook", "\n".join(error.traceback))
-        except (DeadKernelError, RuntimeError) as error:  # RuntimeError: the kernel did not start
+        except RuntimeError as error:  # the kernel died, or did not start
             return _fail(folder, "machine", f"the kernel died: {error}")
         except ValueError as error:
             return _fail(folder, "notebook", f"the notebook ended without complete results: {error}")
