@@ -91,7 +91,14 @@ def _run(notebook: str, values: dict[str, Any], axes: dict[str, Any], kind: str 
     if lines:
         raise ValueError("\n".join(lines))
     template.check(typed | {f"{name}_dir": f"planned/{name}" for name in ("output", *takes)})
-    teachers = {f"{prefix}_dir": _teacher(prefix, values) for prefix in takes}
+    teachers: dict[str, PlannedRun] = {}
+    shared = {name: own[name] for name in SHARED if name in own}
+    for prefix in takes:
+        special = {name.partition(".")[2]: values[name] for name in values if name.startswith(f"{prefix}.")}
+        try:
+            teachers[f"{prefix}_dir"] = _run(TEACHER_NOTEBOOK, shared | special, shared | special, "teachers")
+        except ValueError as error:
+            raise ValueError(_placed(error, {name: f"{prefix}.{name}" for name in special})) from None
     parameters = {name: value for name, value in typed.items() if name not in teachers}
     _check_models(parameters, teachers)
     rows = [parameters.get(name) for name in ("task", "source", "train_rows", "split")]
@@ -106,16 +113,6 @@ def _run(notebook: str, values: dict[str, Any], axes: dict[str, Any], kind: str 
     words = "-".join(f"{name}-{Path(str(value)).name}" for name, value in unlike.items()) or template.path.stem
     words = re.sub(r"[^A-Za-z0-9.]+", "-", words)[:80].strip("-")
     return PlannedRun(template.path, parameters, axes, digest, f"{kind}/{words}-{digest[:8]}", teachers)
-
-
-def _teacher(prefix: str, values: dict[str, Any]) -> PlannedRun:
-    """A teacher with its run's shared values and its own; a mistake in its own is led by the prefix."""
-    shared = {name: values[name] for name in SHARED if name in values}
-    own = {name.partition(".")[2]: value for name, value in values.items() if name.startswith(f"{prefix}.")}
-    try:
-        return _run(TEACHER_NOTEBOOK, shared | own, shared | own, "teachers")
-    except ValueError as error:
-        raise ValueError(_placed(error, {name: f"{prefix}.{name}" for name in own})) from None
 
 
 def _typed(template: Template, values: dict[str, Any]) -> dict[str, Any]:

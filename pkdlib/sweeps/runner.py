@@ -108,7 +108,8 @@ def _finish(
 ) -> dict[str, str]:
     """Bring the runs to their end, teachers before their students; why some failed, by the id of the run."""
 
-    def carry_out(run: PlannedRun, teachers: list[Future[str]]) -> str:
+    def carry_out(run: PlannedRun) -> str:
+        teachers = [futures[teacher.id] for teacher in run.teachers.values() if teacher.id in futures]
         if any(teacher.result() for teacher in teachers):  # handed in before: no thread waits for a later one
             return "(not run: its teacher failed)"
         folder = out / run.folder
@@ -133,8 +134,7 @@ def _finish(
     futures: dict[str, Future[str]] = {}
     with ThreadPoolExecutor(workers) as pool, ThreadPoolExecutor(workers) as processes:  # threads that only wait
         for run in todo:
-            teachers = [futures[teacher.id] for teacher in run.teachers.values() if teacher.id in futures]
-            futures[run.id] = pool.submit(carry_out, run, teachers)
+            futures[run.id] = pool.submit(carry_out, run)
         ended = dict(zip(futures.values(), todo, strict=True))
         try:
             for number, future in enumerate(as_completed(ended), start=len(runs) - len(todo) + 1):

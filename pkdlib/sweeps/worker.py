@@ -102,11 +102,10 @@ def _gpu(runs_per_gpu: int) -> Iterator[None]:
     """Wait for a GPU that fewer than `runs_per_gpu` runs hold, and let the kernel see no other; CPUs need no turn."""
     visible = os.environ.get(DEVICES)
     devices = visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
-    folder = Path(tempfile.gettempdir()) / f"pkdlib-gpus-{os.getuid()}"
-    folder.mkdir(exist_ok=True)
+    folder = f"{tempfile.gettempdir()}/pkdlib-gpus-{os.getuid()}"
     while devices:
         for seat, device in product(range(runs_per_gpu), devices):
-            with suppress(Timeout), FileLock(folder / f"{device}-{seat}", timeout=0):
+            with suppress(Timeout), FileLock(f"{folder}/{device}-{seat}", timeout=0):
                 os.environ[DEVICES] = device
                 yield
                 return
