@@ -35,10 +35,6 @@ class Stage(BaseModel):
     seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = []
 
     @property
-    def axes(self) -> list[str]:
-        return [name for name, place in self.places if not place.startswith("parameters.")]
-
-    @property
     def places(self) -> list[tuple[str, str]]:
         """Every parameter, and where in the file it stands."""
         parts = {"parameters": self.parameters, "grid": self.grid, "list": (self.together or [{}])[0]}
@@ -78,10 +74,6 @@ def read_grid(path: Path) -> Grid:
     try:
         grid = Grid.model_validate(YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")))
         lines = [*_mistakes(grid)]
-        if grid.then:
-            lines += [f"then.{line}" for line in _mistakes(grid.then)]
-            strange = [name for name in grid.then.keep if name not in grid.axes]
-            lines += [f"then.keep = {name!r}: no axis of the first stage" for name in strange]
     except DuplicateKeyError as error:
         _, key, *_ = error.problem.split('"')  # found duplicate key "KEY" with value ...
         lines = [f"line {error.problem_mark.line + 1}: {key}: named twice"]
@@ -97,6 +89,7 @@ def read_grid(path: Path) -> Grid:
 
 
 def _mistakes(stage: Stage) -> Iterator[str]:
+    axes = [name for name, place in stage.places if not place.startswith("parameters.")]
     places: dict[str, str] = {}
     for name, place in stage.places:
         if (first := places.setdefault(name, place)) != place:
@@ -113,10 +106,12 @@ def _mistakes(stage: Stage) -> Iterator[str]:
             yield f"{name} = {values!r}: {repeated[0]!r} stands there twice"
     everything = stage.model_copy(update={"exclude": [], "seeds": []})
     for number, unwanted in enumerate(stage.exclude):
-        unknown = [name for name in unwanted if name not in stage.axes]
-        if unknown or not unwanted:
-            yield f"exclude.{number} = {unwanted!r}: must name axes: {', '.join(stage.axes) or 'there is none'}"
-        elif not any(unwanted.items() <= axes.items() for axes in everything.combinations()):
+        if not unwanted or set(unwanted) - set(axes):
+            yield f"exclude.{number} = {unwanted!r}: must name axes: {', '.join(axes) or 'there is none'}"
+        elif not any(unwanted.items() <= values.items() for values in everything.combinations()):
             yield f"exclude.{number} = {unwanted!r}: no combination is like that"
     if all(stage.grid.values()) and not any(True for _ in stage.combinations()):
         yield "exclude: leaves no run"
+    if then := getattr(stage, "then", None):
+        yield from (f"then.{line}" for line in _mistakes(then))
+        yield from (f"then.keep = {name!r}: no axis of the first stage" for name in then.keep if name not in axes)

@@ -6,7 +6,6 @@ from contextlib import chdir, redirect_stderr, redirect_stdout
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
-from hashlib import sha256
 from io import StringIO
 from pathlib import Path
 from types import CodeType, SimpleNamespace
@@ -20,7 +19,7 @@ from matplotlib import rc_context
 from pydantic import BaseModel, ValidationError
 
 from pkdlib.engine.configs import complaints
-from pkdlib.engine.files import ROOT
+from pkdlib.engine.files import ROOT, digest
 from pkdlib.engine.progress import BATCH_VARIABLE
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -37,8 +36,7 @@ def run_notebook(notebook: Path, executed: Path, parameters: dict[str, Any]) -> 
 
 def code_fingerprint(notebook: nbformat.NotebookNode) -> str:
     """A hash of the code: outputs that carry another one are older than their notebook."""
-    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    return sha256("\0".join(sources).encode()).hexdigest()[:16]
+    return digest("\0".join(cell.source for cell in notebook.cells if cell.cell_type == "code").encode())
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """From a grid to the runs it stands for, every parameter of each checked before anything starts."""
 
 import difflib
-import hashlib
 import json
 import re
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from transformers import AutoConfig
 
-from pkdlib.engine.files import ROOT, locate
+from pkdlib.engine.files import ROOT, digest, locate
 from pkdlib.engine.machine import VERSION
 from pkdlib.readers.sources import load_split, load_task
 from pkdlib.records import RESULT_FILE
@@ -108,11 +107,11 @@ def _run(notebook: str, values: dict[str, Any], axes: dict[str, Any], kind: str 
         {name: _model(value) for name, value in parameters.items() if isinstance(value, str)},
         {name: teacher.id for name, teacher in teachers.items()},
     ]  # fmt: skip
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    name = digest(json.dumps(identity, sort_keys=True).encode())
     unlike = {name: value for name, value in parameters.items() if value != template.defaults[name]}
     words = "-".join(f"{name}-{Path(str(value)).name}" for name, value in unlike.items()) or template.path.stem
     words = re.sub(r"[^A-Za-z0-9.]+", "-", words)[:80].strip("-")
-    return PlannedRun(template.path, parameters, axes, digest, f"{kind}/{words}-{digest[:8]}", teachers)
+    return PlannedRun(template.path, parameters, axes, name, f"{kind}/{words}-{name[:8]}", teachers)
 
 
 def _typed(template: Template, values: dict[str, Any]) -> dict[str, Any]:
@@ -121,9 +120,8 @@ def _typed(template: Template, values: dict[str, Any]) -> dict[str, Any]:
     lines = []
     for name, value in values.items():
         if name not in parameters:
-            close = difflib.get_close_matches(name, parameters, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(parameters)}"
-            lines.append(f"{name}: unknown parameter of {template.path.stem}; {hint}")
+            close = difflib.get_close_matches(name, parameters, n=1) or parameters
+            lines.append(f"{name}: unknown parameter of {template.path.stem}; did you mean {' or '.join(close)}?")
             continue
         default = parameters[name]
         several = isinstance(default, list)
@@ -183,4 +181,4 @@ def _rows(task: str, source: str, train_rows: int | None, split: str | None) -> 
 def _model(name: str) -> str:
     """A fingerprint of the model in a local folder, empty where there is none."""
     files = sorted(path for pattern in ("config.json", "*.safetensors") for path in Path(locate(name)).glob(pattern))
-    return " ".join(hashlib.file_digest(file.open("rb"), "sha256").hexdigest() for file in files)
+    return " ".join(digest(file.read_bytes()) for file in files)
