@@ -20,18 +20,12 @@ def register(commands: argparse._SubParsersAction) -> None:
 
 
 def sweep(given: argparse.Namespace) -> int:
-    """0 when every run has finished, 1 when one failed, 2 when the grid has mistakes, which go to stderr."""
-    from pkdlib.sweeps import runner
-    from pkdlib.sweeps.grid import GridError
+    """0 when every run has finished, 1 when one failed, 2 when it cannot be begun: why goes to stderr."""
+    from pkdlib.sweeps.runner import run_sweep
 
-    options = {"workers": given.workers, "threads": given.threads, "runs_per_gpu": given.runs_per_gpu}
+    names = ("grid", "out", "workers", "threads", "runs_per_gpu", "scheduler", "dry_run")
     try:
-        if given.dry_run:
-            runner.list_runs(given.grid, given.out.resolve(), runner.shares(**options)[0])
-            return 0
-        if given.scheduler:
-            return 1 if runner.run_on_dask(given.scheduler, given.grid, given.out, **options) else 0
-        return 1 if runner.run_sweep(given.grid, given.out, **options) else 0
-    except GridError as error:
+        return 1 if run_sweep(**{name: getattr(given, name) for name in names}) else 0
+    except (OSError, ValueError) as error:  # GridError too
         print(error, file=sys.stderr)
         return 2

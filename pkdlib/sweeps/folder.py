@@ -4,11 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pkdlib.engine.files import write_text
-
 SWEEP_FILE = "sweep.json"  # the runs and teachers of the grid, in the sweep's folder
 SPEC_FILE, RUN_FILE, FAILURE_FILE = "parameters.json", "run.json", "failure.json"  # at its start, at its two ends
-NOTEBOOK_FILE, LOG_FILE, LOCK_FILE = "notebook.ipynb", "log.txt", ".lock"
+NOTEBOOK_FILE, LOG_FILE = "notebook.ipynb", "log.txt"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -21,14 +19,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def finished(folder: Path) -> dict[str, Any] | None:
     """id, seconds, finished_at and host of a run that came to its end; None of any other."""
-    path = folder / RUN_FILE
-    return read_json(path) if path.is_file() else None
+    return read_json(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else None
 
 
 def failed(folder: Path) -> dict[str, Any] | None:
     """cause ("machine" or "notebook"), error (its last lines) and notebook of a run that failed; None of any other."""
-    path = folder / FAILURE_FILE
-    return read_json(path) if path.is_file() else None
+    return read_json(folder / FAILURE_FILE) if (folder / FAILURE_FILE).is_file() else None
 
 
 def state(folder: Path) -> str:
@@ -36,8 +32,3 @@ def state(folder: Path) -> str:
     if ended := finished(folder):
         return f"finished, {ended['seconds']:.0f} s"
     return "failed" if failed(folder) else "interrupted" if folder.exists() else "to do"
-
-
-def write_failure(folder: Path, cause: str, error: str) -> None:
-    """Say in the run's folder why it failed."""
-    write_text(folder / FAILURE_FILE, json.dumps({"cause": cause, "error": error, "notebook": NOTEBOOK_FILE}, indent=1))

@@ -15,6 +15,8 @@ from pkdlib.engine.files import ROOT
 
 GRIDS = ROOT / "notebooks" / "grids"
 SEED = "seed"  # the axis that `seeds` makes
+RESERVED = dict.fromkeys((SEED, "seeds"), "seeds have a key of their own: seeds: [0, 1, 2]")
+RESERVED["output_dir"] = "every run has a folder of its own; leave it out"
 
 
 class GridError(ValueError):
@@ -33,13 +35,15 @@ class Stage(BaseModel):
     seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = []
 
     @property
-    def axes(self) -> list[str]:
-        return [*(self.together[0] if self.together else ()), *self.grid]
+    def places(self) -> list[tuple[str, str]]:
+        """Every parameter, and where in the file it stands."""
+        parts = {"parameters": self.parameters, "grid": self.grid, "list": (self.together or [{}])[0]}
+        return [(name, f"{key}.{name}") for key, part in parts.items() for name in part]
 
     def combinations(self) -> Iterator[dict[str, Any]]:
         """The axes' values of every run, its seed last."""
         for entry, *values in product(self.together or [{}], *self.grid.values()):
-            axes = {**entry, **dict(zip(self.grid, values, strict=True))}
+            axes = entry | dict(zip(self.grid, values, strict=True))
             if not any(unwanted.items() <= axes.items() for unwanted in self.exclude):
                 yield from ({**axes, SEED: seed} for seed in self.seeds) if self.seeds else (axes,)
 
@@ -58,12 +62,11 @@ class Grid(Stage):
 
 def grid_path(name: str | Path) -> Path:
     """A file by its path, or one that is shipped by its name; GridError lists those."""
-    shipped = GRIDS / f"{name}.yaml"
-    for path in (Path(name), shipped):
-        if path.is_file():
-            return path
-    known = ", ".join(sorted(path.stem for path in GRIDS.glob("*.yaml")))
-    raise GridError(f"{name}: no such grid file; shipped are {known}")
+    shipped = {path.stem: path for path in sorted(GRIDS.glob("*.yaml"))}
+    path = Path(name) if Path(name).is_file() else shipped.get(str(name))
+    if path is None:
+        raise GridError(f"{name}: no such grid file; shipped are {', '.join(shipped)}")
+    return path
 
 
 def read_grid(path: Path) -> Grid:
@@ -71,10 +74,6 @@ def read_grid(path: Path) -> Grid:
     try:
         grid = Grid.model_validate(YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")))
         lines = [*_mistakes(grid)]
-        if grid.then:
-            lines += [f"then.{line}" for line in _mistakes(grid.then)]
-            unknown = [name for name in grid.then.keep if name not in grid.axes]
-            lines += [f"then.keep = {name!r}: no axis of the first stage" for name in unknown]
     except DuplicateKeyError as error:
         _, key, *_ = error.problem.split('"')  # found duplicate key "KEY" with value ...
         lines = [f"line {error.problem_mark.line + 1}: {key}: named twice"]
@@ -90,29 +89,29 @@ def read_grid(path: Path) -> Grid:
 
 
 def _mistakes(stage: Stage) -> Iterator[str]:
-    places = [*(f"parameters.{name}" for name in stage.parameters), *(f"grid.{name}" for name in stage.grid)]
-    places += [f"list.{name}" for name in (stage.together[0] if stage.together else ())]
-    names = [place.split(".", 1)[1] for place in places]
-    for place, name in zip(places, names, strict=True):
-        if names.count(name) > 1 and names.index(name) < places.index(place):
-            yield f"{place}: also in {places[names.index(name)]}; a name may stand in one place"
-        if name in (SEED, "seeds"):
-            yield f"{place}: seeds have a key of their own: seeds: [0, 1, 2]"
+    axes = [name for name, place in stage.places if not place.startswith("parameters.")]
+    places: dict[str, str] = {}
+    for name, place in stage.places:
+        if (first := places.setdefault(name, place)) != place:
+            yield f"{place}: also in {first}; a name may stand in one place"
+        if name in RESERVED:
+            yield f"{place}: {RESERVED[name]}"
     for number, entry in enumerate(stage.together):
         if set(entry) != set(stage.together[0]) or not entry:
             yield f"list.{number} = {entry!r}: every entry must name the same parameters, as the first one does"
-    for name, values in [*((f"grid.{name}", values) for name, values in stage.grid.items()), ("seeds", stage.seeds)]:
-        if not values and name != "seeds":
-            yield f"{name} = []: an axis needs a value"
-        repeated = [value for number, value in enumerate(values) if value in values[:number]]
-        if repeated:
+    lists = {f"grid.{name}": values for name, values in stage.grid.items()}
+    yield from (f"{name} = []: an axis needs a value" for name, values in lists.items() if not values)
+    for name, values in {**lists, "seeds": stage.seeds}.items():
+        if repeated := [value for number, value in enumerate(values) if value in values[:number]]:
             yield f"{name} = {values!r}: {repeated[0]!r} stands there twice"
     everything = stage.model_copy(update={"exclude": [], "seeds": []})
     for number, unwanted in enumerate(stage.exclude):
-        unknown = [name for name in unwanted if name not in stage.axes]
-        if unknown or not unwanted:
-            yield f"exclude.{number} = {unwanted!r}: must name axes: {', '.join(stage.axes) or 'there is none'}"
-        elif not any(unwanted.items() <= axes.items() for axes in everything.combinations()):
+        if not unwanted or set(unwanted) - set(axes):
+            yield f"exclude.{number} = {unwanted!r}: must name axes: {', '.join(axes) or 'there is none'}"
+        elif not any(unwanted.items() <= values.items() for values in everything.combinations()):
             yield f"exclude.{number} = {unwanted!r}: no combination is like that"
     if all(stage.grid.values()) and not any(True for _ in stage.combinations()):
         yield "exclude: leaves no run"
+    if then := getattr(stage, "then", None):
+        yield from (f"then.{line}" for line in _mistakes(then))
+        yield from (f"then.keep = {name!r}: no axis of the first stage" for name in then.keep if name not in axes)

@@ -2,26 +2,24 @@
 
 import os
 import sys
-import warnings
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
-from hashlib import sha256
 from io import StringIO
 from pathlib import Path
 from types import CodeType, SimpleNamespace
 from typing import Any
-from unittest.mock import patch  # puts back what a cell changes
+from warnings import catch_warnings
 
-import matplotlib
 import nbformat
 import papermill
 from IPython.core.inputtransformer2 import TransformerManager
+from matplotlib import rc_context
 from pydantic import BaseModel, ValidationError
 
 from pkdlib.engine.configs import complaints
-from pkdlib.engine.files import ROOT
+from pkdlib.engine.files import ROOT, digest
 from pkdlib.engine.progress import BATCH_VARIABLE
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -29,21 +27,16 @@ START = NOTEBOOKS if NOTEBOOKS.is_dir() else ROOT  # where kernels start
 
 
 def run_notebook(notebook: Path, executed: Path, parameters: dict[str, Any]) -> None:
-    """Execute a notebook with papermill; what its cells print is passed on as it comes.
-
-    Raises papermill's PapermillExecutionError with the cell's own traceback; `executed` is saved as far as it came.
-    """
+    """Execute a notebook, print what it prints, save it as far as it came; papermill's PapermillExecutionError."""
     os.environ[BATCH_VARIABLE] = "1"  # the kernel inherits both
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # on a busy machine, threads on small matrices wait for each other
-    papermill.execute_notebook(
-        notebook, executed, parameters=parameters, progress_bar=False, stdout_file=sys.stdout, cwd=START
-    )
+    options = {"progress_bar": False, "stdout_file": sys.stdout, "cwd": START}
+    papermill.execute_notebook(notebook, executed, parameters=parameters, **options)
 
 
 def code_fingerprint(notebook: nbformat.NotebookNode) -> str:
     """A hash of the code: outputs that carry another one are older than their notebook."""
-    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    return sha256("\0".join(sources).encode()).hexdigest()[:16]
+    return digest("\0".join(cell.source for cell in notebook.cells if cell.cell_type == "code").encode())
 
 
 @dataclass(frozen=True)
@@ -56,10 +49,6 @@ class Template:
     names: dict[str, Any]  # what the cells before its parameters cell have imported and defined
     settings: list[CodeType]  # the settings cell, where there is one
 
-    @property
-    def name(self) -> str:
-        return self.path.stem
-
     def check(self, parameters: dict[str, Any]) -> None:
         """Execute the settings cell with these parameters, in this process; ValueError with what it says of them."""
         try:
@@ -69,16 +58,14 @@ class Template:
         except (Exception, SystemExit) as error:
             if isinstance(error, ValueError) and str(error):  # ConfigError too
                 raise
-            raise ValueError(f"settings cell of {self.name}: {_one_line(error)}") from None
+            raise ValueError(f"settings cell of {self.path.stem}: {_one_line(error)}") from None
 
 
 @cache
 def read_template(name: str) -> Template:
     """A notebook of the project by its name, or any by its path; ValueError when it cannot be run with parameters.
 
-    The cells before the one tagged `parameters` are executed in this process. The settings cell is the one tagged
-    `settings`, else the first one after the parameters; it checks them and derives from them, and reads nothing: the
-    folders that a sweep makes, its own and its teachers', are given to it as paths where nothing lies yet.
+    Executes its cells up to the one tagged `parameters`. The settings cell is the one so tagged, else the next one.
     """
     named = NOTEBOOKS / Path(name).with_suffix(".ipynb")
     path = named if named.is_file() else Path(name)
@@ -91,13 +78,15 @@ def read_template(name: str) -> Template:
     defaults: dict[str, Any] = {}
     try:
         notebook = nbformat.read(path, as_version=4)
-        cells = notebook.cells
+        cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        python = TransformerManager().transform_cell  # turns magic commands into calls of get_ipython()
+        sources = [compile(python(cell.source), name, "exec") for cell in cells]
         tagged = {tag: n for n in reversed(range(len(cells))) for tag in cells[n].metadata.get("tags", ())}
-        first = tagged.get("parameters", -1)
-        if first >= 0:  # else no cell is executed
-            _execute(_compiled(cells[:first]), names)
-            _execute(_compiled(cells[first : first + 1]), dict(names), defaults)
-        settings = _compiled(cells[tagged.get("settings", first + 1) :])[:1]
+        if "parameters" in tagged:  # else no cell is executed
+            first = tagged["parameters"]
+            _execute(sources[:first], names)
+            _execute(sources[first : first + 1], dict(names), defaults)
+            settings = sources[tagged.get("settings", first + 1) :][:1]
     except Exception as error:  # of the notebook's own code too
         raise ValueError(f"notebook = {name!r}: cannot be run with parameters: {_one_line(error)}") from None
     if "output_dir" not in defaults:
@@ -105,19 +94,18 @@ def read_template(name: str) -> Template:
     return Template(path.resolve(), defaults, code_fingerprint(notebook), names, settings)
 
 
-def _compiled(cells: list[nbformat.NotebookNode]) -> list[CodeType]:
-    python = TransformerManager().transform_cell  # turns magic commands into calls of get_ipython()
-    return [compile(python(cell.source), "<notebook>", "exec") for cell in cells if cell.cell_type == "code"]
-
-
 def _execute(cells: list[CodeType], names: dict[str, Any], assigned: dict[str, Any] | None = None) -> None:
     """Execute cells as a kernel does, where kernels start; nothing is printed, and no setting stays changed."""
-    with (
-        redirect_stdout(StringIO()), redirect_stderr(StringIO()), warnings.catch_warnings(), matplotlib.rc_context(),
-        chdir(START), patch.dict(os.environ), patch.object(sys, "path", [str(START), *sys.path]),
-    ):  # fmt: skip
-        for cell in cells:
-            exec(cell, names, assigned)
+    environment, modules = dict(os.environ), list(sys.path)
+    sys.path.insert(0, str(START))
+    try:
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()), catch_warnings(), rc_context(), chdir(START):
+            for cell in cells:
+                exec(cell, names, assigned)
+    finally:
+        os.environ.clear()
+        os.environ.update(environment)
+        sys.path[:] = modules
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,7 +1,6 @@
 """From a grid to the runs it stands for, every parameter of each checked before anything starts."""
 
 import difflib
-import hashlib
 import json
 import re
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from transformers import AutoConfig
 
-from pkdlib.engine.files import ROOT, locate
+from pkdlib.engine.files import ROOT, digest, locate
 from pkdlib.engine.machine import VERSION
 from pkdlib.readers.sources import load_split, load_task
 from pkdlib.records import RESULT_FILE
@@ -24,7 +23,6 @@ TEACHER = "teacher_dir"  # ends the name of a parameter that is filled with a te
 TEACHER_NOTEBOOK = "01_finetune_teacher"
 MODELS = ("backbone", "large_backbone", "model_a", "model_b")  # hub ids or folders
 SHARED = ("task", "source", "backbone", "train_rows", "max_length")  # a run's own are its teacher's too
-
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
@@ -43,29 +41,27 @@ class PlannedRun:
     def label(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in self.axes.items()) or self.notebook.stem
 
+    def entry(self) -> dict[str, Any]:
+        """What the sweep's file says of the run."""
+        teachers = {name: teacher.folder for name, teacher in self.teachers.items()}
+        return vars(self) | {"notebook": self.notebook.stem, "teachers": teachers}
+
 
 def plan(grid: Grid, stage: Stage, file: str, kept: dict[str, Any] | None = None) -> list[PlannedRun]:
-    """The runs of one stage in order, none twice; GridError with a line per mistake.
-
-    kept: what an earlier stage has settled. file: the grid's, for the messages. The notebook's settings cell is
-    executed for every run, in this process.
-    """
+    """The runs of one stage in order, with what an earlier one has `kept`; GridError with a line per mistake."""
     for remembered in (read_template, _layers_of, _rows, _model):
         remembered.cache_clear()  # notebooks and folders are looked at once per plan, and anew in the next
-    try:
-        read_template(grid.notebook)
-    except ValueError as error:
-        raise GridError(f"{file}: {error}") from None
-    runs: dict[str, PlannedRun] = {}
-    mistakes: dict[str, None] = {}
-    inherited = {**grid.parameters, **(kept or {})} if isinstance(stage, Then) else {}
-    seeds = stage.seeds or grid.seeds
-    for axes in stage.model_copy(update={"seeds": seeds}).combinations():
+    places, inherited = dict(grid.places), {}
+    if isinstance(stage, Then):
+        places |= {name: f"then.{place}" for name, place in stage.places}
+        inherited = grid.parameters | (kept or {})
+    runs, mistakes = {}, {}
+    for axes in stage.model_copy(update={"seeds": stage.seeds or grid.seeds}).combinations():
         try:
-            run = _run(grid.notebook, {**inherited, **stage.parameters, **axes}, axes)
+            run = _run(grid.notebook, inherited | stage.parameters | axes, axes)
             runs.setdefault(run.id, run)
         except ValueError as error:
-            mistakes |= {f"{file}: {_place(line, grid, stage)}": None for line in str(error).splitlines()}
+            mistakes |= dict.fromkeys(f"{file}: {line}" for line in _placed(error, places).splitlines())
     if mistakes:
         raise GridError("\n".join(mistakes))
     return list(runs.values())
@@ -76,82 +72,65 @@ def teachers_of(runs: list[PlannedRun]) -> list[PlannedRun]:
     return list({teacher.id: teacher for run in runs for teacher in run.teachers.values()}.values())
 
 
-def _place(line: str, grid: Grid, stage: Stage) -> str:
-    """The line, its parameter led by where in the file it stands."""
-    name = re.match(r"[\w.]*", line)[0]
-    for where, part in ((("then." if stage is grid.then else ""), stage), ("", grid)):
-        entry = part.together[0] if part.together else {}
-        for key, values in (("parameters", part.parameters), ("grid", part.grid), ("list", entry)):
-            if name in values:
-                return f"{where}{key}.{line}"
-    return line
+def _placed(error: ValueError, places: dict[str, str]) -> str:
+    """The error's lines, each led by where its parameter stands."""
+    return re.sub(r"^[\w.]+", lambda name: places.get(name[0], name[0]), str(error), flags=re.MULTILINE)
 
 
 def _run(notebook: str, values: dict[str, Any], axes: dict[str, Any], kind: str = "runs") -> PlannedRun:
     """The run with these values; ValueError with a line per bad one."""
     template = read_template(notebook)
-    parts: dict[str, dict[str, Any]] = {"": {}}
-    for name, value in values.items():
-        prefix, _, rest = name.rpartition(".")
-        parts.setdefault(prefix, {})[rest] = value
-    own = parts.pop("")
+    own = {name: value for name, value in values.items() if "." not in name}
     if SEED in own and SEED not in template.defaults:
         own["seeds"] = own.pop(SEED)
-    parameters = _typed(template, own)
-    left = [name for name in parameters if name.endswith(TEACHER) and name not in own]
-    takes = [name.removesuffix("_dir") for name in left]
-    unknown = [f"{prefix}.{name}" for prefix, part in parts.items() if prefix not in takes for name in part]
-    if unknown:
-        given = f"the teachers it is given are {', '.join(takes)}" if takes else "it is given no teacher"
-        raise ValueError("\n".join(f"{name}: no parameter of {template.name}; {given}" for name in unknown))
-    template.check(parameters | {name: f"planned/{name}" for name in ("output_dir", *left)})
+    typed = _typed(template, own)
+    takes = [name.removesuffix("_dir") for name in typed if name.endswith(TEACHER) and name not in own]
+    given = f"no parameter of {template.path.stem}; the teachers it is given are {', '.join(takes) or 'none'}"
+    lines = [f"{name}: {given}" for name in values if "." in name and name.partition(".")[0] not in takes]
+    if lines:
+        raise ValueError("\n".join(lines))
+    template.check(typed | {f"{name}_dir": f"planned/{name}" for name in ("output", *takes)})
+    teachers: dict[str, PlannedRun] = {}
     shared = {name: own[name] for name in SHARED if name in own}
-    teachers = {f"{prefix}_dir": _teacher(prefix, shared, parts.get(prefix, {})) for prefix in takes}
-    parameters = {name: value for name, value in parameters.items() if name not in left}
+    for prefix in takes:
+        special = {name.partition(".")[2]: values[name] for name in values if name.startswith(f"{prefix}.")}
+        try:
+            teachers[f"{prefix}_dir"] = _run(TEACHER_NOTEBOOK, shared | special, shared | special, "teachers")
+        except ValueError as error:
+            raise ValueError(_placed(error, {name: f"{prefix}.{name}" for name in special})) from None
+    parameters = {name: value for name, value in typed.items() if name not in teachers}
     _check_models(parameters, teachers)
-    texts = {name: value for name, value in parameters.items() if isinstance(value, str) and value}
+    rows = [parameters.get(name) for name in ("task", "source", "train_rows", "split")]
+    with_rows = {"task", "source"} <= parameters.keys() and not parameters.get("texts")
     identity = [
-        FORMAT, VERSION, template.fingerprint, parameters, _data(parameters),
-        {name: content for name, value in texts.items() if (content := _model(locate(value)))},
+        FORMAT, VERSION, template.fingerprint, parameters, _rows(*rows) if with_rows else None,
+        {name: _model(value) for name, value in parameters.items() if isinstance(value, str)},
         {name: teacher.id for name, teacher in teachers.items()},
     ]  # fmt: skip
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    folder = f"{kind}/{_words(parameters, template)}-{digest[:8]}"
-    return PlannedRun(template.path, parameters, axes, digest, folder, teachers)
-
-
-def _words(parameters: dict[str, Any], template: Template) -> str:
-    """A readable folder name made of the parameters that differ from the notebook's own values."""
+    name = digest(json.dumps(identity, sort_keys=True).encode())
     unlike = {name: value for name, value in parameters.items() if value != template.defaults[name]}
-    parts = [(name, *(value if isinstance(value, list) else [Path(str(value)).name])) for name, value in unlike.items()]
-    words = "-".join(str(word) for part in parts for word in part) or template.name
-    return re.sub(r"[^A-Za-z0-9.]+", "-", words)[:80].strip("-")
-
-
-def _teacher(prefix: str, shared: dict[str, Any], values: dict[str, Any]) -> PlannedRun:
-    """A teacher with its run's shared values and its own; a mistake in its own is led by the prefix."""
-    try:
-        return _run(TEACHER_NOTEBOOK, shared | values, shared | values, "teachers")
-    except ValueError as error:
-        lines = str(error).splitlines()
-        named = [f"{prefix}.{line}" if re.match(r"\w*", line)[0] in values else line for line in lines]
-        raise ValueError("\n".join(named)) from None
+    words = "-".join(f"{name}-{Path(str(value)).name}" for name, value in unlike.items()) or template.path.stem
+    words = re.sub(r"[^A-Za-z0-9.]+", "-", words)[:80].strip("-")
+    return PlannedRun(template.path, parameters, axes, name, f"{kind}/{words}-{name[:8]}", teachers)
 
 
 def _typed(template: Template, values: dict[str, Any]) -> dict[str, Any]:
     """All parameters but output_dir, the given values as their defaults' types; one element of a list is a list."""
     parameters = {name: default for name, default in template.defaults.items() if name != "output_dir"}
-    lines = [_unknown(name, template.name, list(parameters)) for name in values if name not in parameters]
+    lines = []
     for name, value in values.items():
         if name not in parameters:
+            close = difflib.get_close_matches(name, parameters, n=1) or parameters
+            lines.append(f"{name}: unknown parameter of {template.path.stem}; did you mean {' or '.join(close)}?")
             continue
         default = parameters[name]
-        elements = [value] if isinstance(default, list) and not isinstance(value, list) else value
-        example = (*default, None)[0] if isinstance(default, list) else default  # None says nothing of the type
+        several = isinstance(default, list)
+        example = (*default, None)[0] if several else default  # None says nothing of the type
         kind = Any if example is None else type(example)
-        adapter = TypeAdapter(list[kind] if isinstance(default, list) else kind, config={"allow_inf_nan": False})
+        adapter = TypeAdapter(list[kind] if several else kind, config={"allow_inf_nan": False})
+        value = [value] if several and not isinstance(value, list) else value
         try:
-            parameters[name] = adapter.validate_python(elements, strict=True)
+            parameters[name] = adapter.validate_python(value, strict=True)
         except ValidationError as error:
             wrong = error.errors()[0]["input"]
             hint = ", not text: leave the quotes out" if kind in (int, float) and isinstance(wrong, str) else ""
@@ -161,26 +140,19 @@ def _typed(template: Template, values: dict[str, Any]) -> dict[str, Any]:
     return parameters
 
 
-def _unknown(name: str, notebook: str, known: list[str]) -> str:
-    if name == "output_dir":
-        return "output_dir: every run has a folder of its own; leave it out"
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
-    return f"{name}: unknown parameter of {notebook}; {hint}"
-
-
 def _check_models(parameters: dict[str, Any], teachers: dict[str, PlannedRun]) -> None:
     """Refuse folders without a model, hub ids out of reach, and students deeper than a teacher of theirs."""
+    depths = {name: _layers_of("backbone", locate(run.parameters["backbone"])) for name, run in teachers.items()}
     for name, value in parameters.items():
         if name.endswith(TEACHER) and value and not (ROOT / value / RESULT_FILE).is_file():
             raise ValueError(f"{name} = {value!r}: no {RESULT_FILE} there, so no finished teacher")
-    depths = {name: _layers_of(name, locate(parameters[name])) for name in (*MODELS, TEACHER) if parameters.get(name)}
-    depths |= {name: _layers_of("backbone", locate(run.parameters["backbone"])) for name, run in teachers.items()}
-    teaching = [depth for name, depth in depths.items() if name == "backbone" or name.endswith(TEACHER)]
-    sizes = parameters.get("student_layers", [])
-    for size in sizes if isinstance(sizes, list) else [sizes]:
-        if teaching and size > min(teaching):
-            raise ValueError(f"student_layers = {size}: must be between 1 and the teacher's {min(teaching)} layers")
+        if (name in MODELS or name.endswith(TEACHER)) and value:
+            depths[name] = _layers_of(name, locate(value))
+    sizes = parameters.get("student_layers", 0)
+    size = max(sizes, default=0) if isinstance(sizes, list) else sizes
+    limit = min((depths[name] for name in depths if name == "backbone" or name.endswith(TEACHER)), default=size)
+    if size > limit:
+        raise ValueError(f"student_layers = {size}: must be between 1 and the teacher's {limit} layers")
 
 
 @cache
@@ -191,33 +163,22 @@ def _layers_of(name: str, model: str) -> int:
         raise ValueError(f"{name} = {model!r}: no such folder or model: {str(error).splitlines()[0]}") from None
 
 
-def _data(parameters: dict[str, Any]) -> str | None:
-    """A fingerprint of the rows that the parameters name."""
-    if "task" not in parameters or "source" not in parameters or parameters.get("texts"):
-        return None
-    return _rows(*(parameters.get(name) for name in ("task", "source", "train_rows", "split")))
-
-
 @cache
 def _rows(task: str, source: str, train_rows: int | None, split: str | None) -> str:
+    """A fingerprint of the rows that the parameters name."""
     try:
         if split:
             return load_split(task, source or None, split).fingerprint
         splits = load_task(task, source or None, train_rows=train_rows or None).splits
     except (OSError, ValueError) as error:
         line = str(error).splitlines()[0]
-        named = line.startswith(("task =", "train_rows ="))
-        raise ValueError(line if named else f"source = {source!r}: {line}") from None
+        where = "" if line.startswith(("task =", "train_rows =")) else f"source = {source!r}: "
+        raise ValueError(where + line) from None
     return " ".join(splits[name].fingerprint for name in sorted(splits))
 
 
 @cache
-def _model(folder: str) -> str | None:
-    """A fingerprint of the model in a folder; None where there is none."""
-    config = Path(folder) / "config.json"
-    if not config.is_file():
-        return None
-    digest = hashlib.sha256(config.read_bytes())
-    for file in sorted(Path(folder).glob("*.safetensors")):
-        digest.update(hashlib.file_digest(file.open("rb"), "sha256").digest())
-    return digest.hexdigest()
+def _model(name: str) -> str:
+    """A fingerprint of the model in a local folder, empty where there is none."""
+    files = sorted(path for pattern in ("config.json", "*.safetensors") for path in Path(locate(name)).glob(pattern))
+    return " ".join(digest(file.read_bytes()) for file in files)

@@ -1,41 +1,25 @@
-"""A grid's runs, each finished once, over processes of this machine or a cluster.
-
-Kill a sweep at any moment and start it again: finished runs are kept, changed ones are run anew, interrupted ones go
-on after their last finished epoch.
-"""
+"""A grid's runs, each finished once: what a kill interrupts goes on, the next time, after its last finished epoch."""
 
 import json
 import os
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
+from datetime import timedelta
 from math import isnan, nan
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 
 from pkdlib.engine.files import write_text
-from pkdlib.engine.progress import is_interactive, say
+from pkdlib.engine.progress import say
 from pkdlib.readers.records import load_records
-from pkdlib.records import RESULT_FILE
 from pkdlib.sweeps.folder import NOTEBOOK_FILE, SWEEP_FILE, failed, finished, state
-from pkdlib.sweeps.grid import SEED, Grid, GridError, Then, grid_path, read_grid
+from pkdlib.sweeps.grid import SEED, GridError, Stage, Then, grid_path, read_grid
 from pkdlib.sweeps.plan import PlannedRun, plan, teachers_of
 from pkdlib.sweeps.worker import execute
 
 ATTEMPTS = 2  # of a run that the machine ended
-Failure = dict[str, str]  # cause and error, as a run's folder has them
-
-
-def shares(workers: int | None, threads: int | None, runs_per_gpu: int) -> tuple[int, int]:
-    """Runs at once and threads of each, by default as this machine has them; GridError for a number below 1."""
-    for name, value in {"workers": workers, "threads": threads, "runs_per_gpu": runs_per_gpu}.items():
-        if value is not None and value < 1:
-            raise GridError(f"{name} = {value}: must be at least 1")
-    cores = os.cpu_count() or 1
-    workers = workers or torch.cuda.device_count() * runs_per_gpu or cores
-    return workers, threads or max(1, cores // workers)
 
 
 def run_sweep(
@@ -46,61 +30,59 @@ def run_sweep(
     threads: int | None = None,
     runs_per_gpu: int = 1,
     executor: Executor | None = None,
+    scheduler: str | None = None,
+    dry_run: bool = False,
 ) -> list[PlannedRun]:
     """Bring every run of a grid to its end in `out`; returns those that failed.
 
     workers: runs at once, by default one per GPU or else per core; threads: of each, by default the cores shared
-    among the workers. executor: any of concurrent.futures' kind, Dask's too, whose workers see `out` under the same
-    path; by default each run is a process of this machine. Raises GridError with a line per mistake, before anything
-    starts.
+    among the workers. executor: any of concurrent.futures' kind, whose workers see `out` under the same path; or
+    scheduler: the address of Dask's; by default each run is a process of this machine. dry_run: list the runs, start
+    none. Raises GridError with a line per mistake, OSError where no scheduler answers, before anything starts.
     """
-    out = Path(out).resolve()
-    workers, threads = shares(workers, threads, runs_per_gpu)
+    for name, value in {"workers": workers, "threads": threads, "runs_per_gpu": runs_per_gpu}.items():
+        if value is not None and value < 1:
+            raise GridError(f"{name} = {value}: must be at least 1")
     file, stages = read_stages(grid)
+    if scheduler and not dry_run:
+        from dask.distributed import Client  # the extra `cluster`
+
+        client = Client(scheduler, timeout=30)
+        executor, threads = client.get_executor(pure=False), threads or 1
+        workers = workers or sum(client.nthreads().values())
+    out, cores = Path(out).resolve(), os.cpu_count() or 1
+    workers = workers or torch.cuda.device_count() * runs_per_gpu or cores
+    options = {"threads": threads or max(1, cores // workers), "runs_per_gpu": runs_per_gpu}
+    if dry_run:
+        _list_runs(stages, out, workers)
+        return []
     planned: list[PlannedRun] = []
-    failures: dict[str, Failure] = {}
+    failures: dict[str, str] = {}
     for stage, runs in stages:
         if failures:
             say("the next stage is not run: it needs every run of this one")
             break
         if isinstance(stage, Then):
-            kept = best_values(stages[0][1], stage, out)
+            kept = best_values(planned, stage, out)
             say(f"the best {stage.best}: {', '.join(f'{name} {value}' for name, value in kept.items())}")
             runs = plan(stages[0][0], stage, file.name, kept)
         planned += runs
-        write_text(out / SWEEP_FILE, json.dumps(_contents(file, planned), indent=1))
-        options = {"threads": threads, "runs_per_gpu": runs_per_gpu}
+        content = {"grid": file.stem, "runs": planned, "teachers": teachers_of(planned)}
+        write_text(out / SWEEP_FILE, json.dumps(content, indent=1, default=PlannedRun.entry))
         failures = _finish([*teachers_of(runs), *runs], out, workers, options, executor)
     everything = [*teachers_of(planned), *planned]
     lost = [run for run in everything if run.id in failures]
     say(f"\n{len(everything) - len(lost)} of {len(everything)} runs finished, {len(lost)} failed, in {out}")
     for run in lost:
-        say(f"\nFAILED {run.label} ({failures[run.id]['cause']})")
-        if error := failures[run.id]["error"]:
-            say("\n".join([f"  {out / run.folder / NOTEBOOK_FILE}", *(f"  | {e}" for e in error.splitlines()[-5:])]))
+        say(f"\nFAILED {run.label} {failures[run.id]}")
     return lost
 
 
-def run_on_dask(address: str, grid: str | Path, out: Path, **options: Any) -> list[PlannedRun]:
-    """`run_sweep` on the workers of a Dask scheduler, one thread a run; GridError when none answers there."""
-    from dask.distributed import Client  # the extra `cluster`
-
-    read_stages(grid)  # mistakes are told before a cluster is asked
-    try:
-        client = Client(address, timeout=30)
-    except (OSError, ValueError) as error:
-        raise GridError(f"scheduler = {address!r}: no Dask scheduler answers there: {error}") from None
-    with client:
-        slots = sum(client.nthreads().values())
-        options |= {"workers": options["workers"] or max(1, slots), "threads": options["threads"] or 1}
-        return run_sweep(grid, out, executor=client.get_executor(pure=False), **options)
-
-
-def read_stages(grid: str | Path) -> tuple[Path, list[tuple[Grid | Then, list[PlannedRun]]]]:
+def read_stages(grid: str | Path) -> tuple[Path, list[tuple[Stage, list[PlannedRun]]]]:
     """The grid's file, and each stage with its runs; those of a second stage stand for any outcome of the first."""
     file = grid_path(grid)
     first = read_grid(file)
-    stages: list[tuple[Grid | Then, list[PlannedRun]]] = [(first, plan(first, first, file.name))]
+    stages: list[tuple[Stage, list[PlannedRun]]] = [(first, plan(first, first, file.name))]
     if first.then:
         example = {name: stages[0][1][0].axes[name] for name in first.then.keep}
         stages.append((first.then, plan(first, first.then, file.name, example)))
@@ -108,15 +90,14 @@ def read_stages(grid: str | Path) -> tuple[Path, list[tuple[Grid | Then, list[Pl
 
 
 def best_values(runs: list[PlannedRun], then: Then, out: Path) -> dict[str, Any]:
-    """The kept axes' values where the mean of `best` over seeds is highest; GridError where the runs have no such."""
+    """The kept axes' values where the mean of `best` over seeds is highest; GridError where no run has such a score."""
     scores: dict[str, list[float]] = {}  # by the axes but the seed, as JSON
     for run in runs:
         setting = json.dumps({name: value for name, value in run.axes.items() if name != SEED})
-        records = load_records(out / run.folder) if [*(out / run.folder).rglob(RESULT_FILE)] else []
+        records = load_records(out / run.folder)
         rows = [{f"{split}_{key}": x for split, of in r.metrics.items() for key, x in of.items()} for r in records]
         if not any(then.best in row for row in rows):
-            known = ", ".join(rows[0]) if rows else "there is none"
-            raise GridError(f"then.best = {then.best!r}: no column of the results: {known}")
+            raise GridError(f"then.best = {then.best!r}: no column of the results: {', '.join(rows[0])}")
         scores.setdefault(setting, []).extend(row[then.best] for row in rows if not isnan(row.get(then.best, nan)))
     best = json.loads(max(filter(scores.get, scores), key=lambda key: fmean(scores[key])))
     return {name: best[name] for name in then.keep}
@@ -124,87 +105,57 @@ def best_values(runs: list[PlannedRun], then: Then, out: Path) -> dict[str, Any]
 
 def _finish(
     runs: list[PlannedRun], out: Path, workers: int, options: dict[str, int], executor: Executor | None
-) -> dict[str, Failure]:
-    """Bring the runs to their end, teachers before their students; the failures, by the id of their run."""
-    todo = {run.id: run for run in runs if not finished(out / run.folder)}
-    say(f"{len(runs)} runs, {len(runs) - len(todo)} of them finished before; {workers} at once")
-    pool = ThreadPoolExecutor(workers)  # each thread waits for a run that is a process of its own
-    futures: dict[str, Future[Failure | None]] = {}
-    for run in todo.values():
+) -> dict[str, str]:
+    """Bring the runs to their end, teachers before their students; why some failed, by the id of the run."""
+
+    def carry_out(run: PlannedRun) -> str:
+        teachers = [futures[teacher.id] for teacher in run.teachers.values() if teacher.id in futures]
+        if any(teacher.result() for teacher in teachers):  # handed in before: no thread waits for a later one
+            return "(not run: its teacher failed)"
+        folder = out / run.folder
         folders = {name: str(out / teacher.folder) for name, teacher in run.teachers.items()}
         spec = {"id": run.id, "notebook": str(run.notebook), "parameters": run.parameters | folders} | options
-        teachers = [futures[teacher.id] for teacher in run.teachers.values() if teacher.id in futures]
-        futures[run.id] = pool.submit(_carry_out, out / run.folder, spec, teachers, executor)
-    ids = {future: name for name, future in futures.items()}
-    seconds: list[float] = []
-    try:
-        ended = tqdm(as_completed(ids), total=len(ids), unit="run", disable=not is_interactive())
-        for number, future in enumerate(ended, start=len(runs) - len(todo) + 1):
-            run, told = todo[ids[future]], "FAILED"
-            if not future.result():
-                seconds.append(finished(out / run.folder)["seconds"])
-                left = fmean(seconds) * (len(runs) - number) / workers
-                told = f"{seconds[-1]:.0f} s, about {duration(left)} left"
-            if not is_interactive():  # else the bar tells
-                say(f"[{number}/{len(runs)}] {run.label}: {told}")
-    except KeyboardInterrupt:
-        say("interrupted: the same command goes on from there")
-        os._exit(130)  # the runs' processes see that and end
-    finally:
-        pool.shutdown(cancel_futures=True)
+        failure = {"cause": "machine", "error": "it ended without a trace"}
+        for _ in range(ATTEMPTS):
+            try:
+                (executor or processes).submit(execute, str(folder), spec).result()
+            except Exception as error:  # of the executor, or where it cannot write
+                failure["error"] = f"{type(error).__name__}: {error}"
+            if finished(folder):
+                return ""
+            failure = failed(folder) or failure
+            if failure["cause"] != "machine":
+                break
+        told = f"({failure['cause']})\n  {folder / NOTEBOOK_FILE}"
+        return "\n  | ".join([told, *failure["error"].splitlines()[-5:]])
+
+    todo = [run for run in runs if not finished(out / run.folder)]
+    say(f"{len(runs)} runs, {len(runs) - len(todo)} of them finished before; {workers} at once")
+    futures: dict[str, Future[str]] = {}
+    with ThreadPoolExecutor(workers) as pool, ThreadPoolExecutor(workers) as processes:  # threads that only wait
+        for run in todo:
+            futures[run.id] = pool.submit(carry_out, run)
+        ended = dict(zip(futures.values(), todo, strict=True))
+        try:
+            for number, future in enumerate(as_completed(ended), start=len(runs) - len(todo) + 1):
+                told = "FAILED" if future.result() else state(out / ended[future].folder)
+                say(f"[{number}/{len(runs)}] {ended[future].label}: {told}")
+        except KeyboardInterrupt:
+            say("interrupted: the same command goes on from there")
+            os._exit(130)  # the runs' processes see that and end
     return {name: failure for name, future in futures.items() if (failure := future.result())}
 
 
-def _carry_out(
-    folder: Path, spec: dict[str, Any], teachers: list[Future[Failure | None]], executor: Executor | None
-) -> Failure | None:
-    """Bring one run to its end when its teachers have come to theirs; its failure, or None when it finished."""
-    if any(teacher.result() for teacher in teachers):  # they were handed in before: no thread waits for a later one
-        return {"cause": "not run: its teacher failed", "error": ""}
-    failure = {"cause": "machine", "error": "it ended without a trace"}
-    for _ in range(ATTEMPTS):
-        try:
-            if executor:
-                executor.submit(execute, str(folder), spec).result()
-            else:
-                execute(str(folder), spec)
-        except Exception as error:  # of the executor, or where it cannot write
-            failure = {"cause": "machine", "error": f"{type(error).__name__}: {error}"}
-        if finished(folder):
-            return None
-        failure = failed(folder) or failure
-        if failure["cause"] != "machine":
-            break
-    return failure
-
-
-def _contents(file: Path, runs: list[PlannedRun]) -> dict[str, Any]:
-    def entry(run: PlannedRun) -> dict[str, Any]:
-        teachers = {name: teacher.folder for name, teacher in run.teachers.items()}
-        names = {"id": run.id, "folder": run.folder, "notebook": run.notebook.stem}
-        return names | {"axes": run.axes, "parameters": run.parameters, "teachers": teachers}
-
-    return {"grid": file.stem, "runs": [entry(run) for run in runs], "teachers": [entry(t) for t in teachers_of(runs)]}
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: 90 s, 5 min, 2.5 h."""
-    minutes, hours = seconds / 60, seconds / 3600
-    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if hours < 2 else f"{hours:.1f} h"
-
-
-def list_runs(grid: str | Path, out: Path, workers: int) -> None:
+def _list_runs(stages: list[tuple[Stage, list[PlannedRun]]], out: Path, workers: int) -> None:
     """Print every run and how far it is, and the time left by that of the finished ones."""
-    file, stages = read_stages(grid)
-    for number, (stage, runs) in enumerate(stages, start=1):
-        stands = f", for the best {', '.join(stage.keep)} of stage 1" if isinstance(stage, Then) else ""
-        say(f"{file.stem}, stage {number}: {len(runs)} runs{stands}, {len(teachers_of(runs))} teachers")
-        for run in [] if isinstance(stage, Then) else [*teachers_of(runs), *runs]:
+    runs: dict[str, PlannedRun] = {}
+    for stage, planned in stages:
+        if isinstance(stage, Then):
+            say(f"then, with the best {', '.join(stage.keep)}:")
+        for run in [*teachers_of(planned), *planned]:
             say(f"  {run.label}: {state(out / run.folder)}")
-    everything = {run.id: run for _, runs in stages for run in [*teachers_of(runs), *runs]}.values()
-    known = [ended["seconds"] for run in everything if (ended := finished(out / run.folder))]
-    if not known:
-        say("no run has finished in this folder yet, so there is no estimate of the time")
-    else:
-        left = (len(everything) - len(known)) * fmean(known) / workers
-        say(f"{len(everything) - len(known)} runs left, about {duration(left)} with {workers} at once")
+            runs[run.id] = run
+    seconds = [ended["seconds"] for run in runs.values() if (ended := finished(out / run.folder))]
+    left = len(runs) - len(seconds)
+    time = timedelta(seconds=round(left * fmean(seconds) / workers)) if seconds else "no estimate before one has ended"
+    say(f"{left} runs left of {len(runs)}, {workers} at once: {time}")
