@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
 from datetime import timedelta
 from math import isnan, nan
@@ -38,7 +39,7 @@ def run_sweep(
     workers: runs at once, by default one per GPU or else per core; threads: of each, by default the cores shared
     among the workers. executor: any of concurrent.futures' kind, whose workers see `out` under the same path; or
     scheduler: the address of Dask's; by default each run is a process of this machine. dry_run: list the runs, start
-    none. Raises GridError with a line per mistake, OSError where no scheduler answers, before anything starts.
+    none. Raises GridError with a line per mistake, before anything starts.
     """
     for name, value in {"workers": workers, "threads": threads, "runs_per_gpu": runs_per_gpu}.items():
         if value is not None and value < 1:
@@ -47,7 +48,10 @@ def run_sweep(
     if scheduler and not dry_run:
         from dask.distributed import Client  # the extra `cluster`
 
-        client = Client(scheduler, timeout=30)
+        try:
+            client = Client(scheduler, timeout=30)
+        except Exception as error:  # its own kinds: no answer, no address, another version
+            raise GridError(f"scheduler = {scheduler!r}: no Dask scheduler answers there: {error}") from None
         executor, threads = client.get_executor(pure=False), threads or 1
         workers = workers or sum(client.nthreads().values())
     out, cores = Path(out).resolve(), os.cpu_count() or 1
@@ -136,10 +140,12 @@ def _finish(
         for run in todo:
             futures[run.id] = pool.submit(carry_out, run)
         ended = dict(zip(futures.values(), todo, strict=True))
+        started, before = time.perf_counter(), len(runs) - len(todo)
         try:
-            for number, future in enumerate(as_completed(ended), start=len(runs) - len(todo) + 1):
+            for number, future in enumerate(as_completed(ended), start=1):
                 told = "FAILED" if future.result() else state(out / ended[future].folder)
-                say(f"[{number}/{len(runs)}] {ended[future].label}: {told}")
+                left = timedelta(seconds=round((time.perf_counter() - started) / number * (len(todo) - number)))
+                say(f"[{before + number}/{len(runs)}] {ended[future].label}: {told}, about {left} left")
         except KeyboardInterrupt:
             say("interrupted: the same command goes on from there")
             os._exit(130)  # the runs' processes see that and end
