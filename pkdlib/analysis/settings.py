@@ -1,6 +1,7 @@
 """Settings of the notebooks, checked before anything is read: folders, rows, comparisons, studies, benchmarks."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from itertools import product
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
@@ -10,35 +11,28 @@ from pkdlib.config import METHODS, MINI_BERT, Config, DistillConfig, method_conf
 from pkdlib.tasks import METRICS, TASKS
 
 HEAD_WIDTH = 64  # of one attention head in BERT of every size
+SCORES = [f"{split}_{score}" for split in ("dev", "test") for score in (*METRICS, "loss")]
 
 
-def _one_of(known: Collection[str]) -> AfterValidator:
-    def check(name: str) -> str:
-        if name not in known:
-            raise ValueError(f"must be one of {', '.join(known)}")
-        return name
+def _must(rule: str, holds: Callable[[Any], bool]) -> AfterValidator:
+    def check(value: Any) -> Any:
+        if not holds(value):
+            raise ValueError(f"must {rule}")
+        return value
 
     return AfterValidator(check)
 
 
-def _distinct(values: list[Any]) -> list[Any]:
-    if len(set(values)) < len(values):
-        raise ValueError("must not repeat")
-    return values
+def _one_of(known: Collection[str]) -> AfterValidator:
+    return _must(f"be one of {', '.join(known)}", lambda name: name in known)
 
 
-def _named(folder: str) -> str:
-    if not folder:
-        raise ValueError("must name a folder")
-    return folder
-
-
+DISTINCT = _must("not repeat", lambda values: len(set(values)) == len(values))
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Layers = Annotated[list[Annotated[int, Field(ge=1)]], AfterValidator(_distinct)]
+Seeds = Annotated[list[Seed], Field(min_length=1), DISTINCT]
+Layers = Annotated[list[Annotated[int, Field(ge=1)]], DISTINCT]
 TaskName = Annotated[str, _one_of(TASKS)]
-Folder = Annotated[str, AfterValidator(_named)]  # from the project's root, or absolute
-Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)]
-SCORES = [f"{split}_{score}" for split in ("dev", "test") for score in (*METRICS, "loss")]
+Folder = Annotated[str, _must("name a folder", bool)]  # from the project's root, or absolute
 
 
 class Folders(Config):
@@ -87,7 +81,7 @@ class ComparisonConfig(Config):
     """What a side-by-side comparison spans: every method for every student size and seed."""
 
     student_layers: Layers = Field(min_length=1)
-    methods: Annotated[list[Annotated[str, _one_of(METHODS)]], AfterValidator(_distinct)] = Field(min_length=1)
+    methods: Annotated[list[Annotated[str, _one_of(METHODS)]], DISTINCT] = Field(min_length=1)
     seeds: Seeds
 
     @field_validator("methods")
@@ -99,19 +93,15 @@ class ComparisonConfig(Config):
 
     def runs(self, config: DistillConfig) -> list[tuple[str, DistillConfig]]:
         """(method, configuration) of every run, sizes outermost and seeds innermost."""
-        return [
-            (method, method_config(method, config, num_hidden_layers=layers, seed=seed))
-            for layers in self.student_layers
-            for method in self.methods
-            for seed in self.seeds
-        ]
+        runs = product(self.student_layers, self.methods, self.seeds)
+        return [(name, method_config(name, config, num_hidden_layers=size, seed=seed)) for size, name, seed in runs]
 
 
 class ReproductionConfig(ComparisonConfig):
     """One of the paper's experiments: a teacher, then every method, size and seed at the authors' settings."""
 
     task: TaskName
-    source: str = ""  # empty: the embedded files of the miniature tasks, the hub's GLUE for the others
+    source: str = ""  # as of RowsConfig
     backbone: str = Field(MINI_BERT, min_length=1)  # hub id or local folder
     train_rows: int = Field(0, ge=0)  # drawn from the training split; 0 takes all
     preset_of: str = Field("", validate_default=True)  # whose settings and figures; empty: the task's own
@@ -133,20 +123,13 @@ class SimilarityConfig(Config):
     model_a: str = Field(min_length=1)  # hub id or local folder, as model_b
     model_b: str = Field(min_length=1)
     task: TaskName
-    source: str = ""  # empty: the embedded files of the miniature tasks, the hub's GLUE for the others
+    source: str = ""  # as of RowsConfig
     texts: str = ""  # folder of texts of your own, in place of the task's rows
     split: Literal["train", "dev", "test"] = "dev"
-    rows: int = Field(1000, ge=0)  # drawn from the split; 0 takes all
+    rows: Annotated[int, _must("be 0 for all rows or at least 4", lambda rows: rows == 0 or rows > 3)] = 1000
     max_length: int = Field(64, ge=8)  # tokens
     metric: Annotated[str, _one_of(SIMILARITIES)] = "cka"
     seed: Seed = 0  # of the drawn rows and the shuffled pairs
-
-    @field_validator("rows")
-    @classmethod
-    def _enough_for_cka(cls, rows: int) -> int:
-        if 0 < rows < 4:
-            raise ValueError("must be 0 for all rows or at least 4")
-        return rows
 
 
 class SpeedConfig(Config):

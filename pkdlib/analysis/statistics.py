@@ -15,40 +15,30 @@ from pkdlib.tasks import METRICS
 def mean_interval(values: Iterable[float], confidence: float = 0.95) -> tuple[float, float, float]:
     """(mean, low, high) of the t interval; low and high are NaN for fewer than two values."""
     values = pd.Series(list(values), dtype=float)
-    mean = float(values.mean())
-    if len(values) < 2:
-        return mean, float("nan"), float("nan")
-    half = float(stats.sem(values) * stats.t.ppf(0.5 + confidence / 2, len(values) - 1))
+    mean, count = float(values.mean()), len(values)
+    half = float(stats.sem(values) * stats.t.ppf(0.5 + confidence / 2, count - 1)) if count > 1 else math.nan
     return mean, mean - half, mean + half
 
 
 def paired_p(differences: ArrayLike) -> float:
-    """Two-sided p of the t test that paired differences have mean zero; 1 where all are zero.
-
-    NaN for fewer than two, and for equal ones: scores are whole numbers of rows, so a few may agree by chance, and
-    without a variance there is no test.
-    """
+    """Two-sided p of the t test that paired differences have mean zero; 1 where all are zero, NaN without variance."""
     differences = np.asarray(differences, dtype=float)
-    if len(differences) > 1 and not differences.any():
-        return 1.0
     if len(differences) < 2 or np.ptp(differences) < 1e-12:  # the same number of rows, whatever the rounding
-        return float("nan")
+        return 1.0 if len(differences) > 1 and not differences.any() else math.nan
     return float(stats.ttest_1samp(differences, 0.0).pvalue)
 
 
 def summary(frame: pd.DataFrame, metric: str, by: list[str]) -> pd.DataFrame:
     """Mean, 95 % interval and number of runs of `metric` for every group, in the groups' order of appearance."""
-    rows = []
-    for key, group in frame.groupby(by, sort=False):
-        interval = dict(zip(("mean", "low", "high"), mean_interval(group[metric]), strict=True))
-        rows.append(dict(zip(by, key, strict=True)) | interval | {"runs": len(group)})
-    return pd.DataFrame(rows)
+    groups = frame.groupby(by, sort=False)[metric]
+    rows = [(*key, *mean_interval(values), len(values)) for key, values in groups]
+    return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "runs"])
 
 
 def paired_difference(frame: pd.DataFrame, metric: str, method: str, baseline: str) -> dict[str, Any]:
-    """`method` minus `baseline` on equal seeds: mean, 95 % t interval and p of the paired differences, pairs.
+    """`method` minus `baseline` on equal seeds of one setting: mean, 95 % t interval and p of the differences, pairs.
 
-    frame: one task, size and setting. Raises ValueError when a method has a seed twice or no seed is shared.
+    Raises ValueError when a method has a seed twice or no seed is shared.
     """
     ours, theirs = (frame[frame["method"] == name].set_index("seed")[metric] for name in (method, baseline))
     if ours.index.has_duplicates or theirs.index.has_duplicates:
@@ -56,8 +46,8 @@ def paired_difference(frame: pd.DataFrame, metric: str, method: str, baseline: s
     differences = (ours - theirs).dropna().sort_index()
     if differences.empty:
         raise ValueError(f"{method} and {baseline} share no seed")
-    mean, low, high = mean_interval(differences)
-    row = {"method": method, "baseline": baseline, "difference": mean, "low": low, "high": high}
+    row = {"method": method, "baseline": baseline}
+    row |= dict(zip(("difference", "low", "high"), mean_interval(differences), strict=True))
     return row | {"p": paired_p(differences), "pairs": len(differences)}
 
 
@@ -74,8 +64,7 @@ def differences_by(frame: pd.DataFrame, metric: str, by: str, pairs: Iterable[tu
 def holm(p_values: ArrayLike) -> np.ndarray:
     """Holm's adjusted p values: where all below 0.05 are believed, the chance of any false one is at most 5 %.
 
-    The i-th smallest of m is multiplied by m - i + 1, and none is smaller than the one before it. NaN, of a
-    comparison that has no test, stays NaN and is not counted.
+    The i-th smallest of m is multiplied by m - i + 1, and none is smaller than the one before it. NaN is not counted.
     """
     p_values = np.array(p_values, dtype=float)
     tested = np.flatnonzero(~np.isnan(p_values))
@@ -86,17 +75,12 @@ def holm(p_values: ArrayLike) -> np.ndarray:
 
 
 def bootstrap_interval(
-    labels: ArrayLike,
-    predictions: ArrayLike,
-    metric: str = "accuracy",
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> tuple[float, float, float]:
-    """(score, low, high) of one run's predictions: the percentile interval over bootstrap draws of the rows.
+    labels: ArrayLike, predictions: ArrayLike, metric: str = "accuracy", confidence: float = 0.95,
+    resamples: int = 2000, seed: int = 0,
+) -> tuple[float, float, float]:  # fmt: skip
+    """(score, low, high) of one run's predictions, class indices (rows,): how far other rows would have moved it.
 
-    labels, predictions: class indices, (rows,). It says what other rows would have given, where `mean_interval` says
-    what other seeds would. Raises ValueError for an unknown metric or unequal rows.
+    The interval has the percentiles of bootstrap draws. Raises ValueError for an unknown metric or unequal rows.
     """
     rows = _same_rows(labels, predictions)
     if metric not in METRICS:
@@ -109,45 +93,36 @@ def bootstrap_interval(
 
 
 def mcnemar(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> dict[str, float]:
-    """McNemar's exact test of two predictions on the same rows, (rows,) each.
+    """McNemar's exact test of two predictions on the same rows, (rows,) each, by the rows that one alone has right.
 
-    Only the rows that one of them alone has right say which is better: under equal quality they fall to either side
-    like a fair coin. Gives their numbers, the difference in accuracy (first minus second) and the two-sided p.
+    Gives their numbers, the difference in accuracy (first minus second) and the two-sided p, that of a fair coin.
     """
     labels, first, second = _same_rows(labels, first, second)
     only_first = int(((first == labels) & (second != labels)).sum())
     only_second = int(((second == labels) & (first != labels)).sum())
-    apart, difference = only_first + only_second, (only_first - only_second) / len(labels)
-    p = float(stats.binomtest(only_first, apart).pvalue) if apart else 1.0
+    p = float(stats.binomtest(only_first, only_first + only_second).pvalue) if only_first + only_second else 1.0
+    difference = (only_first - only_second) / len(labels)
     return {"only_first": only_first, "only_second": only_second, "difference": difference, "p": p}
 
 
 def smallest_difference(rows: int, level: float = 0.05) -> float:
-    """The least difference in accuracy that `mcnemar` can find between two predictions of so many rows: 6 rows at 5 %.
-
-    k rows that all fall to one side have p = 2 / 2^k; where some fall to the other, it takes more than k.
-    """
-    return math.ceil(math.log2(2 / level)) / rows
+    """The least difference in accuracy that `mcnemar` can find between two predictions of so many rows: 6 rows at 5 %."""
+    return math.ceil(math.log2(2 / level)) / rows  # k rows that all fall to one side have p = 2 / 2^k
 
 
 def size_warning(difference: float, rows: int) -> str:
-    """Why a split of so many rows is too small for a difference in accuracy (in 0..1), or "" where it is not.
-
-    Intervals over seeds do not cover this, as all seeds share the same rows. For F1 it is approximate.
-    """
+    """Why a split of so many rows is too small for a difference in accuracy (in 0..1; about so for F1), or ""."""
     changed = round(abs(difference) * rows, 6)  # in rows
     if changed < 1:
         return f"less than one row: a row is {100 / rows:.2g} points"
     least = smallest_difference(rows)
-    if changed < round(least * rows, 6):
-        return f"too few rows: {rows} cannot tell two runs less than {100 * least:.2g} points apart"
-    return ""
+    too_few = f"too few rows: {rows} cannot tell two runs less than {100 * least:.2g} points apart"
+    return too_few if changed < round(least * rows, 6) else ""
 
 
 def _same_rows(*columns: ArrayLike) -> list[np.ndarray]:
     arrays = [np.asarray(column) for column in columns]
-    shapes = [array.shape for array in arrays]
-    if len(set(shapes)) > 1 or len(shapes[0]) != 1 or shapes[0] == (0,):
-        text = ", ".join(map(str, shapes))
-        raise ValueError(f"labels and predictions: shapes {text}: must be (rows,), equal and not empty")
+    if len({array.shape for array in arrays}) > 1 or arrays[0].ndim != 1 or not arrays[0].size:
+        shapes = ", ".join(str(array.shape) for array in arrays)
+        raise ValueError(f"labels and predictions: shapes {shapes}: must be (rows,), equal and not empty")
     return arrays
