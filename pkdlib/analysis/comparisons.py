@@ -2,9 +2,10 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,7 +33,7 @@ class Comparison:
     @property
     def metrics(self) -> list[str]:
         """Columns of the tidy table, the task's first metric first: on test where it is labelled, else on dev."""
-        split = "test" if all("test" in record.metrics for record in self.records) else "dev"
+        split = "test" if all("test" in run.metrics for run in self.records) else "dev"
         return [f"{split}_{name}" for name in self.records[0].get_task().metrics]
 
     @property
@@ -68,7 +69,7 @@ def _teacher_name(teacher: RunRecord) -> str:
     return f"{config['num_hidden_layers']} layers of {Path(config['backbone']).name} ({known})"
 
 
-def _key(setting: Setting) -> Hashable:
+def _key(setting: Setting) -> frozenset[tuple[str, Hashable]]:
     return frozenset((name, v if isinstance(v, Hashable) else json.dumps(v)) for name, v in setting.items())
 
 
@@ -87,13 +88,11 @@ def comparisons(records: Iterable[RunRecord]) -> list[Comparison]:
     change with the seed, as long as all methods of a seed share them; otherwise they are part of the setting.
     """
     records, groups, made = list(records), [], []
-    with_weights = [run for run in records if run.method == "teacher" and "weights" in run.fingerprints]
-    teachers = {f"weights {run.fingerprints['weights']}": run for run in with_weights}
+    teachers = {f"weights {run.fingerprints.get('weights', '')}": run for run in records if run.method == "teacher"}
     names = {weights: _teacher_name(teacher) for weights, teacher in teachers.items()}
 
     def whatever_the_seed(student: tuple[RunRecord, Setting]) -> Setting:
-        general = {name: value for name, value in student[1].items() if name != "training rows"}
-        return general | {name: names.get(general[name], general[name]) for name in general.keys() & {"teacher"}}
+        return {name: names.get(str(v), v) for name, v in student[1].items() if name != "training rows"}
 
     students = [(run, setting_of(run)) for run in records if run.method != "teacher"]
     for group in most_specific(students, whatever_the_seed):
@@ -111,19 +110,15 @@ def comparisons(records: Iterable[RunRecord]) -> list[Comparison]:
 def most_specific(items: Iterable[Item], setting: Callable[[Item], Setting]) -> list[tuple[Setting, list[Item]]]:
     """The most specific settings of the items, each with the items compatible with it; in order of appearance.
 
-    A setting is more specific than another whose fields it has with equal values, and some more. Settings have few
-    different sets of fields (FT's, KD's, PKD's): each is cut down to those and looked up, so that the cost grows with
-    the number of settings, where comparing all pairs would take its square.
+    A setting is more specific than another whose fields it has with equal values, and some more. As settings have few
+    sets of fields (FT's, KD's, PKD's), each is cut down to those and looked up, which spares comparing all pairs.
     """
     items, settings, places = list(items), {}, defaultdict(list)
     for place, own in enumerate(map(setting, items)):
         settings.setdefault(_key(own), own)
         places[_key(own)].append(place)
     shapes = {frozenset(own) for own in settings.values()}
-    parts = {  # of each setting: itself and what less specific ones would have to be
-        key: [_key({name: own[name] for name in fields}) for fields in shapes if fields <= own.keys()]
-        for key, own in settings.items()
-    }
+    parts = {key: {frozenset(each for each in key if each[0] in shape) for shape in shapes} for key in settings}
     covered = {part for key, own_parts in parts.items() for part in own_parts if part != key}
     members = {key: sorted(place for part in parts[key] for place in places.get(part, ())) for key in settings}
     return [(own, [items[place] for place in members[key]]) for key, own in settings.items() if key not in covered]
@@ -185,34 +180,29 @@ def sensitivities(compared: Iterable[Comparison]) -> list[tuple[Comparison, str,
     The field is a column of the table; methods on which it has no effect are left out. A size of None: it varies.
     """
     compared, made = list(compared), []
+    methods = sorted({run.method for one in compared for run in one.records})
     for field in dict.fromkeys(name for one in compared for name in one.setting):
         having = [one for one in compared if field in one.setting and field != "task" and not field.endswith(" rows")]
-        shown: list[dict] = []
-        for one, size, runs in _alike_but_for(field, having):
+        if len({json.dumps(one.setting[field]) for one in having}) < 2:
+            continue
+        keys: list[dict[str, Hashable]] = []  # of each comparison: method -> all that matters to it but the field
+        alike: dict[Hashable, dict[str, tuple]] = defaultdict(
+            dict
+        )  # key and size -> run_id -> (run, value of the field)
+        for one in having:
+            settings = {method: _of_method(one.setting, method) for method in methods}
+            keys.append({method: _key(own | {field: method}) for method, own in settings.items() if field in own})
+            value = "none" if one.setting[field] is None else one.setting[field]
+            for run in (run for run in one.records if run.method in keys[-1]):
+                alike[keys[-1][run.method], run.config["num_hidden_layers"]][run.run_id] = (run, value)
+        varied = {key: runs for key, runs in alike.items() if len({value for _, value in runs.values()}) > 1}
+        sizes, shown = sorted({size for _, size in varied}, reverse=True), []
+        for (one, own_keys), size in product(zip(having, keys, strict=True), sizes):
+            groups = [varied.get((key, size), {}) for key in own_keys.values()]
+            runs = {run_id: run for group in groups for run_id, run in group.items()}
             if runs and not any(runs.keys() <= earlier.keys() for earlier in shown):
                 shown.append(runs)
                 table = results_frame(run for run, _ in runs.values())
                 made.append((one, field, size, table.assign(**{field: [value for _, value in runs.values()]})))
     deep = [one for one in main_comparisons(compared).values() if len(one.sizes) > 1]
     return made + [(one, "num_hidden_layers", None, one.frame()) for one in deep]
-
-
-def _alike_but_for(field: str, having: list[Comparison]) -> Iterator[tuple[Comparison, int, dict[str, tuple]]]:
-    """Of each comparison and size: run_id -> (run, value of the field) of the runs that differ in that alone."""
-    if len({json.dumps(one.setting[field]) for one in having}) < 2:
-        return
-    methods = sorted({run.method for one in having for run in one.records})
-    keys: list[dict[str, Hashable]] = []  # of each comparison: method -> all that matters to it but the field
-    alike: dict[Hashable, dict[str, tuple]] = defaultdict(dict)
-    for one in having:
-        settings = {method: _of_method(one.setting, method) for method in methods}
-        keys.append({method: _key(own | {field: method}) for method, own in settings.items() if field in own})
-        value = "none" if one.setting[field] is None else one.setting[field]
-        for run in one.records:
-            if run.method in keys[-1]:
-                alike[keys[-1][run.method], run.config["num_hidden_layers"]][run.run_id] = (run, value)
-    varied = {key: runs for key, runs in alike.items() if len({value for _, value in runs.values()}) > 1}
-    for one, own_keys in zip(having, keys, strict=True):
-        for size in sorted({size for _, size in varied}, reverse=True):
-            groups = [varied.get((key, size), {}) for key in own_keys.values()]
-            yield one, size, {run_id: run for runs in groups for run_id, run in runs.items()}

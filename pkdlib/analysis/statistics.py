@@ -30,46 +30,38 @@ def paired_p(differences: ArrayLike) -> float:
 
 def summary(frame: pd.DataFrame, metric: str, by: list[str]) -> pd.DataFrame:
     """Mean, 95 % interval and number of runs of `metric` for every group, in the groups' order of appearance."""
-    groups = frame.groupby(by, sort=False)[metric]
-    rows = [(*key, *mean_interval(values), len(values)) for key, values in groups]
+    rows = [(*key, *mean_interval(scores), len(scores)) for key, scores in frame.groupby(by, sort=False)[metric]]
     return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "runs"])
 
 
 def paired_difference(frame: pd.DataFrame, metric: str, method: str, baseline: str) -> dict[str, Any]:
-    """`method` minus `baseline` on equal seeds of one setting: mean, 95 % t interval and p of the differences, pairs.
-
-    Raises ValueError when a method has a seed twice or no seed is shared.
-    """
+    """`method` minus `baseline` on equal seeds: mean, 95 % t interval and p of the differences, and their number."""
     ours, theirs = (frame[frame["method"] == name].set_index("seed")[metric] for name in (method, baseline))
     if ours.index.has_duplicates or theirs.index.has_duplicates:
         raise ValueError(f"{method} or {baseline} has a seed twice: select one setting first")
     differences = (ours - theirs).dropna().sort_index()
     if differences.empty:
         raise ValueError(f"{method} and {baseline} share no seed")
-    row = {"method": method, "baseline": baseline}
-    row |= dict(zip(("difference", "low", "high"), mean_interval(differences), strict=True))
-    return row | {"p": paired_p(differences), "pairs": len(differences)}
+    interval = dict(zip(("difference", "low", "high"), mean_interval(differences), strict=True))
+    test = {"p": paired_p(differences), "pairs": len(differences)}
+    return {"method": method, "baseline": baseline, **interval, **test}
 
 
 def differences_by(frame: pd.DataFrame, metric: str, by: str, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
     """`paired_difference` of every (method, baseline) at every value of the column `by` that has runs of both."""
-    return pd.DataFrame(
-        {by: value, **paired_difference(group, metric, *pair)}
-        for value, group in frame.groupby(by)
-        for pair in pairs
-        if set(pair) <= set(group["method"])
-    )
+    rows = []
+    for value, runs in frame.groupby(by):
+        present = [pair for pair in pairs if set(pair) <= set(runs["method"])]
+        rows += [{by: value, **paired_difference(runs, metric, *pair)} for pair in present]
+    return pd.DataFrame(rows)
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:
-    """Holm's adjusted p values: where all below 0.05 are believed, the chance of any false one is at most 5 %.
-
-    The i-th smallest of m is multiplied by m - i + 1, and none is smaller than the one before it. NaN is not counted.
-    """
+    """Holm's adjusted p values, NaN not counted: where all below 0.05 are believed, any is false with 5 % at most."""
     p_values = np.array(p_values, dtype=float)
     tested = np.flatnonzero(~np.isnan(p_values))
     order = tested[np.argsort(p_values[tested], kind="stable")]
-    scaled = p_values[order] * np.arange(len(order), 0, -1)
+    scaled = p_values[order] * np.arange(len(order), 0, -1)  # the i-th smallest of m by m - i + 1
     p_values[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
     return p_values
 
@@ -106,7 +98,7 @@ def mcnemar(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> dict[str,
 
 
 def smallest_difference(rows: int, level: float = 0.05) -> float:
-    """The least difference in accuracy that `mcnemar` can find between two predictions of so many rows: 6 rows at 5 %."""
+    """The least difference in accuracy of two predictions of so many rows that `mcnemar` can find: 6 rows at 5 %."""
     return math.ceil(math.log2(2 / level)) / rows  # k rows that all fall to one side have p = 2 / 2^k
 
 

@@ -12,12 +12,10 @@ from pkdlib.records import RESULT_FILE, RunRecord
 
 def students_of(teacher_dir: Path, students_dir: Path) -> list[tuple[Path, RunRecord]]:
     """(folder, record) of every student below students_dir that this very teacher taught; none is no error."""
-    teacher_file = Path(teacher_dir) / RESULT_FILE
-    if not teacher_file.is_file():
-        return []
-    weights = load_records(teacher_file)[0].fingerprints["weights"]
+    teachers = [load_records(file)[0] for file in Path(teacher_dir).glob(RESULT_FILE)]  # one or none
+    weights = [teacher.fingerprints["weights"] for teacher in teachers]
     students = [(file.parent, load_records(file)[0]) for file in sorted(Path(students_dir).rglob(RESULT_FILE))]
-    return [student for student in students if student[1].fingerprints.get("teacher_weights") == weights]
+    return [student for student in students if student[1].fingerprints.get("teacher_weights") in weights]
 
 
 def matching(records: Iterable[RunRecord], config: DistillConfig) -> list[RunRecord]:
@@ -34,8 +32,7 @@ def varied(records: Iterable[RunRecord], config: DistillConfig, field: str) -> l
     if field not in known:
         raise ValueError(f"field = {field!r}: must be one of {', '.join(known)}")
     defaults, free = DistillConfig().model_dump(), {field: None, "seed": None}
-    wanted = config.model_dump() | free
-    alike = [record for record in records if defaults | record.config | free == wanted]
+    alike = [record for record in records if defaults | record.config | free == config.model_dump() | free]
     return [record for record in alike if record.method != "teacher"]  # whose settings may equal a student's
 
 
@@ -46,8 +43,7 @@ def load_results(folder: Path) -> pd.DataFrame:
 
 def results_frame(records: Iterable[RunRecord]) -> pd.DataFrame:
     """`load_results` of records at hand."""
-    rows = []
-    names = "run_id method task source max_length train_rows best_epoch num_parameters layer_map".split()
+    rows, names = [], "run_id method task source max_length train_rows best_epoch num_parameters layer_map".split()
     for record in records:
         row = {name: getattr(record, name) for name in names} | record.config
         row |= {f"{split}_{name}": value for split, scores in record.metrics.items() for name, value in scores.items()}
@@ -58,5 +54,8 @@ def results_frame(records: Iterable[RunRecord]) -> pd.DataFrame:
 
 def history_frame(records: Iterable[RunRecord]) -> pd.DataFrame:
     """A row per epoch of every run: run_id, method, num_hidden_layers, seed, epoch and its figures."""
-    key = lambda run: {"run_id": run.run_id, "method": run.method, "num_hidden_layers": run.config["num_hidden_layers"]}
-    return pd.DataFrame([key(run) | {"seed": run.seed} | epoch for run in records for epoch in run.history])
+    rows = []
+    for run in records:
+        key = {"run_id": run.run_id, "method": run.method, "num_hidden_layers": run.config["num_hidden_layers"]}
+        rows += [key | {"seed": run.seed} | epoch for epoch in run.history]
+    return pd.DataFrame(rows)
