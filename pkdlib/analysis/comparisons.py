@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import product
+from itertools import groupby, product
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,7 +32,7 @@ class Comparison:
 
     @property
     def metrics(self) -> list[str]:
-        """Columns of the tidy table, the task's first metric first: on test where it is labelled, else on dev."""
+        """Columns of the tidy table, the task's first metric first: on test where all have it, else on dev."""
         split = "test" if all("test" in run.metrics for run in self.records) else "dev"
         return [f"{split}_{name}" for name in self.records[0].get_task().metrics]
 
@@ -87,22 +87,20 @@ def comparisons(records: Iterable[RunRecord]) -> list[Comparison]:
     Plain fine-tuning has no temperature, so it stands beside the students of every temperature. Data and teacher may
     change with the seed, as long as all methods of a seed share them; otherwise they are part of the setting.
     """
-    records, groups, made = list(records), [], []
+    records, made = list(records), []
     teachers = {f"weights {run.fingerprints.get('weights', '')}": run for run in records if run.method == "teacher"}
     names = {weights: _teacher_name(teacher) for weights, teacher in teachers.items()}
-
-    def whatever_the_seed(student: tuple[RunRecord, Setting]) -> Setting:
-        return {name: names.get(str(v), v) for name, v in student[1].items() if name != "training rows"}
-
     students = [(run, setting_of(run)) for run in records if run.method != "teacher"]
-    for group in most_specific(students, whatever_the_seed):
+    for group in most_specific(
+        students, lambda student: {k: names.get(str(v), v) for k, v in student[1].items() if k != "training rows"}
+    ):
         trained = {(run.seed, own["training rows"]) for run, own in group[1]}
         taught = {(run.seed, own["teacher"]) for run, own in group[1] if "teacher" in own}
         one_origin_a_seed = len(dict(trained)) == len(trained) and len(dict(taught)) == len(taught)
-        groups += [group] if one_origin_a_seed else most_specific(group[1], lambda student: student[1])
-    for setting, members in groups:
-        known = [teachers[name] for name in dict.fromkeys(own.get("teacher") for _, own in members) if name in teachers]
-        made.append(Comparison(setting["task"], setting, [run for run, _ in members], known))
+        for setting, same in [group] if one_origin_a_seed else most_specific(group[1], lambda student: student[1]):
+            weights = dict.fromkeys(own.get("teacher") for _, own in same)
+            known = [teachers[name] for name in weights if name in teachers]
+            made.append(Comparison(setting["task"], setting, [run for run, _ in same], known))
     places = {name: place for place, name in enumerate(TASKS)}  # tasks of one's own come last, by name
     return sorted(made, key=lambda one: (places.get(one.task, len(places)), one.task, -len(one.records)))
 
@@ -125,11 +123,8 @@ def most_specific(items: Iterable[Item], setting: Callable[[Item], Setting]) -> 
 
 
 def main_comparisons(compared: Iterable[Comparison]) -> dict[str, Comparison]:
-    """The comparison of most runs of each task."""
-    mains: dict[str, Comparison] = {}
-    for one in compared:
-        mains.setdefault(one.task, one)
-    return mains
+    """The comparison of most runs of each task, which is the task's first of those that `comparisons` gave."""
+    return {task: next(ones) for task, ones in groupby(compared, lambda one: one.task)}
 
 
 def told_apart(setting: Setting, other: Setting) -> str:
@@ -181,24 +176,21 @@ def sensitivities(compared: Iterable[Comparison]) -> list[tuple[Comparison, str,
     """
     compared, made = list(compared), []
     methods = sorted({run.method for one in compared for run in one.records})
+    settings = [{method: _of_method(one.setting, method) for method in methods} for one in compared]
     for field in dict.fromkeys(name for one in compared for name in one.setting):
-        having = [one for one in compared if field in one.setting and field != "task" and not field.endswith(" rows")]
-        if len({json.dumps(one.setting[field]) for one in having}) < 2:
+        if field == "task" or field.endswith(" rows") or len({repr(one.setting.get(field)) for one in compared}) == 1:
             continue
-        keys: list[dict[str, Hashable]] = []  # of each comparison: method -> all that matters to it but the field
-        alike: dict[Hashable, dict[str, tuple]] = defaultdict(
-            dict
-        )  # key and size -> run_id -> (run, value of the field)
-        for one in having:
-            settings = {method: _of_method(one.setting, method) for method in methods}
-            keys.append({method: _key(own | {field: method}) for method, own in settings.items() if field in own})
-            value = "none" if one.setting[field] is None else one.setting[field]
+        alike: dict[Hashable, dict[str, tuple]] = defaultdict(dict)  # key, size -> run_id -> (run, value of the field)
+        keys = []  # of each comparison: method -> all that matters to it but the field
+        for one, own in zip(compared, settings, strict=True):
+            keys.append({method: _key(own[method] | {field: method}) for method in methods if field in own[method]})
             for run in (run for run in one.records if run.method in keys[-1]):
+                value = "none" if one.setting[field] is None else one.setting[field]
                 alike[keys[-1][run.method], run.config["num_hidden_layers"]][run.run_id] = (run, value)
         varied = {key: runs for key, runs in alike.items() if len({value for _, value in runs.values()}) > 1}
         sizes, shown = sorted({size for _, size in varied}, reverse=True), []
-        for (one, own_keys), size in product(zip(having, keys, strict=True), sizes):
-            groups = [varied.get((key, size), {}) for key in own_keys.values()]
+        for (one, key_of), size in product(zip(compared, keys, strict=True), sizes):
+            groups = [varied.get((key, size), {}) for key in key_of.values()]
             runs = {run_id: run for group in groups for run_id, run in group.items()}
             if runs and not any(runs.keys() <= earlier.keys() for earlier in shown):
                 shown.append(runs)

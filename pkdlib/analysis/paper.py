@@ -18,10 +18,7 @@ WIDTH = 768  # of BERT-base's states: what the authors' beta is meant for
 
 
 def paper_table(name: str) -> pd.DataFrame:
-    """A table of the paper, or "dev", the authors' dev figures; a row per model, NaN where there is no figure.
-
-    `attrs` holds its title, source and, where there is one, note. ValueError lists the known names.
-    """
+    """A table of the paper, or "dev", the authors' dev figures; a row per model, its title and source in `attrs`."""
     tables = {key: entry for key, entry in PAPER.items() if "rows" in entry}
     if name not in tables:
         raise ValueError(f"name = {name!r}: must be one of {', '.join(tables)}")
@@ -39,16 +36,14 @@ def paper_presets() -> pd.DataFrame:
 def paper_preset(task: str, num_hidden_layers: int, hidden_size: int = WIDTH) -> dict[str, Any]:
     """The authors' best setting for a student of that size, as fields of DistillConfig; ValueError names those known.
 
-    The losses are those of the authors' code. For normalised states of another `hidden_size`, beta is rescaled so
-    that a row's summed squared distance weighs the same; the mean square of raw states does not follow from the width.
+    Losses are those of the authors' code. On normalised states of another width, beta is rescaled to weigh the same.
     The strategy is Skip, as the paper says, also with 3 layers, where the authors' script takes the last ones.
     """
     presets = {(entry["task"], entry["num_hidden_layers"]): entry for entry in PAPER["presets"]}
     preset = presets.get(("mnli" if task == "mnli-mm" else task, num_hidden_layers))
     if preset is None:
         known = ", ".join(f"{name} {layers}" for name, layers in sorted(presets))
-        asked = f"task = {task!r}, num_hidden_layers = {num_hidden_layers}"
-        raise ValueError(f"{asked}: the authors' settings are for {known}")
+        raise ValueError(f"{task = }, {num_hidden_layers = }: the authors' settings are for {known}")
     own = {field: value for field, value in preset.items() if field not in ("task", "source", "note")}
     beta = own["beta"] * hidden_size / WIDTH if own["normalize"] else own["beta"]
     return {**own, "beta": beta, **FIXED, "form": "official", "t_squared": True, "strategy": "skip"}
@@ -60,10 +55,9 @@ def paper_teacher() -> dict[str, Any]:
 
 
 def convert_beta(beta: float, num_matched_layers: int, hidden_size: int, source: Form, target: Form) -> float:
-    """The beta that weighs the patience term equally in another form.
+    """The beta that weighs the patience term equally in another form: beta_paper = beta_official / (M d).
 
-    The paper's form sums over M matched layers and d dimensions where the authors' code averages, so
-    beta_paper = beta_official / (M d): their 1000 with M = 5 and d = 768 is about 0.26 on the paper's scale.
+    The paper's form sums over M matched layers and d dimensions where the authors' code averages.
     """
     for name, form in (("source", source), ("target", target)):
         if form not in FORMS:
@@ -75,7 +69,7 @@ def convert_beta(beta: float, num_matched_layers: int, hidden_size: int, source:
 def reference_rows(task: str, metric: str = "accuracy") -> pd.DataFrame:
     """The paper's test figure and the authors' dev figure, in percent, of every model of one task; NaN for none.
 
-    Columns num_hidden_layers, method, paper_test and authors_dev. "PKD" stands as PKD-Skip, as Table 1's caption says.
+    "PKD" stands as PKD-Skip, as Table 1's caption says. Raises ValueError for another task or metric than the paper's.
     """
     if task not in COLUMNS:
         raise ValueError(f"task = {task!r}: the paper's figures are of {', '.join(COLUMNS)}")
@@ -90,10 +84,9 @@ def reference_rows(task: str, metric: str = "accuracy") -> pd.DataFrame:
 
 
 def differences_beside_paper(frame: pd.DataFrame, metric: str, task: str, baseline: str = "FT") -> pd.DataFrame:
-    """`paired_difference` of every method and student size to the baseline, beside those of the paper's figures.
+    """`paired_difference` of every method and student size to the baseline, beside the paper's figures, all in 0..1.
 
-    frame: runs of one setting with columns method, num_hidden_layers, seed and `metric` ("dev_accuracy"); task: whose
-    figures. All in 0..1. A size without runs of the baseline has no rows.
+    frame: runs of one setting with columns method, num_hidden_layers, seed and `metric`; task: whose figures.
     """
     reference = reference_rows(task, metric.split("_")[-1]).set_index(["num_hidden_layers", "method"]) / 100
     rows = []

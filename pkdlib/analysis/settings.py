@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 from itertools import product
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo
 
 from pkdlib.analysis.similarity import SIMILARITIES
 from pkdlib.config import METHODS, MINI_BERT, Config, DistillConfig, method_config
@@ -14,25 +14,35 @@ HEAD_WIDTH = 64  # of one attention head in BERT of every size
 SCORES = [f"{split}_{score}" for split in ("dev", "test") for score in (*METRICS, "loss")]
 
 
-def _must(rule: str, holds: Callable[[Any], bool]) -> AfterValidator:
-    def check(value: Any) -> Any:
-        if not holds(value):
-            raise ValueError(f"must {rule}")
+def _rule(allowed: str, holds: Callable[[Any, dict[str, Any]], Any]) -> AfterValidator:  # of a value and those above
+    def check(value: Any, info: ValidationInfo) -> Any:
+        if not holds(value, info.data):
+            raise ValueError(allowed)
         return value
 
     return AfterValidator(check)
 
 
 def _one_of(known: Collection[str]) -> AfterValidator:
-    return _must(f"be one of {', '.join(known)}", lambda name: name in known)
+    return _rule(f"must be one of {', '.join(known)}", lambda name, _: name in known)
 
 
-DISTINCT = _must("not repeat", lambda values: len(set(values)) == len(values))
+DISTINCT = _rule("must not repeat", lambda values, _: len(set(values)) == len(values))
+MATCHING = _rule(
+    "a student of one layer has no layer to match; it can learn by FT and KD alone",
+    lambda methods, above: 1 not in above.get("student_layers", ()) or set(methods) <= {"FT", "KD"},
+)
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Seeds = Annotated[list[Seed], Field(min_length=1), DISTINCT]
 Layers = Annotated[list[Annotated[int, Field(ge=1)]], DISTINCT]
 TaskName = Annotated[str, _one_of(TASKS)]
-Folder = Annotated[str, _must("name a folder", bool)]  # from the project's root, or absolute
+Folder = Annotated[str, _rule("must name a folder", lambda name, _: name)]  # from the project's root, or absolute
+GLUE = [task for task in TASKS if not task.startswith("mini-")]
+Preset = Annotated[
+    str,
+    AfterValidator(lambda name, info: name or info.data.get("task", "")),
+    _rule(f"must be one of {', '.join(GLUE)}, or empty for such a task's own", lambda name, _: name in GLUE),
+]
 
 
 class Folders(Config):
@@ -81,15 +91,8 @@ class ComparisonConfig(Config):
     """What a side-by-side comparison spans: every method for every student size and seed."""
 
     student_layers: Layers = Field(min_length=1)
-    methods: Annotated[list[Annotated[str, _one_of(METHODS)]], DISTINCT] = Field(min_length=1)
+    methods: Annotated[list[Annotated[str, _one_of(METHODS)]], DISTINCT, MATCHING] = Field(min_length=1)
     seeds: Seeds
-
-    @field_validator("methods")
-    @classmethod
-    def _with_a_layer_to_match(cls, methods: list[str], info: ValidationInfo) -> list[str]:
-        if 1 in info.data.get("student_layers", ()) and not set(methods) <= {"FT", "KD"}:
-            raise ValueError("a student of one layer has no layer to match; it can learn by FT and KD alone")
-        return methods
 
     def runs(self, config: DistillConfig) -> list[tuple[str, DistillConfig]]:
         """(method, configuration) of every run, sizes outermost and seeds innermost."""
@@ -104,17 +107,9 @@ class ReproductionConfig(ComparisonConfig):
     source: str = ""  # as of RowsConfig
     backbone: str = Field(MINI_BERT, min_length=1)  # hub id or local folder
     train_rows: int = Field(0, ge=0)  # drawn from the training split; 0 takes all
-    preset_of: str = Field("", validate_default=True)  # whose settings and figures; empty: the task's own
+    preset_of: Preset = Field("", validate_default=True)  # whose settings and figures; empty: the task's own
     learning_rate_scale: float = Field(1.0, gt=0)  # times the authors' rates, the teacher's and the students'
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"  # fp16 needs CUDA
-
-    @field_validator("preset_of")
-    @classmethod
-    def _of_the_paper(cls, name: str, info: ValidationInfo) -> str:
-        name, known = name or info.data.get("task", ""), [task for task in TASKS if not task.startswith("mini-")]
-        if name not in known:
-            raise ValueError(f"must be one of {', '.join(known)}, or empty for such a task's own")
-        return name
 
 
 class SimilarityConfig(Config):
@@ -126,7 +121,7 @@ class SimilarityConfig(Config):
     source: str = ""  # as of RowsConfig
     texts: str = ""  # folder of texts of your own, in place of the task's rows
     split: Literal["train", "dev", "test"] = "dev"
-    rows: Annotated[int, _must("be 0 for all rows or at least 4", lambda rows: rows == 0 or rows > 3)] = 1000
+    rows: Annotated[int, _rule("must be 0 for all rows or at least 4", lambda rows, _: rows == 0 or rows > 3)] = 1000
     max_length: int = Field(64, ge=8)  # tokens
     metric: Annotated[str, _one_of(SIMILARITIES)] = "cka"
     seed: Seed = 0  # of the drawn rows and the shuffled pairs

@@ -20,14 +20,6 @@ def mean_interval(values: Iterable[float], confidence: float = 0.95) -> tuple[fl
     return mean, mean - half, mean + half
 
 
-def paired_p(differences: ArrayLike) -> float:
-    """Two-sided p of the t test that paired differences have mean zero; 1 where all are zero, NaN without variance."""
-    differences = np.asarray(differences, dtype=float)
-    if len(differences) < 2 or np.ptp(differences) < 1e-12:  # the same number of rows, whatever the rounding
-        return 1.0 if len(differences) > 1 and not differences.any() else math.nan
-    return float(stats.ttest_1samp(differences, 0.0).pvalue)
-
-
 def summary(frame: pd.DataFrame, metric: str, by: list[str]) -> pd.DataFrame:
     """Mean, 95 % interval and number of runs of `metric` for every group, in the groups' order of appearance."""
     rows = [(*key, *mean_interval(scores), len(scores)) for key, scores in frame.groupby(by, sort=False)[metric]]
@@ -35,16 +27,22 @@ def summary(frame: pd.DataFrame, metric: str, by: list[str]) -> pd.DataFrame:
 
 
 def paired_difference(frame: pd.DataFrame, metric: str, method: str, baseline: str) -> dict[str, Any]:
-    """`method` minus `baseline` on equal seeds: mean, 95 % t interval and p of the differences, and their number."""
+    """`method` minus `baseline` on equal seeds: mean, 95 % t interval and p of the differences, and their number.
+
+    p: 1 where all are zero, NaN where all are equal, as a few may be by chance, and a t test needs a variance.
+    """
     ours, theirs = (frame[frame["method"] == name].set_index("seed")[metric] for name in (method, baseline))
     if ours.index.has_duplicates or theirs.index.has_duplicates:
         raise ValueError(f"{method} or {baseline} has a seed twice: select one setting first")
     differences = (ours - theirs).dropna().sort_index()
     if differences.empty:
         raise ValueError(f"{method} and {baseline} share no seed")
-    interval = dict(zip(("difference", "low", "high"), mean_interval(differences), strict=True))
-    test = {"p": paired_p(differences), "pairs": len(differences)}
-    return {"method": method, "baseline": baseline, **interval, **test}
+    p = 1.0 if len(differences) > 1 and not differences.any() else math.nan
+    if len(differences) > 1 and np.ptp(differences) >= 1e-12:  # not the same number of rows, whatever the rounding
+        p = float(stats.ttest_1samp(differences, 0.0).pvalue)
+    mean, low, high = mean_interval(differences)
+    row = {"method": method, "baseline": baseline, "difference": mean, "low": low, "high": high}
+    return row | {"p": p, "pairs": len(differences)}
 
 
 def differences_by(frame: pd.DataFrame, metric: str, by: str, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
@@ -57,7 +55,7 @@ def differences_by(frame: pd.DataFrame, metric: str, by: str, pairs: Iterable[tu
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:
-    """Holm's adjusted p values, NaN not counted: where all below 0.05 are believed, any is false with 5 % at most."""
+    """Holm's adjusted p values: with all below 0.05 believed, the chance of any false one is at most 5 %; NaN stays."""
     p_values = np.array(p_values, dtype=float)
     tested = np.flatnonzero(~np.isnan(p_values))
     order = tested[np.argsort(p_values[tested], kind="stable")]
@@ -70,10 +68,7 @@ def bootstrap_interval(
     labels: ArrayLike, predictions: ArrayLike, metric: str = "accuracy", confidence: float = 0.95,
     resamples: int = 2000, seed: int = 0,
 ) -> tuple[float, float, float]:  # fmt: skip
-    """(score, low, high) of one run's predictions, class indices (rows,): how far other rows would have moved it.
-
-    The interval has the percentiles of bootstrap draws. Raises ValueError for an unknown metric or unequal rows.
-    """
+    """(score, low, high) of one run's predictions, class indices (rows,), by the percentiles of draws of the rows."""
     rows = _same_rows(labels, predictions)
     if metric not in METRICS:
         raise ValueError(f"metric = {metric!r}: must be one of {', '.join(METRICS)}")
@@ -85,15 +80,15 @@ def bootstrap_interval(
 
 
 def mcnemar(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> dict[str, float]:
-    """McNemar's exact test of two predictions on the same rows, (rows,) each, by the rows that one alone has right.
+    """McNemar's exact test of two predictions, (rows,) each, by the rows that one of them alone has right.
 
-    Gives their numbers, the difference in accuracy (first minus second) and the two-sided p, that of a fair coin.
+    difference: in accuracy, first minus second; p: two-sided, of a fair coin.
     """
     labels, first, second = _same_rows(labels, first, second)
     only_first = int(((first == labels) & (second != labels)).sum())
     only_second = int(((second == labels) & (first != labels)).sum())
-    p = float(stats.binomtest(only_first, only_first + only_second).pvalue) if only_first + only_second else 1.0
-    difference = (only_first - only_second) / len(labels)
+    difference, apart = (only_first - only_second) / len(labels), only_first + only_second
+    p = float(stats.binomtest(only_first, apart).pvalue) if apart else 1.0
     return {"only_first": only_first, "only_second": only_second, "difference": difference, "p": p}
 
 
