@@ -108,8 +108,8 @@ def comparisons(records: Iterable[RunRecord]) -> list[Comparison]:
 def most_specific(items: Iterable[Item], setting: Callable[[Item], Setting]) -> list[tuple[Setting, list[Item]]]:
     """The most specific settings of the items, each with the items compatible with it; in order of appearance.
 
-    A setting is more specific than another whose fields it has with equal values, and some more. As settings have few
-    sets of fields (FT's, KD's, PKD's), each is cut down to those and looked up, which spares comparing all pairs.
+    One that has all fields of another with equal values, and some more, is more specific. There are few sets of fields
+    (FT's, KD's, PKD's): each setting is cut down to those and looked up, instead of comparing all pairs.
     """
     items, settings, places = list(items), {}, defaultdict(list)
     for place, own in enumerate(map(setting, items)):

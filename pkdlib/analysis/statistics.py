@@ -27,10 +27,7 @@ def summary(frame: pd.DataFrame, metric: str, by: list[str]) -> pd.DataFrame:
 
 
 def paired_difference(frame: pd.DataFrame, metric: str, method: str, baseline: str) -> dict[str, Any]:
-    """`method` minus `baseline` on equal seeds: mean, 95 % t interval and p of the differences, and their number.
-
-    p: 1 where all are zero, NaN where all are equal, as a few may be by chance, and a t test needs a variance.
-    """
+    """`method` minus `baseline` on equal seeds: mean, 95 % t interval, p (NaN without variance), number of pairs."""
     ours, theirs = (frame[frame["method"] == name].set_index("seed")[metric] for name in (method, baseline))
     if ours.index.has_duplicates or theirs.index.has_duplicates:
         raise ValueError(f"{method} or {baseline} has a seed twice: select one setting first")
@@ -38,7 +35,7 @@ def paired_difference(frame: pd.DataFrame, metric: str, method: str, baseline: s
     if differences.empty:
         raise ValueError(f"{method} and {baseline} share no seed")
     p = 1.0 if len(differences) > 1 and not differences.any() else math.nan
-    if len(differences) > 1 and np.ptp(differences) >= 1e-12:  # not the same number of rows, whatever the rounding
+    if len(differences) > 1 and np.ptp(differences) >= 1e-12:  # else they are the same number of rows, but for rounding
         p = float(stats.ttest_1samp(differences, 0.0).pvalue)
     mean, low, high = mean_interval(differences)
     row = {"method": method, "baseline": baseline, "difference": mean, "low": low, "high": high}
@@ -80,10 +77,7 @@ def bootstrap_interval(
 
 
 def mcnemar(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> dict[str, float]:
-    """McNemar's exact test of two predictions, (rows,) each, by the rows that one of them alone has right.
-
-    difference: in accuracy, first minus second; p: two-sided, of a fair coin.
-    """
+    """McNemar's exact test: rows that each of two predictions alone has right, difference in accuracy, two-sided p."""
     labels, first, second = _same_rows(labels, first, second)
     only_first = int(((first == labels) & (second != labels)).sum())
     only_second = int(((second == labels) & (first != labels)).sum())

@@ -19,15 +19,12 @@ def students_of(teacher_dir: Path, students_dir: Path) -> list[tuple[Path, RunRe
 
 
 def matching(records: Iterable[RunRecord], config: DistillConfig) -> list[RunRecord]:
-    """The distillations that were run with `config` but for the seed; what an older record lacks was its default."""
+    """The distillations that were run with `config` but for the seed; what an older record lacked was its default."""
     return varied(records, config, "seed")
 
 
 def varied(records: Iterable[RunRecord], config: DistillConfig, field: str) -> list[RunRecord]:
-    """The distillations that differ from `config` in one field or in none, whatever their seed; beta = 0 makes KD.
-
-    field: a name of DistillConfig's, or train_rows; ValueError for another.
-    """
+    """The distillations like `config` in all but the seed and a field, one of DistillConfig's or train_rows."""
     known = (*DistillConfig.model_fields, "train_rows")
     if field not in known:
         raise ValueError(f"field = {field!r}: must be one of {', '.join(known)}")
