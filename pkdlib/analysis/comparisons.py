@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from itertools import groupby, product
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
 
@@ -18,7 +18,6 @@ from pkdlib.records import RunRecord
 from pkdlib.tasks import TASKS
 
 Setting = dict[str, Any]
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ def comparisons(records: Iterable[RunRecord]) -> list[Comparison]:
     return sorted(made, key=lambda one: (places.get(one.task, len(places)), one.task, -len(one.records)))
 
 
-def most_specific(items: Iterable[Item], setting: Callable[[Item], Setting]) -> list[tuple[Setting, list[Item]]]:
+def most_specific(items: Iterable[Any], setting: Callable[[Any], Setting]) -> list[tuple[Setting, list[Any]]]:
     """The most specific settings of the items, each with the items compatible with it; in order of appearance.
 
     One that has all fields of another with equal values, and some more, is more specific. There are few sets of fields
@@ -143,16 +142,13 @@ def method_pairs(methods: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def all_differences(compared: Iterable[Comparison]) -> pd.DataFrame:
-    """`paired_difference` of the methods of every comparison and size, each once; Holm's p is over all of a task.
-
-    rows: how many the split has that was scored; missing, with no warning, where the records do not say.
-    """
+    """`paired_difference` of the methods of every comparison and size, each once; Holm's p is over all of a task."""
     compared, seen, rows = list(compared), set(), []
     mains = main_comparisons(compared)
     for one, size in [(each, size) for each in compared for size in each.sizes]:
         metric = one.metrics[0]
         split, frame = metric.partition("_")[0], one.frame(size)[["run_id", "method", "seed", metric]]
-        counted = next((run.eval_rows[split] for run in one.records if split in run.eval_rows), None)
+        counted = next((run.eval_rows[split] for run in one.records if split in run.eval_rows), None)  # None: unknown
         for pair in method_pairs(frame["method"]):
             both = frame[frame["method"].isin(pair)]
             if (key := (*pair, frozenset(both["run_id"]))) in seen or not both["seed"].duplicated().any():

@@ -22,9 +22,9 @@ def paper_table(name: str) -> pd.DataFrame:
     tables = {key: entry for key, entry in PAPER.items() if "rows" in entry}
     if name not in tables:
         raise ValueError(f"name = {name!r}: must be one of {', '.join(tables)}")
-    entry = tables[name]
-    table = pd.DataFrame.from_dict(entry["rows"], orient="index", columns=entry["columns"], dtype=float)
-    table.attrs = {key: text for key, text in entry.items() if isinstance(text, str)}
+    rows, columns = tables[name]["rows"], tables[name]["columns"]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns, dtype=float)
+    table.attrs = {key: text for key, text in tables[name].items() if isinstance(text, str)}
     return table
 
 
@@ -55,22 +55,16 @@ def paper_teacher() -> dict[str, Any]:
 
 
 def convert_beta(beta: float, num_matched_layers: int, hidden_size: int, source: Form, target: Form) -> float:
-    """The beta that weighs the patience term equally in another form: beta_paper = beta_official / (M d).
-
-    The paper's form sums over M matched layers and d dimensions where the authors' code averages.
-    """
+    """The beta of equal weight in another form: beta_paper = beta_official / (M d), of M matched layers of width d."""
     for name, form in (("source", source), ("target", target)):
         if form not in FORMS:
             raise ValueError(f"{name} = {form!r}: must be one of {', '.join(FORMS)}")
-    elements = 1 if source == target else num_matched_layers * hidden_size
+    elements = 1 if source == target else num_matched_layers * hidden_size  # the paper sums, the code averages
     return beta / elements if target == "paper" else beta * elements
 
 
 def reference_rows(task: str, metric: str = "accuracy") -> pd.DataFrame:
-    """The paper's test figure and the authors' dev figure, in percent, of every model of one task; NaN for none.
-
-    "PKD" stands as PKD-Skip, as Table 1's caption says. Raises ValueError for another task or metric than the paper's.
-    """
+    """The paper's test and the authors' dev figures, in percent, of every model of a task; ValueError for unknown ones."""
     if task not in COLUMNS:
         raise ValueError(f"task = {task!r}: the paper's figures are of {', '.join(COLUMNS)}")
     tests, dev_column = COLUMNS[task]
@@ -78,16 +72,13 @@ def reference_rows(task: str, metric: str = "accuracy") -> pd.DataFrame:
         raise ValueError(f"metric = {metric!r}: the paper gives {' and '.join(tests)} of {task}")
     test = pd.concat([paper_table("table_1"), paper_table("table_2")])[tests[metric]]
     dev = paper_table("dev").get(dev_column if metric == "accuracy" else None, pd.Series(dtype=float))
-    models = pd.DataFrame(PAPER["models"])
+    models = pd.DataFrame(PAPER["models"])  # "PKD" stands as PKD-Skip, as Table 1's caption says
     figures = {"paper_test": models["test_row"].map(test), "authors_dev": models["dev_row"].map(dev)}
     return models[["num_hidden_layers", "method"]].assign(**figures)
 
 
 def differences_beside_paper(frame: pd.DataFrame, metric: str, task: str, baseline: str = "FT") -> pd.DataFrame:
-    """`paired_difference` of every method and student size to the baseline, beside the paper's figures, all in 0..1.
-
-    frame: runs of one setting with columns method, num_hidden_layers, seed and `metric`; task: whose figures.
-    """
+    """`paired_difference` of every method and size of one setting to the baseline, beside the paper's; all in 0..1."""
     reference = reference_rows(task, metric.split("_")[-1]).set_index(["num_hidden_layers", "method"]) / 100
     rows = []
     for layers, runs in frame[frame["method"] != "teacher"].groupby("num_hidden_layers", sort=False):

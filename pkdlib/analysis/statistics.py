@@ -44,11 +44,9 @@ def paired_difference(frame: pd.DataFrame, metric: str, method: str, baseline: s
 
 def differences_by(frame: pd.DataFrame, metric: str, by: str, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
     """`paired_difference` of every (method, baseline) at every value of the column `by` that has runs of both."""
-    rows = []
-    for value, runs in frame.groupby(by):
-        present = [pair for pair in pairs if set(pair) <= set(runs["method"])]
-        rows += [{by: value, **paired_difference(runs, metric, *pair)} for pair in present]
-    return pd.DataFrame(rows)
+    groups = [(value, runs, pair) for value, runs in frame.groupby(by) for pair in pairs]
+    present = [group for group in groups if set(group[2]) <= set(group[1]["method"])]
+    return pd.DataFrame({by: value, **paired_difference(runs, metric, *pair)} for value, runs, pair in present)
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:
