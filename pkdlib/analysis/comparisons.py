@@ -2,12 +2,12 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from hashlib import sha256
+from itertools import groupby, product
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
 
@@ -18,7 +18,6 @@ from pkdlib.records import RunRecord
 from pkdlib.tasks import TASKS
 
 Setting = dict[str, Any]
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -32,71 +31,53 @@ class Comparison:
 
     @property
     def metrics(self) -> list[str]:
-        """Columns of the tidy table, the task's first metric first: on test where it is labelled, else on dev."""
-        split = "test" if all("test" in record.metrics for record in self.records) else "dev"
+        """Columns of the tidy table, the task's first metric first: on test where all have it, else on dev."""
+        split = "test" if all("test" in run.metrics for run in self.records) else "dev"
         return [f"{split}_{name}" for name in self.records[0].get_task().metrics]
-
-    @property
-    def methods(self) -> list[str]:
-        return sorted({record.method for record in self.records})
 
     @property
     def sizes(self) -> list[int]:
         return sorted({record.config["num_hidden_layers"] for record in self.records}, reverse=True)
 
-    @cached_property
-    def _frame(self) -> pd.DataFrame:
-        return results_frame(self.records).sort_values("method", kind="stable", ignore_index=True)
-
     def frame(self, size: int | None = None) -> pd.DataFrame:
         """The tidy table of the runs, of one size where given; methods in the order FT, KD, PKD."""
-        return self._frame if size is None else self._frame[self._frame["num_hidden_layers"] == size]
+        table = results_frame(self.records).sort_values("method", kind="stable", ignore_index=True)
+        return table if size is None else table[table["num_hidden_layers"] == size]
 
 
-def setting_of(record: RunRecord, teachers: dict[str, RunRecord]) -> Setting:
-    """Settings that two students must share to be comparable; those without effect on the record's method are left out.
-
-    teachers: by the fingerprint of their weights; a teacher is known by its own settings, apart from the seed.
-    """
-    weights = record.fingerprints.get("teacher_weights")
-    setting = {**DistillConfig().model_dump(), **record.config}  # what an older record lacks was its default
+def setting_of(record: RunRecord) -> Setting:
+    """What a student's score depends on, but for method, size and seed: its settings, its data and its teacher."""
+    setting = {**DistillConfig().model_dump(), **record.config}  # what an older record lacked was its default
     setting |= {name: getattr(record, name) for name in ("task", "source", "max_length", "train_rows")}
     setting |= {f"{split} rows": record.fingerprints.get(split) for split in record.metrics}
-    setting["teacher"] = teacher_name(teachers[weights]) if weights in teachers else f"weights {weights}"
-    return _of_method(setting, record.method)
+    setting["teacher"] = f"weights {record.fingerprints.get('teacher_weights')}"
+    return _of_method(setting | {"training rows": record.fingerprints.get("train")}, record.method)
 
 
 def _of_method(setting: Setting, method: str) -> Setting:
     """The part of a setting that has an effect on runs of the method."""
-    roles, taught = roles_of_method(method), _is_taught(method, setting)
+    roles = roles_of_method(method)
+    taught = Role.SOFT in roles or setting["init"] == "teacher"
     return {name: value for name, value in setting.items() if role_of(name) in roles and (taught or name != "teacher")}
 
 
-def _is_taught(method: str, config: Setting) -> bool:
-    """Whether the teacher has an effect on runs of the method."""
-    return Role.SOFT in roles_of_method(method) or config.get("init") == "teacher"
-
-
-def _exact(record: RunRecord) -> Setting:
-    """The setting together with the very training rows and the very teacher."""
-    return setting_of(record, {}) | {"training rows": record.fingerprints.get("train")}
-
-
-def teacher_name(teacher: RunRecord) -> str:
+def _teacher_name(teacher: RunRecord) -> str:
     """Its depth and backbone, and a hash of all its settings but the seed."""
     config = {**FineTuneConfig().model_dump(), **teacher.config, "seed": None}
     known = sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:4]
     return f"{config['num_hidden_layers']} layers of {Path(config['backbone']).name} ({known})"
 
 
+def _key(setting: Setting) -> frozenset[tuple[str, Hashable]]:
+    return frozenset((name, v if isinstance(v, Hashable) else json.dumps(v)) for name, v in setting.items())
+
+
 def unique_runs(records: Iterable[RunRecord]) -> list[RunRecord]:
     """The latest record of every method, size, seed, setting, data and teacher, in the place of the first."""
-    latest: dict[Hashable, RunRecord] = {}
-    for record in records:
-        key = (record.method, record.config["num_hidden_layers"], record.seed, _values(_exact(record)))
-        if key not in latest or record.created_at > latest[key].created_at:
-            latest[key] = record
-    return list(latest.values())
+    same: dict[Hashable, list[RunRecord]] = defaultdict(list)
+    for run in records:
+        same[run.method, run.config["num_hidden_layers"], run.seed, _key(setting_of(run))].append(run)
+    return [max(runs, key=lambda run: run.created_at) for runs in same.values()]
 
 
 def comparisons(records: Iterable[RunRecord]) -> list[Comparison]:
@@ -105,79 +86,51 @@ def comparisons(records: Iterable[RunRecord]) -> list[Comparison]:
     Plain fine-tuning has no temperature, so it stands beside the students of every temperature. Data and teacher may
     change with the seed, as long as all methods of a seed share them; otherwise they are part of the setting.
     """
-    records = list(records)
-    teachers = {r.fingerprints["weights"]: r for r in records if r.method == "teacher" and "weights" in r.fingerprints}
-    students = [record for record in records if record.method != "teacher"]
-    groups = []
-    for setting, runs in most_specific(students, lambda record: setting_of(record, teachers)):
-        groups += [(setting, runs)] if _one_origin_a_seed(runs) else most_specific(runs, _exact)
-    made = []
-    for setting, runs in groups:
-        weights = dict.fromkeys(record.fingerprints.get("teacher_weights") for record in _taught(runs))
-        made.append(
-            Comparison(setting["task"], setting, runs, [teachers[name] for name in weights if name in teachers])
-        )
+    records, made = list(records), []
+    teachers = {f"weights {run.fingerprints.get('weights', '')}": run for run in records if run.method == "teacher"}
+    names = {weights: _teacher_name(teacher) for weights, teacher in teachers.items()}
+    students = [(run, setting_of(run)) for run in records if run.method != "teacher"]
+    for group in most_specific(
+        students, lambda student: {k: names.get(str(v), v) for k, v in student[1].items() if k != "training rows"}
+    ):
+        trained = {(run.seed, own["training rows"]) for run, own in group[1]}
+        taught = {(run.seed, own["teacher"]) for run, own in group[1] if "teacher" in own}
+        one_origin_a_seed = len(dict(trained)) == len(trained) and len(dict(taught)) == len(taught)
+        for setting, same in [group] if one_origin_a_seed else most_specific(group[1], lambda student: student[1]):
+            weights = dict.fromkeys(own.get("teacher") for _, own in same)
+            known = [teachers[name] for name in weights if name in teachers]
+            made.append(Comparison(setting["task"], setting, [run for run, _ in same], known))
     places = {name: place for place, name in enumerate(TASKS)}  # tasks of one's own come last, by name
     return sorted(made, key=lambda one: (places.get(one.task, len(places)), one.task, -len(one.records)))
 
 
-def most_specific(items: Iterable[Item], setting: Callable[[Item], Setting]) -> list[tuple[Setting, list[Item]]]:
+def most_specific(items: Iterable[Any], setting: Callable[[Any], Setting]) -> list[tuple[Setting, list[Any]]]:
     """The most specific settings of the items, each with the items compatible with it; in order of appearance.
 
-    A setting is more specific than another whose fields it has with equal values, and some more. Settings have few
-    different sets of fields (FT's, KD's, PKD's): each is cut down to those and looked up, so that the cost grows with
-    the number of settings, where comparing all pairs would take its square.
+    One that has all fields of another with equal values, and some more, is more specific. There are few sets of fields
+    (FT's, KD's, PKD's): each setting is cut down to those and looked up, instead of comparing all pairs.
     """
-    places: dict[Hashable, list[int]] = defaultdict(list)
-    distinct: dict[Hashable, Setting] = {}
-    items = list(items)
+    items, settings, places = list(items), {}, defaultdict(list)
     for place, own in enumerate(map(setting, items)):
-        places[_values(own)].append(place)
-        distinct.setdefault(_values(own), own)
-    shapes = {frozenset(own) for own in distinct.values()}
-    agreeing = {  # with each setting: itself and all less specific ones
-        key: [less for fields in shapes if fields <= own.keys() and (less := _values(own, fields)) in distinct]
-        for key, own in distinct.items()
-    }
-    covered = {less for key, others in agreeing.items() for less in others if less != key}
-    members = {key: sorted(place for less in agreeing[key] for place in places[less]) for key in distinct}
-    return [(own, [items[place] for place in members[key]]) for key, own in distinct.items() if key not in covered]
-
-
-def _values(setting: Setting, fields: Collection[str] | None = None) -> Hashable:
-    """A setting, or its part in the given fields, as a key of a dict."""
-    kept = setting.items() if fields is None else [(name, setting[name]) for name in fields]
-    return frozenset((name, value if isinstance(value, Hashable) else json.dumps(value)) for name, value in kept)
-
-
-def _taught(records: Iterable[RunRecord]) -> list[RunRecord]:
-    return [record for record in records if _is_taught(record.method, record.config)]
-
-
-def _one_origin_a_seed(records: list[RunRecord]) -> bool:
-    """Whether all runs of a seed have the same training rows and, where they have one, the same teacher."""
-    for name, among in (("train", records), ("teacher_weights", _taught(records))):
-        if len({(r.seed, r.fingerprints.get(name)) for r in among}) > len({r.seed for r in among}):
-            return False
-    return True
+        settings.setdefault(_key(own), own)
+        places[_key(own)].append(place)
+    shapes = {frozenset(own) for own in settings.values()}
+    parts = {key: {frozenset(each for each in key if each[0] in shape) for shape in shapes} for key in settings}
+    covered = {part for key, own_parts in parts.items() for part in own_parts if part != key}
+    members = {key: sorted(place for part in parts[key] for place in places.get(part, ())) for key in settings}
+    return [(own, [items[place] for place in members[key]]) for key, own in settings.items() if key not in covered]
 
 
 def main_comparisons(compared: Iterable[Comparison]) -> dict[str, Comparison]:
-    """The comparison of most runs of each task."""
-    mains: dict[str, Comparison] = {}
-    for one in compared:
-        mains.setdefault(one.task, one)
-    return mains
+    """The comparison of most runs of each task, which is the task's first of those that `comparisons` gave."""
+    return {task: next(ones) for task, ones in groupby(compared, lambda one: one.task)}
 
 
 def told_apart(setting: Setting, other: Setting) -> str:
     """Each field of `setting` that has another value in `other`, with its value; "" where there is none."""
     changed = {name: value for name, value in setting.items() if value != other.get(name, value)}
-    return ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in changed.items())
-
-
-def _plain(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else Path(str(value)).name  # a backbone may be a long path
+    texts = {k: f"{v:g}" if isinstance(v, float) else Path(str(v)).name for k, v in changed.items()}  # no long paths
+    return ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in texts.items())
 
 
 def method_pairs(methods: Iterable[str]) -> list[tuple[str, str]]:
@@ -189,37 +142,26 @@ def method_pairs(methods: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def all_differences(compared: Iterable[Comparison]) -> pd.DataFrame:
-    """`paired_difference` of the methods of every comparison and size, each once; Holm's p is over all of a task.
-
-    rows: how many the split has that was scored; missing, with no warning, where the records do not say.
-    """
+    """`paired_difference` of the methods of every comparison and size, each once; Holm's p is over all of a task."""
     compared, seen, rows = list(compared), set(), []
     mains = main_comparisons(compared)
-    for one in compared:
+    for one, size in [(each, size) for each in compared for size in each.sizes]:
         metric = one.metrics[0]
-        split, _, name = metric.partition("_")
-        counted = next((record.eval_rows[split] for record in one.records if split in record.eval_rows), None)
-        for size in one.sizes:
-            runs = [record for record in one.records if record.config["num_hidden_layers"] == size]
-            for method, baseline in method_pairs(sorted(record.method for record in runs)):
-                both = [record for record in runs if record.method in (method, baseline)]
-                ours, theirs = ({r.seed for r in both if r.method == side} for side in (method, baseline))
-                key = (one.task, method, baseline, frozenset(record.run_id for record in both))
-                if key in seen or not ours & theirs:
-                    continue
-                seen.add(key)
-                scores = [(record.method, record.seed, record.metrics[split][name]) for record in both]
-                frame = pd.DataFrame(scores, columns=["method", "seed", metric])
-                row = paired_difference(frame, metric, method, baseline)
-                setting = told_apart(_of_method(one.setting, method), mains[one.task].setting) or "main"
-                warning = size_warning(row["difference"], counted) if counted else ""
-                row = {"setting": setting, "num_hidden_layers": size, **row, "rows": counted, "warning": warning}
-                rows.append({"task": one.task, "metric": metric, **row})
+        split, frame = metric.partition("_")[0], one.frame(size)[["run_id", "method", "seed", metric]]
+        counted = next((run.eval_rows[split] for run in one.records if split in run.eval_rows), None)  # None: unknown
+        for pair in method_pairs(frame["method"]):
+            both = frame[frame["method"].isin(pair)]
+            if (key := (*pair, frozenset(both["run_id"]))) in seen or not both["seed"].duplicated().any():
+                continue
+            seen.add(key)
+            setting = told_apart(_of_method(one.setting, pair[0]), mains[one.task].setting) or "main"
+            row = {"task": one.task, "metric": metric, "setting": setting, "num_hidden_layers": size}
+            row |= paired_difference(both, metric, *pair) | {"rows": counted}
+            rows.append(row | {"warning": size_warning(row["difference"], counted) if counted else ""})
     table = pd.DataFrame(rows)
     if rows:
         table["rows"] = table["rows"].astype("Int64")  # whole numbers, also where one is missing
-        corrected = table.groupby("task")["p"].transform(lambda p_values: holm(p_values))
-        table.insert(table.columns.get_loc("p") + 1, "p_holm", corrected)
+        table.insert(table.columns.get_loc("p") + 1, "p_holm", table.groupby("task")["p"].transform(holm))
     return table
 
 
@@ -229,57 +171,26 @@ def sensitivities(compared: Iterable[Comparison]) -> list[tuple[Comparison, str,
     The field is a column of the table; methods on which it has no effect are left out. A size of None: it varies.
     """
     compared, made = list(compared), []
+    methods = sorted({run.method for one in compared for run in one.records})
+    settings = [{method: _of_method(one.setting, method) for method in methods} for one in compared]
     for field in dict.fromkeys(name for one in compared for name in one.setting):
-        having = [one for one in compared if field in one.setting and field != "task" and not field.endswith(" rows")]
-        if _varies(field, having):
-            made += _slices(field, having)
+        if field == "task" or field.endswith(" rows") or len({repr(one.setting.get(field)) for one in compared}) == 1:
+            continue
+        alike: dict[Hashable, dict[str, tuple]] = defaultdict(dict)  # key, size -> run_id -> (run, value of the field)
+        keys = []  # of each comparison: method -> all that matters to it but the field
+        for one, own in zip(compared, settings, strict=True):
+            keys.append({method: _key(own[method] | {field: method}) for method in methods if field in own[method]})
+            for run in (run for run in one.records if run.method in keys[-1]):
+                value = "none" if one.setting[field] is None else one.setting[field]
+                alike[keys[-1][run.method], run.config["num_hidden_layers"]][run.run_id] = (run, value)
+        varied = {key: runs for key, runs in alike.items() if len({value for _, value in runs.values()}) > 1}
+        sizes, shown = sorted({size for _, size in varied}, reverse=True), []
+        for (one, key_of), size in product(zip(compared, keys, strict=True), sizes):
+            groups = [varied.get((key, size), {}) for key in key_of.values()]
+            runs = {run_id: run for group in groups for run_id, run in group.items()}
+            if runs and not any(runs.keys() <= earlier.keys() for earlier in shown):
+                shown.append(runs)
+                table = results_frame(run for run, _ in runs.values())
+                made.append((one, field, size, table.assign(**{field: [value for _, value in runs.values()]})))
     deep = [one for one in main_comparisons(compared).values() if len(one.sizes) > 1]
     return made + [(one, "num_hidden_layers", None, one.frame()) for one in deep]
-
-
-def _varies(field: str, compared: Iterable[Comparison]) -> bool:
-    return len({json.dumps(one.setting[field]) for one in compared}) > 1
-
-
-def _slices(field: str, having: list[Comparison]) -> list[tuple[Comparison, str, int, pd.DataFrame]]:
-    """`sensitivities` of one field, among the comparisons that have it."""
-
-    def rest(one: Comparison, method: str) -> tuple[str, Hashable]:  # all that matters to the method but the field
-        own = _of_method(one.setting, method)
-        return method, _values(own, own.keys() - {field})
-
-    alike: dict[tuple[str, Hashable], list[Comparison]] = defaultdict(list)
-    for one in having:
-        for method in one.methods:
-            if field in _of_method(one.setting, method):
-                alike[rest(one, method)].append(one)
-    varied = {key for key, others in alike.items() if _varies(field, others)}
-    methods = dict.fromkeys(method for others in alike.values() for one in others for method in one.methods)
-    sizes = sorted({size for one in having for size in one.sizes}, reverse=True)
-    made, tried, holding = [], set(), defaultdict(set)  # holding: run -> places in `made` of the tables that have it
-    for first in having:
-        keys = tuple(key for method in methods if (key := rest(first, method)) in varied)
-        for size in sizes if keys not in tried else ():
-            table = _slice(field, size, {key[0]: alike[key] for key in keys})
-            runs = set() if table.empty else set(table["run_id"])
-            if runs and not set.intersection(*sorted((holding[run] for run in runs), key=len)):  # in no table before
-                for run in runs:
-                    holding[run].add(len(made))
-                made.append((first, field, size, table))
-        tried.add(keys)
-    return made
-
-
-def _slice(field: str, size: int, alike: dict[str, list[Comparison]]) -> pd.DataFrame:
-    """The runs of one size of each method's comparisons, those of methods with two values of the field or more."""
-    runs: dict[str, tuple[RunRecord, Any]] = {}
-    for method, others in alike.items():
-        for one in others:
-            for record in one.records:
-                if (record.method, record.config["num_hidden_layers"]) == (method, size):
-                    runs.setdefault(record.run_id, (record, one.setting[field]))
-    if not runs:
-        return pd.DataFrame()
-    values = ["none" if value is None else value for _, value in runs.values()]
-    table = results_frame(record for record, _ in runs.values()).assign(**{field: values})
-    return table[table.groupby("method")[field].transform("nunique") > 1]

@@ -13,20 +13,18 @@ PAPER_FILE = Path(__file__).with_name("paper.json")
 PAPER: dict[str, Any] = json.loads(PAPER_FILE.read_text(encoding="utf-8"))
 # task -> column of the test tables by metric, column of the authors' dev figures, which are accuracies
 COLUMNS: dict[str, tuple[dict[str, str], str | None]] = PAPER["tasks"]
+FIXED = {name: PAPER["fixed"][name] for name in "train_batch_size num_train_epochs weight_decay warmup_ratio".split()}
 WIDTH = 768  # of BERT-base's states: what the authors' beta is meant for
 
 
 def paper_table(name: str) -> pd.DataFrame:
-    """A table of the paper, or "dev", the authors' dev figures; a row per model, NaN where there is no figure.
-
-    `attrs` holds its title, source and, where there is one, note. ValueError lists the known names.
-    """
+    """A table of the paper, or "dev", the authors' dev figures; a row per model, its title and source in `attrs`."""
     tables = {key: entry for key, entry in PAPER.items() if "rows" in entry}
     if name not in tables:
         raise ValueError(f"name = {name!r}: must be one of {', '.join(tables)}")
-    entry = tables[name]
-    table = pd.DataFrame.from_dict(entry["rows"], orient="index", columns=entry["columns"], dtype=float)
-    table.attrs = {key: text for key, text in entry.items() if isinstance(text, str)}
+    rows, columns = tables[name]["rows"], tables[name]["columns"]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns, dtype=float)
+    table.attrs = {key: text for key, text in tables[name].items() if isinstance(text, str)}
     return table
 
 
@@ -36,61 +34,37 @@ def paper_presets() -> pd.DataFrame:
 
 
 def paper_preset(task: str, num_hidden_layers: int, hidden_size: int = WIDTH) -> dict[str, Any]:
-    """The authors' best setting for a student of that size, as fields of DistillConfig; "mnli-mm" has mnli's.
+    """The authors' best setting for a student of that size, as fields of DistillConfig; ValueError names those known.
 
-    The losses are those of the authors' code, on whose scale beta stands: a mean over matched layers and width.
-    For normalised states of another `hidden_size`, beta is rescaled so that a row's summed squared distance
-    weighs the same; raw states are not, because the size of their mean square does not follow from the width.
+    Losses are those of the authors' code. On normalised states of another width, beta is rescaled to weigh the same.
     The strategy is Skip, as the paper says, also with 3 layers, where the authors' script takes the last ones.
-
-    Raises ValueError when there is no such setting, naming those there are.
     """
     presets = {(entry["task"], entry["num_hidden_layers"]): entry for entry in PAPER["presets"]}
-    key = ("mnli" if task == "mnli-mm" else task, num_hidden_layers)
-    if key not in presets:
+    preset = presets.get(("mnli" if task == "mnli-mm" else task, num_hidden_layers))
+    if preset is None:
         known = ", ".join(f"{name} {layers}" for name, layers in sorted(presets))
-        raise ValueError(
-            f"task = {task!r}, num_hidden_layers = {num_hidden_layers}: the authors' settings are for {known}"
-        )
-    preset = {field: value for field, value in presets[key].items() if field not in ("task", "source", "note")}
-    if preset["normalize"]:
-        preset["beta"] = preset["beta"] * hidden_size / WIDTH
-    return {**preset, **_fixed(), "form": "official", "t_squared": True, "strategy": "skip"}
+        raise ValueError(f"{task = }, {num_hidden_layers = }: the authors' settings are for {known}")
+    own = {field: value for field, value in preset.items() if field not in ("task", "source", "note")}
+    beta = own["beta"] * hidden_size / WIDTH if own["normalize"] else own["beta"]
+    return {**own, "beta": beta, **FIXED, "form": "official", "t_squared": True, "strategy": "skip"}
 
 
 def paper_teacher() -> dict[str, Any]:
     """The authors' settings of their 12-layer teachers, the same for every task, as fields of FineTuneConfig."""
-    return {"learning_rate": PAPER["teacher"]["learning_rate"], **_fixed()}
-
-
-def _fixed() -> dict[str, Any]:
-    fields = ("train_batch_size", "num_train_epochs", "weight_decay", "warmup_ratio")
-    return {field: PAPER["fixed"][field] for field in fields}
+    return {"learning_rate": PAPER["teacher"]["learning_rate"], **FIXED}
 
 
 def convert_beta(beta: float, num_matched_layers: int, hidden_size: int, source: Form, target: Form) -> float:
-    """The beta that weighs the patience term equally in another form.
-
-    The paper's form sums over M matched layers and d dimensions where the authors' code averages, so
-    beta_paper = beta_official / (M d): their 1000 with M = 5 and d = 768 is about 0.26 on the paper's scale.
-    """
+    """The beta of equal weight in another form: beta_paper = beta_official / (M d), of M matched layers of width d."""
     for name, form in (("source", source), ("target", target)):
         if form not in FORMS:
             raise ValueError(f"{name} = {form!r}: must be one of {', '.join(FORMS)}")
-    if source == target:
-        return beta
-    elements = num_matched_layers * hidden_size
+    elements = 1 if source == target else num_matched_layers * hidden_size  # the paper sums, the code averages
     return beta / elements if target == "paper" else beta * elements
 
 
 def reference_rows(task: str, metric: str = "accuracy") -> pd.DataFrame:
-    """The paper's test figure and the authors' dev figure, in percent, of every model of one task; NaN for none.
-
-    Columns num_hidden_layers, method, paper_test and authors_dev. With 3 layers, "PKD" stands as PKD-Skip, as
-    Table 1's caption says, though the authors' script takes the last layers.
-
-    Raises ValueError when the paper has no such task or not that metric of it.
-    """
+    """The paper's test and the authors' dev figures, in percent, of every model of a task; ValueError for unknown ones."""
     if task not in COLUMNS:
         raise ValueError(f"task = {task!r}: the paper's figures are of {', '.join(COLUMNS)}")
     tests, dev_column = COLUMNS[task]
@@ -98,27 +72,18 @@ def reference_rows(task: str, metric: str = "accuracy") -> pd.DataFrame:
         raise ValueError(f"metric = {metric!r}: the paper gives {' and '.join(tests)} of {task}")
     test = pd.concat([paper_table("table_1"), paper_table("table_2")])[tests[metric]]
     dev = paper_table("dev").get(dev_column if metric == "accuracy" else None, pd.Series(dtype=float))
-    rows = [
-        {**model, "paper_test": test.get(model["test_row"]), "authors_dev": dev.get(model["dev_row"])}
-        for model in PAPER["models"]
-    ]
-    columns = ["num_hidden_layers", "method", "paper_test", "authors_dev"]
-    return pd.DataFrame(rows, columns=columns).astype({"paper_test": float, "authors_dev": float})
+    models = pd.DataFrame(PAPER["models"])  # "PKD" stands as PKD-Skip, as Table 1's caption says
+    figures = {"paper_test": models["test_row"].map(test), "authors_dev": models["dev_row"].map(dev)}
+    return models[["num_hidden_layers", "method"]].assign(**figures)
 
 
 def differences_beside_paper(frame: pd.DataFrame, metric: str, task: str, baseline: str = "FT") -> pd.DataFrame:
-    """`paired_difference` of every method and student size to the baseline, beside those of the paper's figures.
-
-    frame: runs of one setting with columns method, num_hidden_layers, seed and `metric` ("dev_accuracy"); task:
-    whose figures of the paper. All in 0..1; paper_test and authors_dev are differences of single figures. A size
-    without runs of the baseline has no rows.
-    """
+    """`paired_difference` of every method and size of one setting to the baseline, beside the paper's; all in 0..1."""
     reference = reference_rows(task, metric.split("_")[-1]).set_index(["num_hidden_layers", "method"]) / 100
     rows = []
     for layers, runs in frame[frame["method"] != "teacher"].groupby("num_hidden_layers", sort=False):
         methods = list(runs["method"].unique())
         for method in [name for name in methods if name != baseline and baseline in methods]:
-            row = {"num_hidden_layers": layers} | paired_difference(runs, metric, method, baseline)
-            figures = reference.reindex([(layers, method), (layers, baseline)])
-            rows.append(row | (figures.iloc[0] - figures.iloc[1]).to_dict())
-    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["num_hidden_layers", "method"])
+            theirs = reference.reindex([(layers, baseline), (layers, method)]).diff().iloc[-1].to_dict()
+            rows.append({"num_hidden_layers": layers} | paired_difference(runs, metric, method, baseline) | theirs)
+    return pd.DataFrame(rows, columns=None if rows else ["num_hidden_layers", "method"])

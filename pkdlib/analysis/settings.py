@@ -1,44 +1,48 @@
 """Settings of the notebooks, checked before anything is read: folders, rows, comparisons, studies, benchmarks."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from itertools import product
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo
 
 from pkdlib.analysis.similarity import SIMILARITIES
 from pkdlib.config import METHODS, MINI_BERT, Config, DistillConfig, method_config
 from pkdlib.tasks import METRICS, TASKS
 
 HEAD_WIDTH = 64  # of one attention head in BERT of every size
+SCORES = [f"{split}_{score}" for split in ("dev", "test") for score in (*METRICS, "loss")]
 
 
-def _one_of(known: Collection[str]) -> AfterValidator:
-    def check(name: str) -> str:
-        if name not in known:
-            raise ValueError(f"must be one of {', '.join(known)}")
-        return name
+def _rule(allowed: str, holds: Callable[[Any, dict[str, Any]], Any]) -> AfterValidator:  # of a value and those above
+    def check(value: Any, info: ValidationInfo) -> Any:
+        if not holds(value, info.data):
+            raise ValueError(allowed)
+        return value
 
     return AfterValidator(check)
 
 
-def _distinct(values: list[Any]) -> list[Any]:
-    if len(set(values)) < len(values):
-        raise ValueError("must not repeat")
-    return values
+def _one_of(known: Collection[str]) -> AfterValidator:
+    return _rule(f"must be one of {', '.join(known)}", lambda name, _: name in known)
 
 
-def _named(folder: str) -> str:
-    if not folder:
-        raise ValueError("must name a folder")
-    return folder
-
-
+DISTINCT = _rule("must not repeat", lambda values, _: len(set(values)) == len(values))
+MATCHING = _rule(
+    "a student of one layer has no layer to match; it can learn by FT and KD alone",
+    lambda methods, above: 1 not in above.get("student_layers", ()) or set(methods) <= {"FT", "KD"},
+)
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Layers = Annotated[list[Annotated[int, Field(ge=1)]], AfterValidator(_distinct)]
+Seeds = Annotated[list[Seed], Field(min_length=1), DISTINCT]
+Layers = Annotated[list[Annotated[int, Field(ge=1)]], DISTINCT]
 TaskName = Annotated[str, _one_of(TASKS)]
-Folder = Annotated[str, AfterValidator(_named)]  # from the project's root, or absolute
-Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)]
-SCORES = [f"{split}_{score}" for split in ("dev", "test") for score in (*METRICS, "loss")]
+Folder = Annotated[str, _rule("must name a folder", lambda name, _: name)]  # from the project's root, or absolute
+GLUE = [task for task in TASKS if not task.startswith("mini-")]
+Preset = Annotated[
+    str,
+    AfterValidator(lambda name, info: name or info.data.get("task", "")),
+    _rule(f"must be one of {', '.join(GLUE)}, or empty for such a task's own", lambda name, _: name in GLUE),
+]
 
 
 class Folders(Config):
@@ -87,44 +91,25 @@ class ComparisonConfig(Config):
     """What a side-by-side comparison spans: every method for every student size and seed."""
 
     student_layers: Layers = Field(min_length=1)
-    methods: Annotated[list[Annotated[str, _one_of(METHODS)]], AfterValidator(_distinct)] = Field(min_length=1)
+    methods: Annotated[list[Annotated[str, _one_of(METHODS)]], DISTINCT, MATCHING] = Field(min_length=1)
     seeds: Seeds
-
-    @field_validator("methods")
-    @classmethod
-    def _with_a_layer_to_match(cls, methods: list[str], info: ValidationInfo) -> list[str]:
-        if 1 in info.data.get("student_layers", ()) and not set(methods) <= {"FT", "KD"}:
-            raise ValueError("a student of one layer has no layer to match; it can learn by FT and KD alone")
-        return methods
 
     def runs(self, config: DistillConfig) -> list[tuple[str, DistillConfig]]:
         """(method, configuration) of every run, sizes outermost and seeds innermost."""
-        return [
-            (method, method_config(method, config, num_hidden_layers=layers, seed=seed))
-            for layers in self.student_layers
-            for method in self.methods
-            for seed in self.seeds
-        ]
+        runs = product(self.student_layers, self.methods, self.seeds)
+        return [(name, method_config(name, config, num_hidden_layers=size, seed=seed)) for size, name, seed in runs]
 
 
 class ReproductionConfig(ComparisonConfig):
     """One of the paper's experiments: a teacher, then every method, size and seed at the authors' settings."""
 
     task: TaskName
-    source: str = ""  # empty: the embedded files of the miniature tasks, the hub's GLUE for the others
+    source: str = ""  # as of RowsConfig
     backbone: str = Field(MINI_BERT, min_length=1)  # hub id or local folder
     train_rows: int = Field(0, ge=0)  # drawn from the training split; 0 takes all
-    preset_of: str = Field("", validate_default=True)  # whose settings and figures; empty: the task's own
+    preset_of: Preset = Field("", validate_default=True)  # whose settings and figures; empty: the task's own
     learning_rate_scale: float = Field(1.0, gt=0)  # times the authors' rates, the teacher's and the students'
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"  # fp16 needs CUDA
-
-    @field_validator("preset_of")
-    @classmethod
-    def _of_the_paper(cls, name: str, info: ValidationInfo) -> str:
-        name, known = name or info.data.get("task", ""), [task for task in TASKS if not task.startswith("mini-")]
-        if name not in known:
-            raise ValueError(f"must be one of {', '.join(known)}, or empty for such a task's own")
-        return name
 
 
 class SimilarityConfig(Config):
@@ -133,20 +118,13 @@ class SimilarityConfig(Config):
     model_a: str = Field(min_length=1)  # hub id or local folder, as model_b
     model_b: str = Field(min_length=1)
     task: TaskName
-    source: str = ""  # empty: the embedded files of the miniature tasks, the hub's GLUE for the others
+    source: str = ""  # as of RowsConfig
     texts: str = ""  # folder of texts of your own, in place of the task's rows
     split: Literal["train", "dev", "test"] = "dev"
-    rows: int = Field(1000, ge=0)  # drawn from the split; 0 takes all
+    rows: Annotated[int, _rule("must be 0 for all rows or at least 4", lambda rows, _: rows == 0 or rows > 3)] = 1000
     max_length: int = Field(64, ge=8)  # tokens
     metric: Annotated[str, _one_of(SIMILARITIES)] = "cka"
     seed: Seed = 0  # of the drawn rows and the shuffled pairs
-
-    @field_validator("rows")
-    @classmethod
-    def _enough_for_cka(cls, rows: int) -> int:
-        if 0 < rows < 4:
-            raise ValueError("must be 0 for all rows or at least 4")
-        return rows
 
 
 class SpeedConfig(Config):

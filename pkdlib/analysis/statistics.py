@@ -15,89 +15,55 @@ from pkdlib.tasks import METRICS
 def mean_interval(values: Iterable[float], confidence: float = 0.95) -> tuple[float, float, float]:
     """(mean, low, high) of the t interval; low and high are NaN for fewer than two values."""
     values = pd.Series(list(values), dtype=float)
-    mean = float(values.mean())
-    if len(values) < 2:
-        return mean, float("nan"), float("nan")
-    half = float(stats.sem(values) * stats.t.ppf(0.5 + confidence / 2, len(values) - 1))
+    mean, count = float(values.mean()), len(values)
+    half = float(stats.sem(values) * stats.t.ppf(0.5 + confidence / 2, count - 1)) if count > 1 else math.nan
     return mean, mean - half, mean + half
-
-
-def paired_p(differences: ArrayLike) -> float:
-    """Two-sided p of the t test that paired differences have mean zero; 1 where all are zero.
-
-    NaN for fewer than two, and for equal ones: scores are whole numbers of rows, so a few may agree by chance, and
-    without a variance there is no test.
-    """
-    differences = np.asarray(differences, dtype=float)
-    if len(differences) > 1 and not differences.any():
-        return 1.0
-    if len(differences) < 2 or np.ptp(differences) < 1e-12:  # the same number of rows, whatever the rounding
-        return float("nan")
-    return float(stats.ttest_1samp(differences, 0.0).pvalue)
 
 
 def summary(frame: pd.DataFrame, metric: str, by: list[str]) -> pd.DataFrame:
     """Mean, 95 % interval and number of runs of `metric` for every group, in the groups' order of appearance."""
-    rows = []
-    for key, group in frame.groupby(by, sort=False):
-        interval = dict(zip(("mean", "low", "high"), mean_interval(group[metric]), strict=True))
-        rows.append(dict(zip(by, key, strict=True)) | interval | {"runs": len(group)})
-    return pd.DataFrame(rows)
+    rows = [(*key, *mean_interval(scores), len(scores)) for key, scores in frame.groupby(by, sort=False)[metric]]
+    return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "runs"])
 
 
 def paired_difference(frame: pd.DataFrame, metric: str, method: str, baseline: str) -> dict[str, Any]:
-    """`method` minus `baseline` on equal seeds: mean, 95 % t interval and p of the paired differences, pairs.
-
-    frame: one task, size and setting. Raises ValueError when a method has a seed twice or no seed is shared.
-    """
+    """`method` minus `baseline` on equal seeds: mean, 95 % t interval, p (NaN without variance), number of pairs."""
     ours, theirs = (frame[frame["method"] == name].set_index("seed")[metric] for name in (method, baseline))
     if ours.index.has_duplicates or theirs.index.has_duplicates:
         raise ValueError(f"{method} or {baseline} has a seed twice: select one setting first")
     differences = (ours - theirs).dropna().sort_index()
     if differences.empty:
         raise ValueError(f"{method} and {baseline} share no seed")
+    p = 1.0 if len(differences) > 1 and not differences.any() else math.nan
+    if len(differences) > 1 and np.ptp(differences) >= 1e-12:  # else they are the same number of rows, but for rounding
+        p = float(stats.ttest_1samp(differences, 0.0).pvalue)
     mean, low, high = mean_interval(differences)
     row = {"method": method, "baseline": baseline, "difference": mean, "low": low, "high": high}
-    return row | {"p": paired_p(differences), "pairs": len(differences)}
+    return row | {"p": p, "pairs": len(differences)}
 
 
 def differences_by(frame: pd.DataFrame, metric: str, by: str, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
     """`paired_difference` of every (method, baseline) at every value of the column `by` that has runs of both."""
-    return pd.DataFrame(
-        {by: value, **paired_difference(group, metric, *pair)}
-        for value, group in frame.groupby(by)
-        for pair in pairs
-        if set(pair) <= set(group["method"])
-    )
+    groups = [(value, runs, pair) for value, runs in frame.groupby(by) for pair in pairs]
+    present = [group for group in groups if set(group[2]) <= set(group[1]["method"])]
+    return pd.DataFrame({by: value, **paired_difference(runs, metric, *pair)} for value, runs, pair in present)
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:
-    """Holm's adjusted p values: where all below 0.05 are believed, the chance of any false one is at most 5 %.
-
-    The i-th smallest of m is multiplied by m - i + 1, and none is smaller than the one before it. NaN, of a
-    comparison that has no test, stays NaN and is not counted.
-    """
+    """Holm's adjusted p values: with all below 0.05 believed, the chance of any false one is at most 5 %; NaN stays."""
     p_values = np.array(p_values, dtype=float)
     tested = np.flatnonzero(~np.isnan(p_values))
     order = tested[np.argsort(p_values[tested], kind="stable")]
-    scaled = p_values[order] * np.arange(len(order), 0, -1)
+    scaled = p_values[order] * np.arange(len(order), 0, -1)  # the i-th smallest of m by m - i + 1
     p_values[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
     return p_values
 
 
 def bootstrap_interval(
-    labels: ArrayLike,
-    predictions: ArrayLike,
-    metric: str = "accuracy",
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> tuple[float, float, float]:
-    """(score, low, high) of one run's predictions: the percentile interval over bootstrap draws of the rows.
-
-    labels, predictions: class indices, (rows,). It says what other rows would have given, where `mean_interval` says
-    what other seeds would. Raises ValueError for an unknown metric or unequal rows.
-    """
+    labels: ArrayLike, predictions: ArrayLike, metric: str = "accuracy", confidence: float = 0.95,
+    resamples: int = 2000, seed: int = 0,
+) -> tuple[float, float, float]:  # fmt: skip
+    """(score, low, high) of one run's predictions, class indices (rows,), by the percentiles of draws of the rows."""
     rows = _same_rows(labels, predictions)
     if metric not in METRICS:
         raise ValueError(f"metric = {metric!r}: must be one of {', '.join(METRICS)}")
@@ -109,45 +75,33 @@ def bootstrap_interval(
 
 
 def mcnemar(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> dict[str, float]:
-    """McNemar's exact test of two predictions on the same rows, (rows,) each.
-
-    Only the rows that one of them alone has right say which is better: under equal quality they fall to either side
-    like a fair coin. Gives their numbers, the difference in accuracy (first minus second) and the two-sided p.
-    """
+    """McNemar's exact test: rows that each of two predictions alone has right, difference in accuracy, two-sided p."""
     labels, first, second = _same_rows(labels, first, second)
     only_first = int(((first == labels) & (second != labels)).sum())
     only_second = int(((second == labels) & (first != labels)).sum())
-    apart, difference = only_first + only_second, (only_first - only_second) / len(labels)
+    difference, apart = (only_first - only_second) / len(labels), only_first + only_second
     p = float(stats.binomtest(only_first, apart).pvalue) if apart else 1.0
     return {"only_first": only_first, "only_second": only_second, "difference": difference, "p": p}
 
 
 def smallest_difference(rows: int, level: float = 0.05) -> float:
-    """The least difference in accuracy that `mcnemar` can find between two predictions of so many rows: 6 rows at 5 %.
-
-    k rows that all fall to one side have p = 2 / 2^k; where some fall to the other, it takes more than k.
-    """
-    return math.ceil(math.log2(2 / level)) / rows
+    """The least difference in accuracy of two predictions of so many rows that `mcnemar` can find: 6 rows at 5 %."""
+    return math.ceil(math.log2(2 / level)) / rows  # k rows that all fall to one side have p = 2 / 2^k
 
 
 def size_warning(difference: float, rows: int) -> str:
-    """Why a split of so many rows is too small for a difference in accuracy (in 0..1), or "" where it is not.
-
-    Intervals over seeds do not cover this, as all seeds share the same rows. For F1 it is approximate.
-    """
+    """Why a split of so many rows is too small for a difference in accuracy (in 0..1; about so for F1), or ""."""
     changed = round(abs(difference) * rows, 6)  # in rows
     if changed < 1:
         return f"less than one row: a row is {100 / rows:.2g} points"
     least = smallest_difference(rows)
-    if changed < round(least * rows, 6):
-        return f"too few rows: {rows} cannot tell two runs less than {100 * least:.2g} points apart"
-    return ""
+    too_few = f"too few rows: {rows} cannot tell two runs less than {100 * least:.2g} points apart"
+    return too_few if changed < round(least * rows, 6) else ""
 
 
 def _same_rows(*columns: ArrayLike) -> list[np.ndarray]:
     arrays = [np.asarray(column) for column in columns]
-    shapes = [array.shape for array in arrays]
-    if len(set(shapes)) > 1 or len(shapes[0]) != 1 or shapes[0] == (0,):
-        text = ", ".join(map(str, shapes))
-        raise ValueError(f"labels and predictions: shapes {text}: must be (rows,), equal and not empty")
+    if len({array.shape for array in arrays}) > 1 or arrays[0].ndim != 1 or not arrays[0].size:
+        shapes = ", ".join(str(array.shape) for array in arrays)
+        raise ValueError(f"labels and predictions: shapes {shapes}: must be (rows,), equal and not empty")
     return arrays

@@ -12,32 +12,25 @@ from pkdlib.records import RESULT_FILE, RunRecord
 
 def students_of(teacher_dir: Path, students_dir: Path) -> list[tuple[Path, RunRecord]]:
     """(folder, record) of every student below students_dir that this very teacher taught; none is no error."""
-    teacher_file = Path(teacher_dir) / RESULT_FILE
-    if not teacher_file.is_file():
-        return []
-    weights = load_records(teacher_file)[0].fingerprints["weights"]
+    teachers = [load_records(file)[0] for file in Path(teacher_dir).glob(RESULT_FILE)]  # one or none
+    weights = [teacher.fingerprints["weights"] for teacher in teachers]
     students = [(file.parent, load_records(file)[0]) for file in sorted(Path(students_dir).rglob(RESULT_FILE))]
-    return [(folder, record) for folder, record in students if record.fingerprints.get("teacher_weights") == weights]
+    return [student for student in students if student[1].fingerprints.get("teacher_weights") in weights]
 
 
 def matching(records: Iterable[RunRecord], config: DistillConfig) -> list[RunRecord]:
-    """The distillations that were run with `config` but for the seed; what an older record lacks was its default."""
+    """The distillations that were run with `config` but for the seed; what an older record lacked was its default."""
     return varied(records, config, "seed")
 
 
 def varied(records: Iterable[RunRecord], config: DistillConfig, field: str) -> list[RunRecord]:
-    """The distillations that differ from `config` in one field, whatever their seed; `config`'s own are among them.
-
-    field: a name of DistillConfig's, or train_rows. A run of another method than `config`'s is one that the field
-    alone makes so: beta = 0 is KD. Raises ValueError for another name.
-    """
+    """The distillations like `config` in all but the seed and a field, one of DistillConfig's or train_rows."""
     known = (*DistillConfig.model_fields, "train_rows")
     if field not in known:
         raise ValueError(f"field = {field!r}: must be one of {', '.join(known)}")
     defaults, free = DistillConfig().model_dump(), {field: None, "seed": None}
-    wanted = {**config.model_dump(), **free}
-    taught = [record for record in records if record.method != "teacher"]  # whose settings a student's might equal
-    return [record for record in taught if {**defaults, **record.config, **free} == wanted]
+    alike = [record for record in records if defaults | record.config | free == config.model_dump() | free]
+    return [record for record in alike if record.method != "teacher"]  # whose settings may equal a student's
 
 
 def load_results(folder: Path) -> pd.DataFrame:
@@ -47,10 +40,9 @@ def load_results(folder: Path) -> pd.DataFrame:
 
 def results_frame(records: Iterable[RunRecord]) -> pd.DataFrame:
     """`load_results` of records at hand."""
-    rows = []
+    rows, names = [], "run_id method task source max_length train_rows best_epoch num_parameters layer_map".split()
     for record in records:
-        names = ("run_id", "method", "task", "source", "max_length", "train_rows", "best_epoch", "num_parameters")
-        row = {name: getattr(record, name) for name in (*names, "layer_map")} | record.config
+        row = {name: getattr(record, name) for name in names} | record.config
         row |= {f"{split}_{name}": value for split, scores in record.metrics.items() for name, value in scores.items()}
         row |= {f"{name}_s": seconds for name, seconds in record.durations_s.items()}
         rows.append(row | {"device": record.device, "created_at": record.created_at})
@@ -60,8 +52,7 @@ def results_frame(records: Iterable[RunRecord]) -> pd.DataFrame:
 def history_frame(records: Iterable[RunRecord]) -> pd.DataFrame:
     """A row per epoch of every run: run_id, method, num_hidden_layers, seed, epoch and its figures."""
     rows = []
-    for record in records:
-        key = {"run_id": record.run_id, "method": record.method}
-        key |= {"num_hidden_layers": record.config["num_hidden_layers"], "seed": record.seed}
-        rows += [key | epoch for epoch in record.history]
+    for run in records:
+        key = {"run_id": run.run_id, "method": run.method, "num_hidden_layers": run.config["num_hidden_layers"]}
+        rows += [key | {"seed": run.seed} | epoch for epoch in run.history]
     return pd.DataFrame(rows)

@@ -17,7 +17,6 @@ from pkdlib.analysis.statistics import (
     mcnemar,
     mean_interval,
     paired_difference,
-    paired_p,
     size_warning,
     smallest_difference,
     summary,
@@ -179,6 +178,10 @@ def test_holm_keeps_the_order_raises_no_p_above_bonferroni_s_and_lowers_none(p_v
 
 
 def test_paired_p_of_equal_differences() -> None:
+    def paired_p(differences: list[float]) -> float:
+        frame = scores(PKD=dict(enumerate(differences)), KD=dict.fromkeys(range(len(differences)), 0.0))
+        return paired_difference(frame, "dev_accuracy", "PKD", "KD")["p"]
+
     assert paired_p([0.0, 0.0, 0.0]) == 1.0
     for without_variance in ([0.5, 0.5], [0.8 - 0.7, 0.4 - 0.3, 0.9 - 0.8], [0.5]):
         assert math.isnan(paired_p(without_variance))
