@@ -2,9 +2,8 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -14,86 +13,57 @@ from pkdlib.records import RESULT_FILE, RunRecord
 from pkdlib.sweeps.folder import RUN_FILE, SPEC_FILE, SWEEP_FILE, failed, finished, read_json
 
 
-@dataclass
-class Contents:
+class Contents(NamedTuple):
     """What lies in a folder."""
 
     records: list[RunRecord]
-    runs: list[dict[str, Any]] = field(default_factory=list)  # of a sweep: grid, id, state, seconds, error, notebook
-    speed: dict[str, dict] = field(default_factory=dict)  # file -> what notebook 05 wrote
-
-    @property
-    def failures(self) -> list[dict[str, Any]]:
-        return [run for run in self.runs if run["state"] == "failed"]
+    runs: list[dict[str, Any]]  # of a sweep: grid, id, what, state, seconds; of a failed one cause, error, notebook
+    speed: dict[str, dict]  # file -> what notebook 05 wrote
 
 
 def read_folder(folder: Path) -> Contents:
     """Every finished run, the state of those that a sweep lists, and the speed records.
 
-    Raises FileNotFoundError where there is neither a run nor a sweep, ValueError naming a file that is not what it
-    should be.
+    Raises FileNotFoundError where there is none of them, ValueError naming a file that is not what it should be.
     """
-    folder = Path(folder)
-    results = sorted(file for file in folder.rglob(RESULT_FILE) if _finished(file.parent, folder))
+    killed = {spec.parent for spec in folder.rglob(SPEC_FILE) if not (spec.parent / RUN_FILE).is_file()}
+    results = sorted(file for file in folder.rglob(RESULT_FILE) if killed.isdisjoint(file.parents))
     runs = [run for sweep in sorted(folder.rglob(SWEEP_FILE)) for run in _states(sweep)]
     files = results or ([] if runs else sorted(folder.glob("*.jsonl")))
-    speed = {
-        str(file.relative_to(folder)): read_json(file)
-        for file in sorted(folder.rglob("*.json"))
-        if "speed" in file.name
-    }
-    speed = {name: record for name, record in speed.items() if {"parameters", "speedups"} <= set(record)}
+    named = {str(file.relative_to(folder)): read_json(file) for file in sorted(folder.rglob("*speed*.json"))}
+    speed = {name: record for name, record in named.items() if {"parameters", "speedups"} <= set(record)}
     if not (files or runs or speed):
         raise FileNotFoundError(f"{folder}: no runs there: no {SWEEP_FILE}, {RESULT_FILE} or .jsonl file")
     return Contents([record for file in files for record in load_records(file)], runs, speed)
 
 
-def _finished(run: Path, folder: Path) -> bool:
-    """Whether a result stands: a sweep's run that was killed may have left one, but no run.json."""
-    for parent in (run, *run.parents):
-        if (parent / SPEC_FILE).is_file():
-            return (parent / RUN_FILE).is_file()
-        if parent == folder:
-            break
-    return True
-
-
 def _states(sweep: Path) -> list[dict[str, Any]]:
     """What became of every run that a sweep lists, and of every teacher that it made."""
-    content, states = read_json(sweep), []
+    content, folder, states = read_json(sweep), sweep.parent, []
     if not {"runs", "teachers"} <= set(content):  # a benchmark's record may have the same name
         return []
-    whats = {sweep.parent / entry["folder"]: "run" for entry in content["runs"]}
-    whats |= {sweep.parent / entry["folder"]: "teacher" for entry in content["teachers"]}
-    for file in sorted(sweep.parent.glob(f"runs/*/{RUN_FILE}")):
-        whats.setdefault(file.parent, "run of an earlier grid")
-    for run, what in whats.items():
-        state = {"grid": content["grid"], "id": run.name, "what": what}
+    listed = {folder / entry["folder"]: kind for kind in ("run", "teacher") for entry in content[f"{kind}s"]}
+    earlier = {file.parent: "run of an earlier grid" for file in folder.glob(f"runs/*/{RUN_FILE}")}
+    for run, what in (earlier | listed).items():
+        state = {"grid": content["grid"], "id": run.name, "what": what, "state": "not finished", "seconds": 0.0}
         if ended := finished(run):
             state |= {"state": "finished", "seconds": ended["seconds"]}
         elif failure := failed(run):
-            named = (run / failure["notebook"]).relative_to(sweep.parent)
-            state |= {**failure, "state": "failed", "notebook": str(named)}
-        else:
-            state |= {"state": "not finished"}
+            notebook = (run / failure["notebook"]).relative_to(folder)
+            state |= failure | {"state": "failed", "notebook": str(notebook)}
         states.append(state)
     return states
 
 
 # ------------------------------------------------------------------------------------------------- tidy tables
-def tidy_runs(records: Iterable[RunRecord]) -> pd.DataFrame:
+def tidy_runs(records: list[RunRecord]) -> pd.DataFrame:
     """A row per run, with its fingerprints, device and versions; lists as JSON text."""
-    records = list(records)
-    frame = results_frame(records)
-    if frame.empty:
-        return frame
-    for kind, prefix in (("fingerprints", "fingerprint"), ("versions", "version")):
-        values = pd.DataFrame([getattr(record, kind) for record in records]).add_prefix(f"{prefix}_")
-        frame = pd.concat([frame, values], axis=1)
-    frame["threads"] = [record.threads for record in records]
+    fingerprints = pd.DataFrame([record.fingerprints for record in records]).add_prefix("fingerprint_")
+    versions = pd.DataFrame([record.versions for record in records]).add_prefix("version_")
+    frame = pd.concat([results_frame(records), fingerprints, versions], axis=1)
     for name in frame.columns[frame.map(lambda value: isinstance(value, list)).any()]:
         frame[name] = [json.dumps(value) if isinstance(value, list) else value for value in frame[name]]
-    return frame
+    return frame.assign(threads=[record.threads for record in records]) if records else frame
 
 
 def counts_table(contents: Contents, records: list[RunRecord]) -> pd.DataFrame:
@@ -102,24 +72,21 @@ def counts_table(contents: Contents, records: list[RunRecord]) -> pd.DataFrame:
         frame = results_frame(records).reindex(columns=["task", "method"])
         return pd.crosstab(frame["task"], frame["method"]).rename_axis(columns=None)
     frame = pd.DataFrame(contents.runs)
-    frame["seconds"] = frame.get("seconds", pd.Series(0.0, index=frame.index)).fillna(0.0)
-    table = frame.pivot_table(index=["grid", "what"], columns="state", values="id", aggfunc="count", fill_value=0)
+    table = pd.crosstab([frame["grid"], frame["what"]], frame["state"]).rename_axis(columns=None)
     table = table.reindex(columns=["finished", "failed", "not finished"], fill_value=0)
-    table["all"] = table.sum(axis=1)
-    table["hours of the finished"] = (frame.groupby(["grid", "what"])["seconds"].sum() / 3600).map("{:.2f}".format)
-    return table
+    hours = frame.groupby(["grid", "what"])["seconds"].sum() / 3600
+    return table.assign(all=table.sum(axis=1), **{"hours of the finished": hours.map("{:.2f}".format)})
 
 
 def provenance(records: Iterable[RunRecord]) -> pd.DataFrame:
     """What the runs were made with, and how many of them: versions, devices, threads, rows, teachers, days."""
+    kinds = {"train": "training rows", "dev": "dev rows", "teacher_weights": "teacher's weights"}
     rows = []
     for record in records:
         row = {f"version of {name}": version for name, version in record.versions.items()}
         row |= {"device": record.device, "threads": record.threads, "day": record.created_at[:10]}
-        for kind, what in {"train": "training rows", "dev": "dev rows", "teacher_weights": "teacher's weights"}.items():
-            if kind in record.fingerprints:
-                row[f"{record.task}: {what}"] = record.fingerprints[kind]
-        rows.append(row)
+        known = [kind for kind in kinds if kind in record.fingerprints]
+        rows.append(row | {f"{record.task}: {kinds[kind]}": record.fingerprints[kind] for kind in known})
     counts = {name: values.value_counts().sort_index() for name, values in pd.DataFrame(rows).items()}
     texts = {name: ", ".join(f"{value} ({runs})" for value, runs in count.items()) for name, count in counts.items()}
     return pd.DataFrame({"value (runs)": texts})

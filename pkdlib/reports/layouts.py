@@ -1,24 +1,27 @@
-"""Comparisons as tables in the paper's layout, its own figures beside: texts in cells, ready to be shown."""
+"""Comparisons as tables in the paper's layout, its own figures beside, and as drawings, ready to be shown."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
-from pkdlib.analysis.comparisons import Comparison, most_specific, told_apart
+from pkdlib.analysis.comparisons import Comparison, most_specific, sensitivities, told_apart
+from pkdlib.analysis.figures import plot_ablation, plot_comparison, plot_history
 from pkdlib.analysis.paper import COLUMNS, paper_table, reference_rows
 from pkdlib.analysis.statistics import mean_interval, paired_difference
-from pkdlib.analysis.tables import results_frame
+from pkdlib.analysis.tables import history_frame, results_frame
 from pkdlib.config import METHODS
 from pkdlib.records import RunRecord
 
 NONE = "–"
 OURS, PAPER, AUTHORS = "ours", "paper, test", "authors, dev"
 Columns = dict[tuple[str, str], dict[str, str]]  # (what was scored, whose) -> row -> text
+Drawing = tuple[str, Callable[[Axes], Any]]  # a caption, and what draws the figure
 SIGNS = {"−": "$-$", "→": r"$\rightarrow$", "–": "--", "<": "$<$", ">": "$>$"}  # that LaTeX does not print as text
 START = ("teacher", "backbone", "projection")  # what Table 5 varies
 
@@ -206,3 +209,35 @@ def references(tasks: Iterable[str], speed: bool) -> pd.DataFrame:
     names = ["table_1", "table_2", "table_5", "dev"] * bool(set(tasks) & set(COLUMNS)) + ["table_4"] * speed
     table = pd.DataFrame([paper_table(name).attrs for name in names], columns=["title", "source", "note"])
     return table.set_index("title").fillna("")
+
+
+def comparison_figures(mains: dict[str, Comparison]) -> list[Drawing]:
+    """For every task and size of its main setting: the scores by method, and dev's by epoch."""
+    drawings: list[Drawing] = []
+    for task, comparison in mains.items():
+        metric = comparison.metrics[0]
+        by_epoch = f"dev_{metric.partition('_')[2]}"
+        teachers = results_frame(comparison.teachers)
+        line = teachers[metric].mean() if metric in teachers else None
+        history = history_frame(comparison.records).sort_values("method", kind="stable")
+        for size in comparison.sizes:
+            what = f"{task}, {size} layers"
+            drawings.append((what, partial(plot_comparison, comparison.frame(size), metric, teacher=line)))
+            if by_epoch in history:
+                epochs = history[history["num_hidden_layers"] == size]
+                drawings.append((f"{what}: learning curves", partial(plot_history, epochs, by_epoch)))
+    return drawings
+
+
+def sensitivity_figures(compared: Sequence[Comparison], mains: dict[str, Comparison]) -> dict[str, list[Drawing]]:
+    """Under "main" where all but one field is as in the task's main setting; a full grid has many "other" ones."""
+    drawings: dict[str, list[Drawing]] = {"main": [], "other": []}
+    for comparison, name, size, table in sensitivities(compared):
+        if table[name].dtype.kind not in "iuf":
+            table = table.assign(**{name: table[name].astype(str)})  # so that values can be ordered
+        rest = {field: value for field, value in comparison.setting.items() if field != name}
+        changed = told_apart(rest, mains[comparison.task].setting)
+        caption = f"{comparison.task}{f', {size} layers' if size else ''}: {name.replace('_', ' ')}"
+        draw = partial(plot_ablation, table, name, comparison.metrics[0])
+        drawings["other" if changed else "main"].append((f"{caption}; {changed}" if changed else caption, draw))
+    return drawings

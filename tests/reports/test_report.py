@@ -22,8 +22,8 @@ from pkdlib.engine.files import write_text
 from pkdlib.readers.records import save_records
 from pkdlib.records import RESULT_FILE, RunRecord, save_result
 from pkdlib.reports.contents import counts_table, read_folder, tidy_runs
-from pkdlib.reports.layouts import as_latex, model_table, settings_table, teacher_table
-from pkdlib.reports.report import Report, file_name, sensitivity_figures, write_report
+from pkdlib.reports.layouts import as_latex, model_table, sensitivity_figures, settings_table, teacher_table
+from pkdlib.reports.report import Report, file_name, write_report
 
 RESULTS = ROOT / "data" / "results"
 ERROR = "ValueError: <train> has no row"
@@ -415,7 +415,7 @@ def test_a_full_grid_shows_the_main_setting_s_plots_and_folds_the_others(tmp_pat
     records += [run("KD", 2, 0.5, temperature=10, alpha=0.5)]  # of most runs: the main setting
     save_records(records, tmp_path / "runs.jsonl")
     report = Report(tmp_path, tmp_path / "report")
-    found = sensitivity_figures(report.compared)
+    found = sensitivity_figures(report.compared, report.mains)
     captions = [[caption for caption, _ in found[part]] for part in ("main", "other")]
     assert [len(part) for part in captions] == [2, 3]  # either field through the main setting; 1 + 2 elsewhere
     assert all("; " not in caption for caption in captions[0]) and all("; " in caption for caption in captions[1])
