@@ -1,8 +1,10 @@
 """Comparisons as tables in the paper's layout, its own figures beside, and as drawings, ready to be shown."""
 
-from collections import Counter
+import re
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from pkdlib.records import RunRecord
 
 NONE = "–"
 OURS, PAPER, AUTHORS = "ours", "paper, test", "authors, dev"
-Columns = dict[tuple[str, str], dict[str, str]]  # (what was scored, whose) -> row -> text
+Columns = dict[tuple[str, str], pd.Series]  # (what was scored, whose) -> row -> text
 Drawing = tuple[str, Callable[[Axes], Any]]  # a caption, and what draws the figure
 SIGNS = {"−": "$-$", "→": r"$\rightarrow$", "–": "--", "<": "$<$", ">": "$>$"}  # that LaTeX does not print as text
 START = ("teacher", "backbone", "projection")  # what Table 5 varies
@@ -34,9 +36,13 @@ def as_latex(table: pd.DataFrame, index: bool = True) -> str:
     return text.translate(str.maketrans(SIGNS))
 
 
-@cache  # the same runs of FT and KD stand beside the PKD runs of many settings
-def score_text(*scores: float) -> str:
+def score_text(scores: pd.Series) -> str:
     """Percent: mean [95 % interval] (number of seeds)."""
+    return _score_text(tuple(scores.dropna()))
+
+
+@cache  # the same runs of FT and KD stand beside the PKD runs of many settings
+def _score_text(scores: tuple[float, ...]) -> str:
     return _interval_text(*mean_interval(scores), len(scores)) if scores else NONE
 
 
@@ -58,47 +64,57 @@ def heading(task: str, metric: str) -> str:
     return f"{task}, {metric.replace('_', ' ', 1)}"
 
 
-def _columns(top: str, ours: dict[str, str], theirs: pd.DataFrame) -> Columns:
-    """Our texts, and the columns of their figures (percent, a row per row of ours) in which there is one."""
-    texts = {(top, whose): figures.dropna().map("{:.1f}".format).to_dict() for whose, figures in theirs.items()}
-    return {(top, OURS): ours} | {column: cells for column, cells in texts.items() if cells}
+def _columns(top: str, ours: pd.Series, theirs: pd.DataFrame) -> Columns:
+    """Our texts, and the columns of their figures, in percent, that have one in a row of ours."""
+    figures = theirs.reindex(ours.index).dropna(axis=1, how="all").map("{:.1f}".format, na_action="ignore")
+    return {(top, OURS): ours} | {(top, whose): figures[whose] for whose in figures}
 
 
-def _their_models(task: str, metric: str, models: dict[str, tuple[int, str]]) -> pd.DataFrame:
-    """The paper's and the authors' figures of every row's (layers, method); none of a task that is not GLUE's."""
+def _their_models(task: str, metric: str) -> pd.DataFrame:
+    """The paper's and the authors' figures by (layers, method); none of a task that is not GLUE's."""
     if task not in COLUMNS:
         return pd.DataFrame()
     figures = reference_rows(task, metric.partition("_")[2]).set_index(["num_hidden_layers", "method"])
-    return figures.reindex(list(models.values())).set_axis(list(models)).set_axis([PAPER, AUTHORS], axis=1)
+    return figures.set_axis([PAPER, AUTHORS], axis=1)
 
 
 def model_table(mains: dict[str, Comparison]) -> pd.DataFrame:
     """Table 1: a row per model, teachers first; of every task and metric ours and, of GLUE's, theirs."""
     columns: Columns = {}
-    places: dict[str, tuple] = {}
     for task, comparison in mains.items():
         runs = results_frame([*comparison.teachers, *comparison.records]).groupby(["num_hidden_layers", "method"])
-        models = {f"BERT{size}{' ' if name == 'teacher' else '-'}{name}": (size, name) for size, name in runs.groups}
-        places |= {row: (name != "teacher", -size, name) for row, (size, name) in models.items()}
         for metric in comparison.metrics:
-            ours = {row: score_text(*runs.get_group(model)[metric].dropna()) for row, model in models.items()}
-            columns |= _columns(heading(task, metric), ours, _their_models(task, metric, models))
-    return pd.DataFrame(columns).reindex(sorted(places, key=places.__getitem__)).fillna(NONE)
+            columns |= _columns(heading(task, metric), runs[metric].agg(score_text), _their_models(task, metric))
+    table = pd.DataFrame(columns).fillna(NONE)
+    models = sorted(table.index, key=lambda model: (model[1] != "teacher", -model[0], model[1]))
+    names = [f"BERT{size}{' ' if method == 'teacher' else '-'}{method}" for size, method in models]
+    return table.reindex(models).set_axis(names)
+
+
+def main_settings(mains: dict[str, Comparison]) -> list[str]:
+    """Every main setting in full, after the tasks that have it."""
+    tasks = defaultdict(list)
+    for task, comparison in mains.items():
+        kept = {name: value for name, value in comparison.setting.items() if name != "task" and " rows" not in name}
+        tasks[told_apart(kept, dict.fromkeys(kept, object()))].append(task)
+    return [f"{', '.join(names)}, main setting: {text}." for text, names in tasks.items()]
 
 
 def last_skip_table(mains: dict[str, Comparison]) -> pd.DataFrame:
     """Table 2: PKD-Last, PKD-Skip and their difference on equal seeds, a column per task and size that has both."""
     columns: Columns = {}
     for task, comparison in mains.items():
-        for size in comparison.sizes:
-            frame = comparison.frame(size)
-            last, skip = (frame[frame["method"] == method] for method in ("PKD-Last", "PKD-Skip"))
-            for metric in comparison.metrics if set(skip["seed"]) & set(last["seed"]) else ():
-                difference = paired_difference(frame, metric, "PKD-Skip", "PKD-Last")
-                ours = {"PKD-Last": score_text(*last[metric]), "PKD-Skip": score_text(*skip[metric])}
-                ours |= {"Skip − Last, points": difference_text(difference), "p": p_text(difference["p"])}
-                theirs = _their_models(task, metric, {name: (size, name) for name in ("PKD-Last", "PKD-Skip")})
-                columns |= _columns(f"{heading(task, metric)}, {size} layers", ours, theirs)
+        for size, metric in product(comparison.sizes, comparison.metrics):
+            scores = comparison.frame(size).pivot(index="seed", columns="method", values=metric)
+            scores = scores.reindex(columns=["PKD-Last", "PKD-Skip"])
+            if scores.dropna().empty:
+                continue
+            difference = paired_difference(comparison.frame(size), metric, "PKD-Skip", "PKD-Last")
+            texts = {method: score_text(runs) for method, runs in scores.items()}
+            texts |= {"Skip − Last, points": difference_text(difference), "p": p_text(difference["p"])}
+            ours = pd.Series({(size, row): text for row, text in texts.items()})
+            added = _columns(f"{heading(task, metric)}, {size} layers", ours, _their_models(task, metric))
+            columns |= {column: cells.droplevel(0) for column, cells in added.items()}
     return pd.DataFrame(columns).fillna(NONE)
 
 
@@ -117,8 +133,8 @@ def settings_table(compared: Sequence[Comparison], mains: dict[str, Comparison])
             if shown.issuperset(frame["run_id"]):  # students of another setting's, none of its own at this size
                 continue
             shown.update(frame["run_id"])
-            scores = {method: score_text(*runs[metric]) for method, runs in frame.groupby("method", sort=False)}
-            rows.append(row | {"layers": size} | dict.fromkeys(sorted(METHODS)) | scores)
+            scores = frame.groupby("method", sort=False)[metric].agg(score_text)
+            rows.append(row | {"layers": size} | dict.fromkeys(sorted(METHODS)) | scores.to_dict())
     return pd.DataFrame(rows).dropna(axis=1, how="all").fillna(NONE)
 
 
@@ -144,10 +160,11 @@ def teacher_table(compared: Iterable[Comparison]) -> pd.DataFrame:
         task, routes = bucket[0].task, _routes(bucket)
         for metric in bucket[0].metrics if routes else ():
             split, _, name = metric.partition("_")
-            ours = {row: score_text(*(run.metrics[split][name] for run in runs)) for row, runs in routes.items()}
+            scores = {row: [run.metrics[split][name] for run in runs] for row, runs in routes.items()}
+            ours = pd.Series({row: score_text(pd.Series(values)) for row, values in scores.items()})
             top = heading(task, metric)
             top += f" ({len(columns)})" if (top, OURS) in columns else ""
-            columns |= _columns(top, ours, _their_routes(task, name, list(routes)))
+            columns |= _columns(top, ours, _their_routes(task, name, routes))
     return pd.DataFrame(columns).fillna(NONE)
 
 
@@ -174,16 +191,16 @@ def _route_text(size: int, start: str, method: str, teacher: int, projection: bo
     return f"{taught} → {size} [{start}], {method}{', projection' * projection}"
 
 
-def _their_routes(task: str, metric: str, routes: list[str]) -> pd.DataFrame:
+def _their_routes(task: str, metric: str, routes: Iterable[str]) -> pd.DataFrame:
     """The figures of the routes that the paper has: of BERT-base or -large by the backbone's name."""
     if task not in COLUMNS:
         return pd.DataFrame()
     tests, dev = COLUMNS[task]
     table_5 = paper_table("table_5").rename(index=lambda row: row.partition(": ")[2])  # without its number
     figures = {PAPER: table_5[tests[metric]], AUTHORS: paper_table("dev").get(dev if metric == "accuracy" else None)}
-    starts = pd.Series(routes).str.replace(r"\[.*(base|large).*\]", lambda found: f"[{found[1].title()}]", regex=True)
-    theirs = starts.str.replace(" → ", " to ").str.replace("PKD-Skip", "PKD")
-    return pd.DataFrame(figures).reindex(theirs).set_axis(routes)
+    named = {row: re.sub(r"\[.*(base|large).*\]", lambda found: f"[{found[1].title()}]", row) for row in routes}
+    theirs = [name.replace(" → ", " to ").replace("PKD-Skip", "PKD") for name in named.values()]
+    return pd.DataFrame(figures).reindex(theirs).set_axis(list(named))
 
 
 def speed_table(record: dict[str, Any]) -> pd.DataFrame:
