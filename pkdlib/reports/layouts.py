@@ -1,9 +1,8 @@
 """Comparisons as tables in the paper's layout, its own figures beside, and as drawings, ready to be shown."""
 
-import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache, partial
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -38,12 +37,8 @@ def as_latex(table: pd.DataFrame, index: bool = True) -> str:
 
 def score_text(scores: pd.Series) -> str:
     """Percent: mean [95 % interval] (number of seeds)."""
-    return _score_text(tuple(scores.dropna()))
-
-
-@cache  # the same runs of FT and KD stand beside the PKD runs of many settings
-def _score_text(scores: tuple[float, ...]) -> str:
-    return _interval_text(*mean_interval(scores), len(scores)) if scores else NONE
+    scores = scores.dropna()
+    return NONE if scores.empty else _interval_text(*mean_interval(scores), len(scores))
 
 
 def difference_text(row: dict[str, Any]) -> str:
@@ -157,50 +152,43 @@ def teacher_table(compared: Iterable[Comparison]) -> pd.DataFrame:
     columns: Columns = {}
     # A start that has KD alone has no beta, and stands beside those that have patience too.
     for _, bucket in most_specific(compared, lambda one: {k: v for k, v in one.setting.items() if k not in START}):
-        task, routes = bucket[0].task, _routes(bucket)
-        for metric in bucket[0].metrics if routes else ():
-            split, _, name = metric.partition("_")
-            scores = {row: [run.metrics[split][name] for run in runs] for row, runs in routes.items()}
-            ours = pd.Series({row: score_text(pd.Series(values)) for row, values in scores.items()})
-            top = heading(task, metric)
+        depths = {t.fingerprints["weights"]: t.config["num_hidden_layers"] for one in bucket for t in one.teachers}
+        runs = pd.DataFrame(_route(run, depths) for one in bucket for run in one.records)
+        runs = runs.drop_duplicates(["run_id", "row"]).sort_values(["size", "start", "method", "teacher"])
+        sizes = runs[runs["teacher"] > 0].drop_duplicates(["size", "start", "teacher"])["size"]
+        runs = runs[runs["size"].isin(sizes[sizes.duplicated()])]
+        for metric in bucket[0].metrics if len(runs) else ():
+            top = heading(bucket[0].task, metric)
             top += f" ({len(columns)})" if (top, OURS) in columns else ""
-            columns |= _columns(top, ours, _their_routes(task, name, routes))
+            ours = runs.groupby("row", sort=False)[metric].agg(score_text)
+            columns |= _columns(top, ours, _their_routes(bucket[0].task, metric, ours.index))
     return pd.DataFrame(columns).fillna(NONE)
 
 
-def _routes(bucket: Iterable[Comparison]) -> dict[str, list[RunRecord]]:
-    """The runs of each row of Table 5, of sizes with several teachers or starts."""
-    routes: dict[tuple, dict[str, RunRecord]] = {}
-    for comparison in bucket:
-        depths = {t.fingerprints["weights"]: t.config["num_hidden_layers"] for t in comparison.teachers}
-        for record in comparison.records:
-            config, method = record.config, record.method
-            start = Path(config["backbone"]).name + (", fine-tuned" if config.get("init") == "teacher" else "")
-            teacher = 0 if method == "FT" else depths.get(record.fingerprints.get("teacher_weights"), 0)
-            projection = method.startswith("PKD") and config.get("projection", False)
-            route = (config["num_hidden_layers"], start, method, teacher, projection)
-            routes.setdefault(route, {})[record.run_id] = record
-    several = Counter(
-        size for size, _, _ in {(size, start, teacher) for size, start, _, teacher, _ in routes if teacher}
-    )
-    return {_route_text(*key): list(routes[key].values()) for key in sorted(routes) if several[key[0]] > 1}
-
-
-def _route_text(size: int, start: str, method: str, teacher: int, projection: bool) -> str:
+def _route(record: RunRecord, depths: dict[str, int]) -> dict[str, Any]:
+    """How a student came to be, and its scores; depths: the teachers' layers by their weights' fingerprints."""
+    config, method = record.config, record.method
+    size, start = config["num_hidden_layers"], Path(config["backbone"]).name
+    start += ", fine-tuned" if config.get("init") == "teacher" else ""
+    teacher = 0 if method == "FT" else depths.get(record.fingerprints.get("teacher_weights"), 0)
     taught = "no teacher" if method == "FT" else teacher or "unknown"
-    return f"{taught} → {size} [{start}], {method}{', projection' * projection}"
+    projection = ", projection" if method.startswith("PKD") and config.get("projection") else ""
+    row = f"{taught} → {size} [{start}], {method}{projection}"
+    scores = {f"{split}_{name}": score for split, scores in record.metrics.items() for name, score in scores.items()}
+    route = {"size": size, "start": start, "method": method, "teacher": teacher, "row": row}
+    return {"run_id": record.run_id, **route, **scores}
 
 
-def _their_routes(task: str, metric: str, routes: Iterable[str]) -> pd.DataFrame:
-    """The figures of the routes that the paper has: of BERT-base or -large by the backbone's name."""
+def _their_routes(task: str, metric: str, rows: pd.Index) -> pd.DataFrame:
+    """The figures of the rows that the paper has: of BERT-base or -large by the backbone's name."""
     if task not in COLUMNS:
         return pd.DataFrame()
-    tests, dev = COLUMNS[task]
+    (tests, dev), name = COLUMNS[task], metric.partition("_")[2]
     table_5 = paper_table("table_5").rename(index=lambda row: row.partition(": ")[2])  # without its number
-    figures = {PAPER: table_5[tests[metric]], AUTHORS: paper_table("dev").get(dev if metric == "accuracy" else None)}
-    named = {row: re.sub(r"\[.*(base|large).*\]", lambda found: f"[{found[1].title()}]", row) for row in routes}
-    theirs = [name.replace(" → ", " to ").replace("PKD-Skip", "PKD") for name in named.values()]
-    return pd.DataFrame(figures).reindex(theirs).set_axis(list(named))
+    figures = {PAPER: table_5[tests[name]], AUTHORS: paper_table("dev").get(dev if name == "accuracy" else None)}
+    theirs = rows.str.replace(r"\[.*(base|large).*\]", lambda found: f"[{found[1].title()}]", regex=True)
+    theirs = theirs.str.replace(" → ", " to ").str.replace("PKD-Skip", "PKD")
+    return pd.DataFrame(figures).reindex(theirs).set_axis(rows)
 
 
 def speed_table(record: dict[str, Any]) -> pd.DataFrame:
