@@ -1,6 +1,5 @@
 """Comparisons as tables in the paper's layout, its own figures beside, and as drawings, ready to be shown."""
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import product
@@ -12,10 +11,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from pkdlib.analysis.comparisons import Comparison, most_specific, sensitivities, told_apart
-from pkdlib.analysis.figures import plot_ablation, plot_comparison, plot_history
+from pkdlib.analysis.figures import plot_ablation
 from pkdlib.analysis.paper import COLUMNS, paper_table, reference_rows
 from pkdlib.analysis.statistics import mean_interval, paired_difference
-from pkdlib.analysis.tables import history_frame, results_frame
+from pkdlib.analysis.tables import results_frame
 from pkdlib.config import METHODS
 from pkdlib.records import RunRecord
 
@@ -84,15 +83,6 @@ def model_table(mains: dict[str, Comparison]) -> pd.DataFrame:
     models = sorted(table.index, key=lambda model: (model[1] != "teacher", -model[0], model[1]))
     names = [f"BERT{size}{' ' if method == 'teacher' else '-'}{method}" for size, method in models]
     return table.reindex(models).set_axis(names)
-
-
-def main_settings(mains: dict[str, Comparison]) -> list[str]:
-    """Every main setting in full, after the tasks that have it."""
-    tasks = defaultdict(list)
-    for task, comparison in mains.items():
-        kept = {name: value for name, value in comparison.setting.items() if name != "task" and " rows" not in name}
-        tasks[told_apart(kept, dict.fromkeys(kept, object()))].append(task)
-    return [f"{', '.join(names)}, main setting: {text}." for text, names in tasks.items()]
 
 
 def last_skip_table(mains: dict[str, Comparison]) -> pd.DataFrame:
@@ -207,31 +197,6 @@ def speed_table(record: dict[str, Any]) -> pd.DataFrame:
         paper = paper.rename(columns={"total, millions": "total"})[["total", "time, s", "times faster"]]
         blocks["paper"] = paper.map("{:g}".format, na_action="ignore")
     return pd.concat(blocks, axis=1).reindex(parts.index).dropna(axis=1, how="all").fillna(NONE)
-
-
-def references(tasks: Iterable[str], speed: bool) -> pd.DataFrame:
-    """Source and note of every table of the paper's and the authors' that may stand beside ours."""
-    names = ["table_1", "table_2", "table_5", "dev"] * bool(set(tasks) & set(COLUMNS)) + ["table_4"] * speed
-    table = pd.DataFrame([paper_table(name).attrs for name in names], columns=["title", "source", "note"])
-    return table.set_index("title").fillna("")
-
-
-def comparison_figures(mains: dict[str, Comparison]) -> list[Drawing]:
-    """For every task and size of its main setting: the scores by method, and dev's by epoch."""
-    drawings: list[Drawing] = []
-    for task, comparison in mains.items():
-        metric = comparison.metrics[0]
-        by_epoch = f"dev_{metric.partition('_')[2]}"
-        teachers = results_frame(comparison.teachers)
-        line = teachers[metric].mean() if metric in teachers else None
-        history = history_frame(comparison.records).sort_values("method", kind="stable")
-        for size in comparison.sizes:
-            what = f"{task}, {size} layers"
-            drawings.append((what, partial(plot_comparison, comparison.frame(size), metric, teacher=line)))
-            if by_epoch in history:
-                epochs = history[history["num_hidden_layers"] == size]
-                drawings.append((f"{what}: learning curves", partial(plot_history, epochs, by_epoch)))
-    return drawings
 
 
 def sensitivity_figures(compared: Sequence[Comparison], mains: dict[str, Comparison]) -> dict[str, list[Drawing]]:

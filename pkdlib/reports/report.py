@@ -4,7 +4,7 @@ The folder is what a sweep wrote, or any one of result.json or .jsonl files. The
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from hashlib import sha256
 from html import escape
 from pathlib import Path
@@ -26,26 +26,18 @@ NOTEBOOK = Path(__file__).with_name("report.ipynb")
 
 
 def show_table(
-    out: Path, name: str, table: pd.DataFrame, index: bool = True, notes: Iterable[str] = (), kind: str = "",
-    folded: str = "",
-) -> HTML | None:  # fmt: skip
-    """A table above notes, also written to `out` as LaTeX (booktabs); None of an empty one.
-
-    kind: its class of style; folded: a title that unfolds it.
-    """
+    out: Path, name: str, table: pd.DataFrame, index: bool = True, notes: Iterable[str] = (), kind: str = ""
+) -> HTML | None:
+    """A table of a class of style above notes, also written to `out` as LaTeX (booktabs); None of an empty one."""
     if table.empty:
         return None
     write_text(out / f"{file_name(name)}.tex", as_latex(table, index))
     html = table.to_html(index=index, border=0, na_rep=NONE, index_names=False, classes=kind)
-    html += "".join(f"<p class='note'>{escape(note)}</p>" for note in notes)
-    return HTML(f"<details><summary>{folded}</summary>{html}</details>" if folded else html)
+    return HTML(html + "".join(f"<p class='note'>{escape(note)}</p>" for note in notes))
 
 
-def show_figures(out: Path, drawings: Sequence[Drawing], folded: str = "") -> HTML | None:
-    """Figures side by side, also written to `out` as SVG; None where there is none.
-
-    folded: a title that folds them, folded at first when they are many.
-    """
+def show_figures(out: Path, drawings: Iterable[Drawing]) -> HTML | None:
+    """Figures side by side, also written to `out` as SVG; None where there is none."""
     html = ""
     for caption, draw in drawings:
         with plt.style.context([STYLE, {"svg.hashsalt": "pkd"}]):
@@ -56,10 +48,7 @@ def show_figures(out: Path, drawings: Sequence[Drawing], folded: str = "") -> HT
         write_text(out / f"{file_name(caption)}.svg", svg)
         image = f'<img alt="{escape(caption)}" src="data:image/png;base64,{png}">'
         html += f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
-    html = f"<div class='figures'>{html}</div>"
-    if folded:
-        html = f"<details{' open' * (len(drawings) <= 12)}><summary>{folded}</summary>{html}</details>"
-    return HTML(html) if drawings else None
+    return HTML(f"<div class='figures'>{html}</div>") if html else None
 
 
 def file_name(text: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from html.parser import HTMLParser
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,6 +24,7 @@ from pkdlib.readers.records import save_records
 from pkdlib.records import RESULT_FILE, RunRecord, save_result
 from pkdlib.reports.contents import counts_table, read_folder, tidy_runs
 from pkdlib.reports.layouts import as_latex, model_table, sensitivity_figures, settings_table, teacher_table
+from pkdlib.reports.pages import write_page
 from pkdlib.reports.report import file_name, show_figures, write_report
 
 RESULTS = ROOT / "data" / "results"
@@ -416,10 +418,16 @@ def test_a_full_grid_shows_the_main_setting_s_plots_and_folds_the_others(tmp_pat
     captions = [[caption for caption, _ in found[part]] for part in ("main", "other")]
     assert [len(part) for part in captions] == [2, 3]  # either field through the main setting; 1 + 2 elsewhere
     assert all("; " not in caption for caption in captions[0]) and all("; " in caption for caption in captions[1])
-    shown, folded = (
-        show_figures(tmp_path, found[part], folded=title).data for part, title in (("main", ""), ("other", "More"))
-    )
-    assert [re.findall("<figcaption>(.*?)</figcaption>", part) for part in (shown, folded)] == captions
-    assert "<details" not in shown and folded.startswith("<details open><summary>More</summary>")
-    assert show_figures(tmp_path, found["other"] * 5, folded="More").data.startswith("<details><summary>")
+    shown, others = (show_figures(tmp_path, found[part]).data for part in ("main", "other"))
+    assert [re.findall("<figcaption>(.*?)</figcaption>", part) for part in (shown, others)] == captions
     assert show_figures(tmp_path, []) is None
+    many = show_figures(tmp_path, found["other"] * 5).data
+    notebook = nbformat.v4.new_notebook()
+    for html, metadata in ((shown, {}), (others, {"folded": "More"}), (many, {"folded": "Many"})):
+        output = nbformat.v4.new_output("display_data", {"text/html": html})
+        notebook.cells.append(nbformat.v4.new_code_cell(metadata=metadata, outputs=[output]))
+    notebook.cells.append(nbformat.v4.new_code_cell(metadata={"folded": "None"}))
+    write_page(notebook, tmp_path / "page.html", "Folds", show_code=False)
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("<details") == 2 and page.index("<details") > page.index(captions[0][-1])
+    assert '<details open=""><summary>More</summary>' in page and "<details><summary>Many</summary>" in page
