@@ -34,9 +34,9 @@ def format_labels(task: Task) -> list[str]:
 
 def official_indices(task: Task, source: str | Path) -> list[str]:
     """The index of every row of a GLUE test file: its column `index`, or 0, 1, ... where it has none."""
-    layout = layout_of(task)
-    inner, outer = (Path(source) / folder / f"{layout.splits['test']}.tsv" for folder in (layout.folder, ""))
-    header, rows = read_tsv(outer if outer.is_file() else inner)  # of neither, the error names the usual place
+    source, layout = Path(source), layout_of(task)
+    file = f"{layout.splits['test']}.tsv"
+    header, rows = read_tsv(source / file if (source / file).is_file() else source / layout.folder / file)
     return [row[header.index("index")] if "index" in header else str(number) for number, row in enumerate(rows)]
 
 
@@ -67,26 +67,21 @@ def students_by_task(folders: Iterable[str | Path]) -> dict[str, Path]:
 
 
 def check_archive(path: str | Path, source: str | Path, any_size: bool = False) -> list[str]:
-    """The archive's files, checked against the test files: header, indices, labels, official size unless any_size.
-
-    Raises ValueError, one line: file, row and what is allowed.
-    """
+    """The archive's files, their header, indices, labels and size checked; ValueError names file, row and allowed."""
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         if len(set(names)) < len(names) or not set(names) <= set(ALL_FILES):
             raise ValueError(f"{path}: holds {', '.join(names)}: must be some of {', '.join(ALL_FILES)}, each once")
         for name in [name for name in names if name in TASKS]:
-            task, (_, official) = get_task(TASKS[name]), FILES[TASKS[name]]
-            indices = official_indices(task, source)
-            _check_rows(name, *read_tsv(zipfile.Path(archive, name)), indices, format_labels(task))
-            if len(indices) != official and not any_size:
-                raise ValueError(f"{name}: {len(indices)} rows where the benchmark's test file has {official}")
+            _check_rows(name, *read_tsv(zipfile.Path(archive, name)), source, any_size)
     return names
 
 
-def _check_rows(name: str, header: list[str], rows: list[list[str]], indices: list[str], labels: list[str]) -> None:
+def _check_rows(name: str, header: list[str], rows: list[list[str]], source: str | Path, any_size: bool) -> None:
     if header != HEADER:
         raise ValueError(f"{name}: the header is {', '.join(header)}: must be {', '.join(HEADER)}")
+    task, (_, official) = get_task(TASKS[name]), FILES[TASKS[name]]
+    indices, labels = official_indices(task, source), format_labels(task)
     held, wanted = Counter(index for index, _ in rows), Counter(indices)
     for index in (held - wanted) + (wanted - held):
         fault = "stands there twice" if index in wanted else "is not in the test file"
@@ -95,6 +90,8 @@ def _check_rows(name: str, header: list[str], rows: list[list[str]], indices: li
     for index, label in rows:
         if label not in labels:
             raise ValueError(f"{name}: index {index}: label {label!r}: must be one of {', '.join(labels)}")
+    if len(indices) != official and not any_size:
+        raise ValueError(f"{name}: {len(indices)} rows where the benchmark's test file has {official}")
 
 
 def write_archive(path: Path, students: Iterable[str | Path], source: str | Path, any_size: bool = False) -> list[str]:

@@ -31,13 +31,12 @@ def _status(handler: Callable, given: argparse.Namespace) -> int:
     """0, or 2 after one line on stderr when the handler refuses what it was given."""
     try:
         handler(given)
+        return 0
     except ModuleNotFoundError as error:
         print(f"{error.name} is not installed; pip install 'pkdlib[notebooks]' installs it", file=sys.stderr)
-        return 2
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
-        return 2
-    return 0
+    return 2
 
 
 def _report(given: argparse.Namespace) -> None:

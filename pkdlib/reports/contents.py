@@ -1,7 +1,6 @@
 """What lies in a folder of runs: records, the state of a sweep's runs, speed records; as tidy tables."""
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from pkdlib.sweeps.folder import RUN_FILE, SPEC_FILE, SWEEP_FILE, failed, finish
 
 
 class Contents(NamedTuple):
-    """What lies in a folder."""
+    """Every finished run, the state of those that a sweep lists, and the speed records."""
 
     records: list[RunRecord]
     runs: list[dict[str, Any]]  # of a sweep: grid, id, what, state, seconds; of a failed one cause, error, notebook
@@ -22,10 +21,7 @@ class Contents(NamedTuple):
 
 
 def read_folder(folder: Path) -> Contents:
-    """Every finished run, the state of those that a sweep lists, and the speed records.
-
-    Raises FileNotFoundError where there is none of them, ValueError naming a file that is not what it should be.
-    """
+    """What lies in a folder; FileNotFoundError where there is nothing, ValueError naming a file that is broken."""
     killed = {spec.parent for spec in folder.rglob(SPEC_FILE) if not (spec.parent / RUN_FILE).is_file()}
     results = sorted(file for file in folder.rglob(RESULT_FILE) if killed.isdisjoint(file.parents))
     runs = [run for sweep in sorted(folder.rglob(SWEEP_FILE)) for run in _states(sweep)]
@@ -49,13 +45,11 @@ def _states(sweep: Path) -> list[dict[str, Any]]:
         if ended := finished(run):
             state |= {"state": "finished", "seconds": ended["seconds"]}
         elif failure := failed(run):
-            notebook = (run / failure["notebook"]).relative_to(folder)
-            state |= failure | {"state": "failed", "notebook": str(notebook)}
+            state |= failure | {"state": "failed", "notebook": f"{run.relative_to(folder)}/{failure['notebook']}"}
         states.append(state)
     return states
 
 
-# ------------------------------------------------------------------------------------------------- tidy tables
 def tidy_runs(records: list[RunRecord]) -> pd.DataFrame:
     """A row per run, with its fingerprints, device and versions; lists as JSON text."""
     fingerprints = pd.DataFrame([record.fingerprints for record in records]).add_prefix("fingerprint_")
@@ -76,17 +70,3 @@ def counts_table(contents: Contents, records: list[RunRecord]) -> pd.DataFrame:
     table = table.reindex(columns=["finished", "failed", "not finished"], fill_value=0)
     hours = frame.groupby(["grid", "what"])["seconds"].sum() / 3600
     return table.assign(all=table.sum(axis=1), **{"hours of the finished": hours.map("{:.2f}".format)})
-
-
-def provenance(records: Iterable[RunRecord]) -> pd.DataFrame:
-    """What the runs were made with, and how many of them: versions, devices, threads, rows, teachers, days."""
-    kinds = {"train": "training rows", "dev": "dev rows", "teacher_weights": "teacher's weights"}
-    rows = []
-    for record in records:
-        row = {f"version of {name}": version for name, version in record.versions.items()}
-        row |= {"device": record.device, "threads": record.threads, "day": record.created_at[:10]}
-        known = [kind for kind in kinds if kind in record.fingerprints]
-        rows.append(row | {f"{record.task}: {kinds[kind]}": record.fingerprints[kind] for kind in known})
-    counts = {name: values.value_counts().sort_index() for name, values in pd.DataFrame(rows).items()}
-    texts = {name: ", ".join(f"{value} ({runs})" for value, runs in count.items()) for name, count in counts.items()}
-    return pd.DataFrame({"value (runs)": texts})
