@@ -58,18 +58,25 @@ def heading(task: str, metric: str) -> str:
     return f"{task}, {metric.replace('_', ' ', 1)}"
 
 
-def _columns(top: str, ours: pd.Series, theirs: pd.DataFrame) -> Columns:
-    """Our texts, and the columns of their figures, in percent, that have one in a row of ours."""
-    figures = theirs.reindex(ours.index).dropna(axis=1, how="all").map("{:.1f}".format, na_action="ignore")
+def _columns(task: str, metric: str, ours: pd.Series, top: str = "") -> Columns:
+    """Our texts, and the columns of the paper's and the authors' figures, in percent, that have one in a row of ours.
+
+    ours: by (layers, method), or by the row's name in Table 5; top: stands above the columns, after task and metric.
+    """
+    top, name, figures = heading(task, metric) + top, metric.partition("_")[2], pd.DataFrame(index=ours.index)
+    if task in COLUMNS and ours.index.nlevels > 1:
+        rows = reference_rows(task, name).set_index(["num_hidden_layers", "method"])
+        figures = rows.reindex(ours.index).set_axis([PAPER, AUTHORS], axis=1)
+    elif task in COLUMNS:
+        tests, dev = COLUMNS[task]
+        table_5 = paper_table("table_5").rename(index=lambda row: row.partition(": ")[2])  # without its number
+        rows = {PAPER: table_5[tests[name]], AUTHORS: paper_table("dev").get(dev if name == "accuracy" else None)}
+        # BERT-base or -large by the backbone's name
+        theirs = ours.index.str.replace(r"\[.*(base|large).*\]", lambda size: f"[{size[1].title()}]", regex=True)
+        theirs = theirs.str.replace(" → ", " to ").str.replace("PKD-Skip", "PKD")
+        figures = pd.DataFrame(rows).reindex(theirs).set_axis(ours.index)
+    figures = figures.dropna(axis=1, how="all").map("{:.1f}".format, na_action="ignore")
     return {(top, OURS): ours} | {(top, whose): figures[whose] for whose in figures}
-
-
-def _their_models(task: str, metric: str) -> pd.DataFrame:
-    """The paper's and the authors' figures by (layers, method); none of a task that is not GLUE's."""
-    if task not in COLUMNS:
-        return pd.DataFrame()
-    figures = reference_rows(task, metric.partition("_")[2]).set_index(["num_hidden_layers", "method"])
-    return figures.set_axis([PAPER, AUTHORS], axis=1)
 
 
 def model_table(mains: dict[str, Comparison]) -> pd.DataFrame:
@@ -78,7 +85,7 @@ def model_table(mains: dict[str, Comparison]) -> pd.DataFrame:
     for task, comparison in mains.items():
         runs = results_frame([*comparison.teachers, *comparison.records]).groupby(["num_hidden_layers", "method"])
         for metric in comparison.metrics:
-            columns |= _columns(heading(task, metric), runs[metric].agg(score_text), _their_models(task, metric))
+            columns |= _columns(task, metric, runs[metric].agg(score_text))
     table = pd.DataFrame(columns).fillna(NONE)
     models = sorted(table.index, key=lambda model: (model[1] != "teacher", -model[0], model[1]))
     names = [f"BERT{size}{' ' if method == 'teacher' else '-'}{method}" for size, method in models]
@@ -98,7 +105,7 @@ def last_skip_table(mains: dict[str, Comparison]) -> pd.DataFrame:
             texts = {method: score_text(runs) for method, runs in scores.items()}
             texts |= {"Skip − Last, points": difference_text(difference), "p": p_text(difference["p"])}
             ours = pd.Series({(size, row): text for row, text in texts.items()})
-            added = _columns(f"{heading(task, metric)}, {size} layers", ours, _their_models(task, metric))
+            added = _columns(task, metric, ours, f", {size} layers")
             columns |= {column: cells.droplevel(0) for column, cells in added.items()}
     return pd.DataFrame(columns).fillna(NONE)
 
@@ -148,10 +155,9 @@ def teacher_table(compared: Iterable[Comparison]) -> pd.DataFrame:
         sizes = runs[runs["teacher"] > 0].drop_duplicates(["size", "start", "teacher"])["size"]
         runs = runs[runs["size"].isin(sizes[sizes.duplicated()])]
         for metric in bucket[0].metrics if len(runs) else ():
-            top = heading(bucket[0].task, metric)
-            top += f" ({len(columns)})" if (top, OURS) in columns else ""
-            ours = runs.groupby("row", sort=False)[metric].agg(score_text)
-            columns |= _columns(top, ours, _their_routes(bucket[0].task, metric, ours.index))
+            ours, task = runs.groupby("row", sort=False)[metric].agg(score_text), bucket[0].task
+            number = f" ({len(columns)})" if (heading(task, metric), OURS) in columns else ""
+            columns |= _columns(task, metric, ours, number)
     return pd.DataFrame(columns).fillna(NONE)
 
 
@@ -167,18 +173,6 @@ def _route(record: RunRecord, depths: dict[str, int]) -> dict[str, Any]:
     scores = {f"{split}_{name}": score for split, scores in record.metrics.items() for name, score in scores.items()}
     route = {"size": size, "start": start, "method": method, "teacher": teacher, "row": row}
     return {"run_id": record.run_id, **route, **scores}
-
-
-def _their_routes(task: str, metric: str, rows: pd.Index) -> pd.DataFrame:
-    """The figures of the rows that the paper has: of BERT-base or -large by the backbone's name."""
-    if task not in COLUMNS:
-        return pd.DataFrame()
-    (tests, dev), name = COLUMNS[task], metric.partition("_")[2]
-    table_5 = paper_table("table_5").rename(index=lambda row: row.partition(": ")[2])  # without its number
-    figures = {PAPER: table_5[tests[name]], AUTHORS: paper_table("dev").get(dev if name == "accuracy" else None)}
-    theirs = rows.str.replace(r"\[.*(base|large).*\]", lambda found: f"[{found[1].title()}]", regex=True)
-    theirs = theirs.str.replace(" → ", " to ").str.replace("PKD-Skip", "PKD")
-    return pd.DataFrame(figures).reindex(theirs).set_axis(rows)
 
 
 def speed_table(record: dict[str, Any]) -> pd.DataFrame:

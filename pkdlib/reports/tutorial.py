@@ -23,13 +23,13 @@ from pkdlib.records import RunRecord
 from pkdlib.reports import pages
 from pkdlib.sweeps.notebooks import code_fingerprint, run_notebook
 
-STUDENT = "students/PKD-Skip-6-layers-seed-0"
 NOTEBOOKS = {  # with their parameters, all of them paths in the tutorial's folder
     "00_start_here": {"output_dir": "start"},
     "01_finetune_teacher": {"output_dir": "teacher"},
     "02_distill_last_vs_skip": {"teacher_dir": "teacher", "output_dir": "students"},
     "06_cls_similarity": {
-        "model_a": "teacher", "model_b": STUDENT, "students_dir": "students", "output_dir": "similarity"
+        "model_a": "teacher", "model_b": "students/PKD-Skip-6-layers-seed-0", "students_dir": "students",
+        "output_dir": "similarity",
     },
 }  # fmt: skip
 METHODS = """Test accuracy of the students, percent. FT learns from labels alone, KD from the teacher's answers too, PKD
@@ -40,9 +40,8 @@ def find_course() -> list[Path]:
     """The course's notebooks; FileNotFoundError says where they are looked for."""
     course = sorted((ROOT / "notebooks").glob("*.ipynb"))
     if not course or not (ROOT / "data").is_dir():
-        raise FileNotFoundError(
-            f"{ROOT}: the course's notebooks and data are not there: run this in a checkout, or set PKD_HOME to one"
-        )
+        needs = "the course's notebooks and data are not there: run this in a checkout, or set PKD_HOME to one"
+        raise FileNotFoundError(f"{ROOT}: {needs}")
     os.environ["PKD_HOME"] = str(ROOT)  # kernels run in the notebooks' folder and find the files from here
     return course
 
@@ -71,10 +70,7 @@ def _figures(cells: Sequence[NotebookNode]) -> list[NotebookNode]:
 
 
 def write_page(notebooks: Sequence[Path], path: Path, title: str, opening: str = "") -> None:
-    """One self-contained HTML page: the title, the opening (Markdown), contents, and each notebook folded below.
-
-    Figures are inside it, equations are MathML, code is folded, and nothing is fetched when it is opened.
-    """
+    """One self-contained HTML page: the title, the opening (Markdown), contents, and each notebook folded below."""
     contents, cells = f"# {title}\n\n{opening}\n\n## Contents\n\n", []
     for notebook in notebooks:
         own = pages.drop_widgets(nbformat.read(notebook, as_version=4)).cells
@@ -133,9 +129,9 @@ def run_tutorial(out: Path | None = None) -> None:
         say(f"{where}: done in {time.perf_counter() - begun:.0f} s")
     (record,) = load_records(out / "teacher")
     seen, table = what_was_seen(record, load_records(out / "students"))
-    shown = table.rename(columns="{} layers".format).rename_axis(index=None, columns=None).to_html(border=0)
-    executed, page = [out / f"{name}.ipynb" for name in NOTEBOOKS], out / "index.html"
-    write_page(executed, page, "The PKD tutorial", f"{seen}\n\n{shown}\n\n{METHODS}")
+    shown = table.rename(columns="{} layers".format).to_html(border=0, index_names=False)
+    page, opening = out / "index.html", f"{seen}\n\n{shown}\n\n{METHODS}"
+    write_page([out / f"{name}.ipynb" for name in NOTEBOOKS], page, "The PKD tutorial", opening)
     say(f"\nTest accuracy, percent (teacher {100 * record.metrics['test']['accuracy']:.1f}):")
     say(table.rename_axis(columns="student layers").to_string())
     say(f"\n{time.perf_counter() - started:.0f} s. The page: {page}")
