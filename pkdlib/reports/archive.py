@@ -1,7 +1,4 @@
-"""The GLUE benchmark's archive: a TSV of index and prediction for each test file, checked against that file.
-
-The benchmark scores whole archives: CoLA's, STS-B's, WNLI's and AX's files, no tasks of this kit, come from elsewhere.
-"""
+"""The GLUE benchmark's archive: a TSV of index and prediction for each test file, checked against that file."""
 
 import zipfile
 from collections import Counter
@@ -23,7 +20,7 @@ FILES = {
     "mnli-mm": ("MNLI-mm.tsv", 9847), "qnli": ("QNLI.tsv", 5463), "rte": ("RTE.tsv", 3000),
 }  # fmt: skip
 TASKS = {file: name for name, (file, _) in FILES.items()}
-ALL_FILES = (*TASKS, "CoLA.tsv", "STS-B.tsv", "WNLI.tsv", "AX.tsv")
+ALL_FILES = (*TASKS, "CoLA.tsv", "STS-B.tsv", "WNLI.tsv", "AX.tsv")  # the last four come from elsewhere
 HEADER = ["index", "prediction"]
 
 

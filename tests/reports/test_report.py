@@ -22,10 +22,9 @@ from pkdlib.analysis.paper import paper_table
 from pkdlib.engine.files import write_text
 from pkdlib.readers.records import save_records
 from pkdlib.records import RESULT_FILE, RunRecord, save_result
-from pkdlib.reports.contents import counts_table, read_folder, tidy_runs
 from pkdlib.reports.layouts import as_latex, model_table, sensitivity_figures, settings_table, teacher_table
 from pkdlib.reports.pages import write_page
-from pkdlib.reports.report import file_name, show_figures, write_report
+from pkdlib.reports.report import counts_table, file_name, read_folder, show_figures, tidy_runs, write_report
 
 RESULTS = ROOT / "data" / "results"
 ERROR = "ValueError: <train> has no row"
