@@ -1,7 +1,4 @@
-"""The GLUE benchmark's archive: a TSV of index and prediction for each test file, checked against that file.
-
-The benchmark scores whole archives: CoLA's, STS-B's, WNLI's and AX's files, no tasks of this kit, come from elsewhere.
-"""
+"""The GLUE benchmark's archive: a TSV of index and prediction for each test file, checked against that file."""
 
 import zipfile
 from collections import Counter
@@ -22,8 +19,8 @@ FILES = {
     "sst2": ("SST-2.tsv", 1821), "mrpc": ("MRPC.tsv", 1725), "qqp": ("QQP.tsv", 390965), "mnli": ("MNLI-m.tsv", 9796),
     "mnli-mm": ("MNLI-mm.tsv", 9847), "qnli": ("QNLI.tsv", 5463), "rte": ("RTE.tsv", 3000),
 }  # fmt: skip
-ELSEWHERE = ("CoLA.tsv", "STS-B.tsv", "WNLI.tsv", "AX.tsv")
-ALL_FILES = (*(file for file, _ in FILES.values()), *ELSEWHERE)
+TASKS = {file: name for name, (file, _) in FILES.items()}
+ALL_FILES = (*TASKS, "CoLA.tsv", "STS-B.tsv", "WNLI.tsv", "AX.tsv")  # the last four come from elsewhere
 HEADER = ["index", "prediction"]
 
 
@@ -34,9 +31,9 @@ def format_labels(task: Task) -> list[str]:
 
 def official_indices(task: Task, source: str | Path) -> list[str]:
     """The index of every row of a GLUE test file: its column `index`, or 0, 1, ... where it has none."""
-    layout = layout_of(task)
-    inner, outer = (Path(source) / folder / f"{layout.splits['test']}.tsv" for folder in (layout.folder, ""))
-    header, rows = read_tsv(outer if outer.is_file() else inner)  # of neither, the error names the usual place
+    source, layout = Path(source), layout_of(task)
+    file = f"{layout.splits['test']}.tsv"
+    header, rows = read_tsv(source / file if (source / file).is_file() else source / layout.folder / file)
     return [row[header.index("index")] if "index" in header else str(number) for number, row in enumerate(rows)]
 
 
@@ -46,10 +43,9 @@ def predictions(folder: Path, task: Task, source: str | Path) -> list[str]:
     names = [model.config.id2label[number] for number in range(model.config.num_labels)]
     if names != list(task.label_names):
         raise ValueError(f"{folder}: its classes are {', '.join(names)}, not {', '.join(task.label_names)}")
-    record = load_records(folder / RESULT_FILE)[0]
-    encoded = encode_split(load_split(task.name, source, "test"), tokenizer, record.max_length)
-    labels = format_labels(task)
-    return [labels[number] for number in predict(model, encoded).argmax(dim=-1).tolist()]
+    max_length = load_records(folder / RESULT_FILE)[0].max_length
+    encoded = encode_split(load_split(task.name, source, "test"), tokenizer, max_length)
+    return [format_labels(task)[number] for number in predict(model, encoded).argmax(dim=-1).tolist()]
 
 
 def students_by_task(folders: Iterable[str | Path]) -> dict[str, Path]:
@@ -68,41 +64,31 @@ def students_by_task(folders: Iterable[str | Path]) -> dict[str, Path]:
 
 
 def check_archive(path: str | Path, source: str | Path, any_size: bool = False) -> list[str]:
-    """The archive's files, checked against the test files: header, indices, labels, official size unless any_size.
-
-    Raises ValueError, one line: file, row and what is allowed.
-    """
-    tasks = {file: (get_task(name), rows) for name, (file, rows) in FILES.items()}
+    """The archive's files, their header, indices, labels and size checked; ValueError names file, row and allowed."""
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         if len(set(names)) < len(names) or not set(names) <= set(ALL_FILES):
             raise ValueError(f"{path}: holds {', '.join(names)}: must be some of {', '.join(ALL_FILES)}, each once")
-        for name in [name for name in names if name in tasks]:
-            task, official = tasks[name]
-            indices = official_indices(task, source)
-            _check_rows(name, *read_tsv(zipfile.Path(archive, name)), indices, format_labels(task))
-            if len(indices) != official and not any_size:
-                raise ValueError(f"{name}: {len(indices)} rows where the benchmark's test file has {official}")
+        for name in [name for name in names if name in TASKS]:
+            _check_rows(name, *read_tsv(zipfile.Path(archive, name)), source, any_size)
     return names
 
 
-def _check_rows(name: str, header: list[str], rows: list[list[str]], indices: list[str], labels: list[str]) -> None:
+def _check_rows(name: str, header: list[str], rows: list[list[str]], source: str | Path, any_size: bool) -> None:
     if header != HEADER:
         raise ValueError(f"{name}: the header is {', '.join(header)}: must be {', '.join(HEADER)}")
-    held, wanted = Counter(index for index, _ in rows), set(indices)
-    faults = {
-        "stands there twice": [index for index, times in held.items() if times > 1],
-        "is missing": [index for index in indices if index not in held],
-        "is not in the test file": [index for index in held if index not in wanted],
-    }
-    for fault, wrong in faults.items():
-        if wrong:
-            raise ValueError(
-                f"{name}: index {wrong[0]} {fault}: {len(rows)} rows where the test file has {len(indices)}"
-            )
+    task, (_, official) = get_task(TASKS[name]), FILES[TASKS[name]]
+    indices, labels = official_indices(task, source), format_labels(task)
+    held, wanted = Counter(index for index, _ in rows), Counter(indices)
+    for index in (held - wanted) + (wanted - held):
+        fault = "stands there twice" if index in wanted else "is not in the test file"
+        fault = fault if index in held else "is missing"
+        raise ValueError(f"{name}: index {index} {fault}: {len(rows)} rows where the test file has {len(indices)}")
     for index, label in rows:
         if label not in labels:
             raise ValueError(f"{name}: index {index}: label {label!r}: must be one of {', '.join(labels)}")
+    if len(indices) != official and not any_size:
+        raise ValueError(f"{name}: {len(indices)} rows where the benchmark's test file has {official}")
 
 
 def write_archive(path: Path, students: Iterable[str | Path], source: str | Path, any_size: bool = False) -> list[str]:

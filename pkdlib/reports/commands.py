@@ -9,9 +9,9 @@ from pathlib import Path
 def register(commands: argparse._SubParsersAction) -> None:
     """Add the three commands; each sets `run`, a function of the parsed arguments that returns the exit status."""
 
-    def add(name: str, handler: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+    def add(name: str, handler: Callable, text: str) -> argparse.ArgumentParser:
         parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        parser.set_defaults(run=_command(handler))
+        parser.set_defaults(run=lambda given: _status(handler, given))
         return parser
 
     tutorial = add("tutorial", _tutorial, "run the course's main notebooks unattended and make one page of them")
@@ -27,21 +27,16 @@ def register(commands: argparse._SubParsersAction) -> None:
     submit.add_argument("--any-size", action="store_true", help="accept test files that are not of the official size")
 
 
-def _command(handler: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], int]:
-    """The handler as a function that returns 0, or 2 after one line on stderr when it refuses what it was given."""
-
-    def run(given: argparse.Namespace) -> int:
-        try:
-            handler(given)
-        except ModuleNotFoundError as error:
-            print(f"{error.name} is not installed; pip install 'pkdlib[notebooks]' installs it", file=sys.stderr)
-            return 2
-        except (OSError, ValueError) as error:
-            print(error, file=sys.stderr)
-            return 2
+def _status(handler: Callable, given: argparse.Namespace) -> int:
+    """0, or 2 after one line on stderr when the handler refuses what it was given."""
+    try:
+        handler(given)
         return 0
-
-    return run
+    except ModuleNotFoundError as error:
+        print(f"{error.name} is not installed; pip install 'pkdlib[notebooks]' installs it", file=sys.stderr)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+    return 2
 
 
 def _report(given: argparse.Namespace) -> None:
@@ -53,10 +48,7 @@ def _report(given: argparse.Namespace) -> None:
 def _tutorial(given: argparse.Namespace) -> None:
     from pkdlib.reports.tutorial import execute_course, run_tutorial
 
-    if given.in_place:
-        execute_course()
-    else:
-        run_tutorial(given.out)
+    execute_course() if given.in_place else run_tutorial(given.out)
 
 
 def _submit(given: argparse.Namespace) -> None:

@@ -18,18 +18,16 @@ def write_page(notebook: NotebookNode, path: Path, title: str, show_code: bool =
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"  # cells that come from several notebooks may have the same one
         if cell.cell_type == "markdown":
-            cell.source = _mathml(cell.source)
+            cell.source = re.sub(r"\$\$(.+?)\$\$|\$([^$\n]+?)\$", _mathml, cell.source, flags=re.DOTALL)
     exporter = HTMLExporter(
         template_name="classic", template_file=str(TEMPLATE), exclude_input=not show_code, exclude_input_prompt=True,
         exclude_output_prompt=True, exclude_anchor_links=True,
     )  # fmt: skip
-    page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title}})
-    write_text(path, page)
+    write_text(path, exporter.from_notebook_node(notebook, {"metadata": {"name": title}})[0])
 
 
-def _mathml(source: str) -> str:
-    source = re.sub(r"\$\$(.+?)\$\$", lambda match: convert(match[1], display="block"), source, flags=re.DOTALL)
-    return re.sub(r"\$([^$\n]+?)\$", lambda match: convert(match[1]), source)
+def _mathml(equation: re.Match) -> str:
+    return convert(equation[1], display="block") if equation[1] else convert(equation[2])
 
 
 def drop_widgets(notebook: NotebookNode) -> NotebookNode:
@@ -38,17 +36,4 @@ def drop_widgets(notebook: NotebookNode) -> NotebookNode:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
-    return notebook
-
-
-def drop_silent_texts(notebook: NotebookNode) -> NotebookNode:
-    """The notebook without the texts of which no code cell, up to the next text, shows anything."""
-    kept: list[NotebookNode] = []
-    shown = False
-    for cell in reversed(notebook.cells):
-        is_text = cell.cell_type == "markdown"
-        if shown or not is_text:
-            kept.insert(0, cell)
-        shown = not is_text and (shown or bool(cell.outputs))
-    notebook.cells = kept
     return notebook

@@ -1,170 +1,116 @@
-"""The report of a folder's runs: `report.ipynb`, executed, as one page; tables and figures lie beside it as files.
+"""The report of a folder's runs: `report.ipynb`, executed, as one page; tables and figures lie beside it as files."""
 
-The folder is what a sweep wrote, or any one of result.json or .jsonl files. The page opens without a network.
-"""
-
-import base64
-import io
+import json
 import re
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Iterable
 from hashlib import sha256
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
-import nbformat
 import pandas as pd
 import papermill
+from IPython.core.pylabtools import print_figure
 from IPython.display import HTML
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pkdlib.analysis.comparisons import (
-    Comparison,
-    all_differences,
-    comparisons,
-    main_comparisons,
-    sensitivities,
-    told_apart,
-    unique_runs,
-)
-from pkdlib.analysis.figures import STYLE, plot_ablation, plot_comparison, plot_history
-from pkdlib.analysis.tables import history_frame, results_frame
+from pkdlib.analysis.figures import STYLE
+from pkdlib.analysis.tables import results_frame
 from pkdlib.engine.files import write_text
-from pkdlib.engine.machine import timestamp
-from pkdlib.reports import layouts
-from pkdlib.reports.contents import read_folder, tidy_runs
-from pkdlib.reports.pages import drop_silent_texts, write_page
+from pkdlib.readers.records import load_records
+from pkdlib.records import RESULT_FILE, RunRecord
+from pkdlib.reports.layouts import NONE, Drawing, as_latex
+from pkdlib.reports.pages import write_page
+from pkdlib.sweeps.folder import RUN_FILE, SPEC_FILE, SWEEP_FILE, failed, finished, read_json
 
 NOTEBOOK = Path(__file__).with_name("report.ipynb")
 
 
-# ------------------------------------------------------------------------------------------------------ figures
-Drawing = tuple[str, Callable[[Axes], Any]]  # a caption, and what draws the figure
+class Contents(NamedTuple):
+    """Every finished run, the state of those that a sweep lists, and the speed records."""
+
+    records: list[RunRecord]
+    runs: list[dict[str, Any]]  # of a sweep: grid, id, what, state, seconds; of a failed one cause, error, notebook
+    speed: dict[str, dict]  # file -> what notebook 05 wrote
 
 
-def comparison_figures(mains: dict[str, Comparison]) -> Iterator[Drawing]:
-    """For every task and size of its main setting: the scores by method, and dev's by epoch."""
-    for task, comparison in mains.items():
-        metric = comparison.metrics[0]
-        by_epoch = f"dev_{metric.partition('_')[2]}"
-        teachers = results_frame(comparison.teachers)
-        line = teachers[metric].mean() if metric in teachers else None
-        for size in comparison.sizes:
-            runs = [record for record in comparison.records if record.config["num_hidden_layers"] == size]
-            history = history_frame(runs).sort_values("method", kind="stable")
-            what = f"{task}, {size} layers"
-            yield what, partial(plot_comparison, comparison.frame(size), metric, teacher=line)
-            if by_epoch in history:
-                yield f"{what}: learning curves", partial(plot_history, history, by_epoch)
+def read_folder(folder: Path) -> Contents:
+    """What lies in a folder; FileNotFoundError where there is nothing, ValueError naming a file that is broken."""
+    killed = {spec.parent for spec in folder.rglob(SPEC_FILE) if not (spec.parent / RUN_FILE).is_file()}
+    results = sorted(file for file in folder.rglob(RESULT_FILE) if killed.isdisjoint(file.parents))
+    runs = [run for sweep in sorted(folder.rglob(SWEEP_FILE)) for run in _states(sweep)]
+    files = results or ([] if runs else sorted(folder.glob("*.jsonl")))
+    named = {str(file.relative_to(folder)): read_json(file) for file in sorted(folder.rglob("*speed*.json"))}
+    speed = {name: record for name, record in named.items() if {"parameters", "speedups"} <= set(record)}
+    if not (files or runs or speed):
+        raise FileNotFoundError(f"{folder}: no runs there: no {SWEEP_FILE}, {RESULT_FILE} or .jsonl file")
+    return Contents([record for file in files for record in load_records(file)], runs, speed)
 
 
-def sensitivity_figures(compared: list[Comparison]) -> dict[str, list[Drawing]]:
-    """Under "main" where all but one field is as in the task's main setting; a full grid has many "other" ones."""
-    mains = main_comparisons(compared)
-    figures: dict[str, list[Drawing]] = {"main": [], "other": []}
-    for comparison, name, size, table in sensitivities(compared):
-        if not pd.api.types.is_numeric_dtype(table[name]) or pd.api.types.is_bool_dtype(table[name]):
-            table = table.assign(**{name: table[name].astype(str)})  # so that values can be ordered
-        changed = told_apart({k: v for k, v in comparison.setting.items() if k != name}, mains[comparison.task].setting)
-        rest = f"; {changed}" if changed else ""
-        layers = "" if size is None else f", {size} layers"
-        caption = f"{comparison.task}{layers}: {name.replace('_', ' ')}{rest}"
-        draw = partial(plot_ablation, table, name, comparison.metrics[0])
-        figures["other" if changed else "main"].append((caption, draw))
-    return figures
+def _states(sweep: Path) -> list[dict[str, Any]]:
+    """What became of every run that a sweep lists, and of every teacher that it made."""
+    content, folder, states = read_json(sweep), sweep.parent, []
+    if not {"runs", "teachers"} <= set(content):  # a benchmark's record may have the same name
+        return []
+    listed = {folder / entry["folder"]: kind for kind in ("run", "teacher") for entry in content[f"{kind}s"]}
+    earlier = {file.parent: "run of an earlier grid" for file in folder.glob(f"runs/*/{RUN_FILE}")}
+    for run, what in (earlier | listed).items():
+        state = {"grid": content["grid"], "id": run.name, "what": what, "state": "not finished", "seconds": 0.0}
+        if ended := finished(run):
+            state |= {"state": "finished", "seconds": ended["seconds"]}
+        elif failure := failed(run):
+            state |= failure | {"state": "failed", "notebook": f"{run.relative_to(folder)}/{failure['notebook']}"}
+        states.append(state)
+    return states
 
 
-# -------------------------------------------------------------------------------------------- what cells show
-class Report:
-    """A folder's runs, compared. Its methods return what the notebook's cells show: HTML, or None for nothing.
+def tidy_runs(records: list[RunRecord]) -> pd.DataFrame:
+    """A row per run, with its fingerprints, device and versions; lists as JSON text."""
+    fingerprints = pd.DataFrame([record.fingerprints for record in records]).add_prefix("fingerprint_")
+    versions = pd.DataFrame([record.versions for record in records]).add_prefix("version_")
+    frame = pd.concat([results_frame(records), fingerprints, versions], axis=1)
+    for name in frame.columns[frame.map(lambda value: isinstance(value, list)).any()]:
+        frame[name] = [json.dumps(value) if isinstance(value, list) else value for value in frame[name]]
+    return frame.assign(threads=[record.threads for record in records]) if records else frame
 
-    Every table and figure is also written below `out`: tables/NAME.tex (booktabs) and figures/NAME.svg.
-    """
 
-    def __init__(self, folder: str | Path, out: str | Path):
-        self.folder, self.out = Path(folder), Path(out)
-        self.contents = read_folder(self.folder)
-        self.records = unique_runs(self.contents.records)
-        self.compared = comparisons(self.records)
-        self.mains = main_comparisons(self.compared)
-        self.differences = all_differences(self.compared)
+def counts_table(contents: Contents, records: list[RunRecord]) -> pd.DataFrame:
+    """Of every grid how many runs and teachers are finished, failed or not finished, and the hours of the finished."""
+    if not contents.runs:
+        frame = results_frame(records).reindex(columns=["task", "method"])
+        return pd.crosstab(frame["task"], frame["method"]).rename_axis(columns=None)
+    frame = pd.DataFrame(contents.runs)
+    table = pd.crosstab([frame["grid"], frame["what"]], frame["state"]).rename_axis(columns=None)
+    table = table.reindex(columns=["finished", "failed", "not finished"], fill_value=0)
+    hours = frame.groupby(["grid", "what"])["seconds"].sum() / 3600
+    return table.assign(all=table.sum(axis=1), **{"hours of the finished": hours.map("{:.2f}".format)})
 
-    def write_data(self) -> None:
-        """Write runs.parquet and runs.csv, a row per run, and differences.csv."""
-        runs = tidy_runs(self.records)
-        self.out.mkdir(parents=True, exist_ok=True)
-        runs.to_parquet(self.out / "runs.parquet", index=False)
-        write_text(self.out / "runs.csv", runs.to_csv(index=False))
-        write_text(self.out / "differences.csv", self.differences.to_csv(index=False))
 
-    def what_was_run(self) -> HTML:
-        """How many runs there are, left out as doubled, failed and not finished."""
-        runs, doubled = len(self.records), len(self.contents.records) - len(self.records)
-        hours = sum(sum(record.durations_s.values()) for record in self.records) / 3600
-        text = f"Written {timestamp()}: {runs} finished run{'s' * (runs != 1)}, teachers included"
-        text += f"; {hours:.1f} hours of training and evaluation." if runs else "."
-        if doubled:
-            text += f" {doubled} more record{'s' * (doubled != 1)} of the same settings, seed, data and teacher "
-            text += f"{'was' if doubled == 1 else 'were'} left out: a run counts once."
-        if self.contents.failures:
-            text += f" <strong>{len(self.contents.failures)} failed</strong>: see <a href='#Failures'>below</a>."
-        if unfinished := [run["id"] for run in self.contents.runs if run["state"] == "not finished"]:
-            named = f": {escape(', '.join(unfinished))}" if len(unfinished) <= 20 else ""
-            text += f" <strong>{len(unfinished)} not finished</strong>{named}."
-        return HTML(f"<p>{text}</p>")
+def show_table(
+    out: Path, name: str, table: pd.DataFrame, index: bool = True, notes: Iterable[str] = (), kind: str = ""
+) -> HTML | None:
+    """A table of a class of style above notes, also written to `out` as LaTeX (booktabs); None of an empty one."""
+    if table.empty:
+        return None
+    write_text(out / f"{file_name(name)}.tex", as_latex(table, index))
+    html = table.to_html(index=index, border=0, na_rep=NONE, index_names=False, classes=kind)
+    return HTML(html + "".join(f"<p class='note'>{escape(note)}</p>" for note in notes))
 
-    def table(
-        self, name: str, table: pd.DataFrame, index: bool = True, notes: Iterable[str] = (), kind: str = "",
-        folded: str = "",
-    ) -> HTML | None:  # fmt: skip
-        """A table above notes, which are HTML; `kind` is its class of style, `folded` the title that unfolds it."""
-        if table.empty:
-            return None
-        write_text(self.out / "tables" / f"{file_name(name)}.tex", layouts.as_latex(table, index))
-        html = table.to_html(index=index, border=0, na_rep=layouts.NONE, index_names=False)
-        html = f"<div class='table {kind}'>{html}</div>" + "".join(f"<p class='note'>{note}</p>" for note in notes)
-        return HTML(f"<details><summary>{folded}</summary>{html}</details>" if folded else html)
 
-    def figures(self, drawings: Iterable[Drawing], folded: str = "") -> HTML | None:
-        """Figures side by side; under a title that folds them where there is one, folded when they are many."""
-        drawn = [self._figure(*drawing) for drawing in drawings]
-        html = f"<div class='figures'>{''.join(drawn)}</div>"
-        if folded:
-            html = f"<details{' open' * (len(drawn) <= 12)}><summary>{folded}</summary>{html}</details>"
-        return HTML(html) if drawn else None
-
-    def _figure(self, caption: str, draw: Callable[[Axes], Any]) -> str:
-        png, svg = io.BytesIO(), io.StringIO()
+def show_figures(out: Path, drawings: Iterable[Drawing]) -> HTML | None:
+    """Figures side by side, also written to `out` as SVG; None where there is none."""
+    html = ""
+    for caption, draw in drawings:
         with plt.style.context([STYLE, {"svg.hashsalt": "pkd"}]):
-            drawn = Figure(figsize=(5.2, 3.4), layout="constrained")
-            draw(drawn.subplots())
-            drawn.savefig(png, format="png", dpi=110)
-            drawn.savefig(svg, format="svg", metadata={"Date": None})
-        write_text(self.out / "figures" / f"{file_name(caption)}.svg", svg.getvalue())
-        data, text = base64.b64encode(png.getvalue()).decode(), escape(caption)
-        return f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
-
-    def main_settings(self) -> list[str]:
-        """Every main setting in full, after the tasks that have it."""
-        tasks: dict[str, list[str]] = {}
-        for task, comparison in self.mains.items():
-            kept = {name: value for name, value in comparison.setting.items() if name != "task" and " rows" not in name}
-            tasks.setdefault(told_apart(kept, dict.fromkeys(kept, object())), []).append(task)
-        return [
-            f"<strong>{escape(', '.join(names))}</strong>, main setting: {escape(text)}."
-            for text, names in tasks.items()
-        ]
-
-    def failures(self) -> HTML | None:
-        parts = [
-            f"<div class='failed'><p><b>{escape(run['id'])}</b> ({escape(run['grid'])}; cause: {escape(run['cause'])})"
-            f"<br>notebook: <code>{escape(run['notebook'])}</code></p><pre>{escape(run['error'])}</pre></div>"
-            for run in self.contents.failures
-        ]
-        return HTML("".join(parts)) if parts else None
+            figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+            draw(figure.subplots())
+            png = print_figure(figure, bbox_inches=None, dpi=110, base64=True)
+            svg = print_figure(figure, "svg", bbox_inches=None, metadata={"Date": None})
+        write_text(out / f"{file_name(caption)}.svg", svg)
+        image = f'<img alt="{escape(caption)}" src="data:image/png;base64,{png}">'
+        html += f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
+    return HTML(f"<div class='figures'>{html}</div>") if html else None
 
 
 def file_name(text: str) -> str:
@@ -173,21 +119,25 @@ def file_name(text: str) -> str:
     return name if len(name) <= 80 else f"{name[:70]}-{sha256(text.encode()).hexdigest()[:8]}"
 
 
-# --------------------------------------------------------------------------------------------------- the page
 def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
     """Execute the notebook into `out` (FOLDER/report) and write it as index.html; the page's path.
 
     Raises FileNotFoundError or ValueError as `read_folder` does, before anything is written.
     """
     folder = Path(folder).resolve()
-    out = folder / "report" if out is None else Path(out).resolve()
+    out = Path(out or folder / "report").resolve()
     read_folder(folder)
     out.mkdir(parents=True, exist_ok=True)
-    executed = out / NOTEBOOK.name
-    parameters = {"folder": str(folder), "out": str(out)}
-    papermill.execute_notebook(
-        NOTEBOOK, executed, parameters, progress_bar=False, cwd=Path.cwd(), extra_arguments=["--log-level=ERROR"]
-    )
-    notebook = drop_silent_texts(nbformat.read(executed, as_version=4))
+    notebook = papermill.execute_notebook(
+        NOTEBOOK, out / NOTEBOOK.name, {"folder": str(folder), "out": str(out)}, progress_bar=False, cwd=Path.cwd(),
+        extra_arguments=["--log-level=ERROR"],
+    )  # fmt: skip
+    shown, silent = [], True  # from the end: a text stays if a cell between it and the next one shows something
+    for cell in reversed(notebook.cells):
+        silent = silent and not cell.get("outputs")
+        if not silent:
+            shown.insert(0, cell)
+        silent = silent or cell.cell_type == "markdown"
+    notebook.cells = shown
     write_page(notebook, out / "index.html", f"Runs: {folder.name}", show_code=False)
     return out / "index.html"

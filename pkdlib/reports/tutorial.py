@@ -1,7 +1,4 @@
-"""The tutorial: the main notebooks run unattended, and one HTML page of them that opens without a network.
-
-`execute_course` re-executes every notebook in place, so that a reader on a code host sees every plot.
-"""
+"""The tutorial: the main notebooks run unattended, and one HTML page of them that opens without a network."""
 
 import base64
 import io
@@ -17,17 +14,24 @@ from nbformat import NotebookNode
 from PIL import Image
 
 from pkdlib.analysis import figures
-from pkdlib.analysis.statistics import smallest_difference, summary
+from pkdlib.analysis.statistics import smallest_difference
 from pkdlib.analysis.tables import results_frame
 from pkdlib.engine.files import ROOT, RUNS, write_text
 from pkdlib.engine.progress import say
 from pkdlib.readers.records import load_records
 from pkdlib.records import RunRecord
 from pkdlib.reports import pages
-from pkdlib.reports.pages import drop_widgets
 from pkdlib.sweeps.notebooks import code_fingerprint, run_notebook
 
-NOTEBOOKS = ("00_start_here", "01_finetune_teacher", "02_distill_last_vs_skip", "06_cls_similarity")
+NOTEBOOKS = {  # with their parameters, all of them paths in the tutorial's folder
+    "00_start_here": {"output_dir": "start"},
+    "01_finetune_teacher": {"output_dir": "teacher"},
+    "02_distill_last_vs_skip": {"teacher_dir": "teacher", "output_dir": "students"},
+    "06_cls_similarity": {
+        "model_a": "teacher", "model_b": "students/PKD-Skip-6-layers-seed-0", "students_dir": "students",
+        "output_dir": "similarity",
+    },
+}  # fmt: skip
 METHODS = """Test accuracy of the students, percent. FT learns from labels alone, KD from the teacher's answers too, PKD
 also from the states of its layers: of every other one or so (Skip), or of the last ones (Last)."""
 
@@ -36,60 +40,48 @@ def find_course() -> list[Path]:
     """The course's notebooks; FileNotFoundError says where they are looked for."""
     course = sorted((ROOT / "notebooks").glob("*.ipynb"))
     if not course or not (ROOT / "data").is_dir():
-        raise FileNotFoundError(
-            f"{ROOT}: the course's notebooks and data are not there: run this in a checkout, or set PKD_HOME to one"
-        )
+        needs = "the course's notebooks and data are not there: run this in a checkout, or set PKD_HOME to one"
+        raise FileNotFoundError(f"{ROOT}: {needs}")
     os.environ["PKD_HOME"] = str(ROOT)  # kernels run in the notebooks' folder and find the files from here
     return course
 
 
 def execute_course() -> None:
-    """Execute every notebook of the course in place."""
+    """Execute every notebook of the course in place, with its own parameters; figures in few colours stay small."""
+    (RUNS / "notebooks").mkdir(parents=True, exist_ok=True)
     for path in find_course():
         say(path.name)
-        execute_in_place(path)
+        executed = RUNS / "notebooks" / path.name
+        run_notebook(path, executed, {})
+        notebook, cells = nbformat.read(path, as_version=4), nbformat.read(executed, as_version=4).cells
+        for cell, run in zip(notebook.cells, cells, strict=True):
+            if cell.cell_type == "code":
+                cell.outputs, cell.execution_count = run.outputs, run.execution_count
+        for output in _figures(notebook.cells):
+            small, png = io.BytesIO(), io.BytesIO(base64.b64decode(output.data["image/png"]))
+            Image.open(png).convert("RGB").quantize(256).save(small, "PNG", optimize=True)
+            output.data["image/png"] = base64.b64encode(small.getvalue()).decode()
+        pages.drop_widgets(notebook).metadata["outputs_of_code"] = code_fingerprint(notebook)
+        write_text(path, nbformat.writes(notebook) + "\n")
 
 
-def execute_in_place(path: Path) -> None:
-    """Run a notebook with its own parameters and keep its outputs in it, the figures in few colours to stay small."""
-    executed = RUNS / "notebooks" / path.name
-    executed.parent.mkdir(parents=True, exist_ok=True)
-    run_notebook(path, executed, {})
-    notebook, outputs = nbformat.read(path, as_version=4), nbformat.read(executed, as_version=4).cells
-    for cell, run in zip(notebook.cells, outputs, strict=True):
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = run.outputs, run.execution_count
-            for output in cell.outputs:
-                if "image/png" in output.get("data", {}):
-                    output.data["image/png"] = _few_colours(output.data["image/png"])
-    drop_widgets(notebook).metadata["outputs_of_code"] = code_fingerprint(notebook)
-    write_text(path, nbformat.writes(notebook) + "\n")
-
-
-def _few_colours(png: str) -> str:
-    small = io.BytesIO()
-    Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB").quantize(256).save(small, "PNG", optimize=True)
-    return base64.b64encode(small.getvalue()).decode()
+def _figures(cells: Sequence[NotebookNode]) -> list[NotebookNode]:
+    return [output for cell in cells for output in cell.get("outputs", ()) if "image/png" in output.get("data", {})]
 
 
 def write_page(notebooks: Sequence[Path], path: Path, title: str, opening: str = "") -> None:
-    """One self-contained HTML page: the title, the opening (Markdown), contents, and each notebook folded below.
-
-    Figures are inside it, equations are MathML, code is folded, and nothing is fetched when it is opened.
-    """
-    contents, cells = [], []
+    """One self-contained HTML page: the title, the opening (Markdown), contents, and each notebook folded below."""
+    contents, cells = f"# {title}\n\n{opening}\n\n## Contents\n\n", []
     for notebook in notebooks:
-        own = drop_widgets(nbformat.read(notebook, as_version=4)).cells
+        own = pages.drop_widgets(nbformat.read(notebook, as_version=4)).cells
         name = own[0].source.partition("\n")[0].lstrip("# ")
-        contents.append(f"- [{name}](#{notebook.stem})")
+        contents += f"- [{name}](#{notebook.stem})\n"
         own[0].metadata |= {"section_title": name, "section_id": notebook.stem}
         own[-1].metadata["section_end"] = True
         _describe_figures(own)
         cells += own
-    listed = "\n".join(contents)
-    first = nbformat.v4.new_markdown_cell(f"# {title}\n\n{opening}\n\n## Contents\n\n{listed}\n")
     whole = nbformat.v4.new_notebook()
-    whole.cells = [first, *cells]
+    whole.cells = [nbformat.v4.new_markdown_cell(contents), *cells]
     pages.write_page(whole, path, title)
 
 
@@ -99,23 +91,20 @@ def _describe_figures(cells: Sequence[NotebookNode]) -> None:
     for cell in cells:
         if cell.cell_type == "markdown":
             heading = next(iter(re.findall(r"^#+ (.+)", cell.source, re.MULTILINE)), heading)
-            continue
         labels = ", ".join(re.findall(r'(?:title|label)=f?"([^"{}]+)"', cell.source))
         drawn = dict.fromkeys(re.findall(r"\bfigures\.(plot_\w+)", cell.source))
         texts = [getattr(figures, name).__doc__.partition("\n")[0].replace("`", "") for name in drawn]
-        for output in cell.outputs:
-            if "image/png" in output.get("data", {}):
-                output.metadata["image/png"] = {"alt": ". ".join(filter(None, [heading, labels, *texts]))}
+        for output in _figures([cell]):
+            output.metadata["image/png"] = {"alt": ". ".join(filter(None, [heading, labels, *texts]))}
 
 
 def what_was_seen(teacher: RunRecord, students: Sequence[RunRecord]) -> tuple[str, pd.DataFrame]:
     """Two sentences on the test accuracies, and these in percent: a row per method, a column per number of layers."""
-    means = summary(results_frame(students), "test_accuracy", ["num_hidden_layers", "method"])
-    table = 100 * means.pivot(index="method", columns="num_hidden_layers", values="mean")
+    table = 100 * results_frame(students).pivot_table("test_accuracy", "method", "num_hidden_layers")
     scores, ahead = [], []
     for size, column in table.sort_index(axis=1, ascending=False).items():
         scores.append(f"with {size} layers " + ", ".join(f"{name} {value:.1f}" for name, value in column.items()))
-        ahead.append(f"{round(column['PKD-Skip'] - column['PKD-Last'], 1) + 0.0:+.1f} with {size} layers")  # no -0.0
+        ahead.append(f"{column['PKD-Skip'] - column['PKD-Last']:+z.1f} with {size} layers")
     best, rows = 100 * teacher.metrics["test"]["accuracy"], teacher.eval_rows["test"]
     seeds = len({student.seed for student in students})
     return (
@@ -129,27 +118,20 @@ def what_was_seen(teacher: RunRecord, students: Sequence[RunRecord]) -> tuple[st
 def run_tutorial(out: Path | None = None) -> None:
     """Run the tutorial into `out` (runs/tutorial); print the comparison table and where the page is."""
     find_course()
-    out = RUNS / "tutorial" if out is None else Path(out).resolve()
+    out = (out or RUNS / "tutorial").resolve()
     out.mkdir(parents=True, exist_ok=True)
-    teacher, students = str(out / "teacher"), str(out / "students")
-    models = {"model_a": teacher, "model_b": f"{students}/PKD-Skip-6-layers-seed-0", "students_dir": students}
-    parameters = (
-        {"output_dir": str(out / "start")},
-        {"output_dir": teacher},
-        {"teacher_dir": teacher, "output_dir": students},
-        models | {"output_dir": str(out / "similarity")},
-    )
-    started, executed = time.perf_counter(), [out / f"{name}.ipynb" for name in NOTEBOOKS]
-    for number, (notebook, values) in enumerate(zip(executed, parameters, strict=True), start=1):
-        where, begun = f"[{number}/{len(NOTEBOOKS)}] {notebook.stem}", time.perf_counter()
+    started = time.perf_counter()
+    for number, (name, places) in enumerate(NOTEBOOKS.items(), start=1):
+        where, begun = f"[{number}/{len(NOTEBOOKS)}] {name}", time.perf_counter()
         say(where)
-        run_notebook(ROOT / "notebooks" / notebook.name, notebook, values)
+        parameters = {parameter: str(out / place) for parameter, place in places.items()}
+        run_notebook(ROOT / "notebooks" / f"{name}.ipynb", out / f"{name}.ipynb", parameters)
         say(f"{where}: done in {time.perf_counter() - begun:.0f} s")
-    (record,) = load_records(teacher)
-    seen, table = what_was_seen(record, load_records(students))
-    shown = table.rename(columns="{} layers".format).rename_axis(index=None, columns=None).to_html(border=0)
-    page = out / "index.html"
-    write_page(executed, page, "The PKD tutorial", f"{seen}\n\n{shown}\n\n{METHODS}")
+    (record,) = load_records(out / "teacher")
+    seen, table = what_was_seen(record, load_records(out / "students"))
+    shown = table.rename(columns="{} layers".format).to_html(border=0, index_names=False)
+    page, opening = out / "index.html", f"{seen}\n\n{shown}\n\n{METHODS}"
+    write_page([out / f"{name}.ipynb" for name in NOTEBOOKS], page, "The PKD tutorial", opening)
     say(f"\nTest accuracy, percent (teacher {100 * record.metrics['test']['accuracy']:.1f}):")
     say(table.rename_axis(columns="student layers").to_string())
     say(f"\n{time.perf_counter() - started:.0f} s. The page: {page}")

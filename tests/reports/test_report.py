@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from html.parser import HTMLParser
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,14 +17,14 @@ from scipy import stats
 
 from pkdlib import ROOT, load_records
 from pkdlib.__main__ import main
-from pkdlib.analysis.comparisons import comparisons, main_comparisons
+from pkdlib.analysis.comparisons import comparisons, main_comparisons, unique_runs
 from pkdlib.analysis.paper import paper_table
 from pkdlib.engine.files import write_text
 from pkdlib.readers.records import save_records
 from pkdlib.records import RESULT_FILE, RunRecord, save_result
-from pkdlib.reports.contents import counts_table, read_folder, tidy_runs
-from pkdlib.reports.layouts import as_latex, model_table, settings_table, teacher_table
-from pkdlib.reports.report import Report, file_name, sensitivity_figures, write_report
+from pkdlib.reports.layouts import as_latex, model_table, sensitivity_figures, settings_table, teacher_table
+from pkdlib.reports.pages import write_page
+from pkdlib.reports.report import counts_table, file_name, read_folder, show_figures, tidy_runs, write_report
 
 RESULTS = ROOT / "data" / "results"
 ERROR = "ValueError: <train> has no row"
@@ -274,8 +275,7 @@ def test_a_sweep_s_counts_failures_and_unfinished_runs_are_shown(reported: Path)
     assert "broken (smoke; cause: notebook)" in failures
     assert ERROR in failures and "runs/broken/notebook.ipynb" in failures
     assert "<train>" not in (reported / "report" / "index.html").read_text()  # escaped
-    shown = Report(reported, reported / "report").failures().data
-    assert "&lt;train&gt;" in shown and "<train>" not in shown
+    assert "&lt;train&gt;" in (reported / "report" / "index.html").read_text()
 
 
 def test_a_run_that_the_grid_no_longer_lists_is_named_so(sweep: Path) -> None:
@@ -292,26 +292,25 @@ def test_a_killed_run_s_result_does_not_count(reported: Path, sweep: Path) -> No
     assert models["BERT3-FT"][0] == "70.0 (1)" and models["BERT12 teacher"][0] == "90.0 (1)"
     assert not any("PKD" in name for name in models)
     write_text(sweep / "runs" / "killed" / "run.json", json.dumps({"id": "killed", "seconds": 1}))
-    models = model_table(Report(sweep, sweep / "report").mains)
+    models = model_table(main_comparisons(comparisons(read_folder(sweep).records)))
     assert models.loc["BERT3-PKD-Last"].tolist()[0] == "110.0 (1)"
 
 
 def test_a_sweep_of_failures_alone_is_reported(sweep: Path) -> None:
     for name in ("runs/ft", "runs/kd", "runs/killed", "teachers/t0"):
         shutil.rmtree(sweep / name)
-    report = Report(sweep, sweep / "report")
-    assert "4 not finished</strong>: ft, kd, killed, t0." in report.what_was_run().data
-    assert ERROR.replace("<train>", "&lt;train&gt;") in report.failures().data
-    assert cells(counts_table(report.contents, report.records)) == [
+    page = write_report(sweep)
+    assert "4 not finished</strong>: ft, kd, killed, t0." in page.read_text()
+    assert ERROR.replace("<train>", "&lt;train&gt;") in page.read_text()
+    contents = read_folder(sweep)
+    assert cells(counts_table(contents, contents.records)) == [
         ["smoke", "run", "0", "1", "3", "4", "0.00"], ["smoke", "teacher", "0", "0", "1", "1", "0.00"]
     ]  # fmt: skip
 
 
 def test_a_report_is_no_run_of_the_next_one(reported: Path) -> None:
-    runs = reported / "report" / "runs.csv"
-    first = runs.read_text()
-    Report(reported, reported / "report").write_data()
-    assert runs.read_text() == first
+    runs = (reported / "report" / "runs.csv").read_text()
+    assert tidy_runs(unique_runs(read_folder(reported).records)).to_csv(index=False) == runs
 
 
 def test_a_sweep_that_has_not_begun_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -356,10 +355,10 @@ def test_single_result_files_and_lists_make_tidy_rows(tmp_path: Path) -> None:
     records[2] = records[2].model_copy(update={"method": "PKD-1,2", "run_id": "own map"})
     records[2] = records[2].model_copy(update={"config": {**records[2].config, "strategy": [1, 2]}})
     save_records(records, tmp_path / "runs.jsonl")
-    report = Report(tmp_path, tmp_path / "out")
-    report.write_data()
-    assert model_table(report.mains).loc["BERT3-PKD-1,2"].tolist()[0] == "70.0 (1)"
-    assert sorted(pd.read_parquet(tmp_path / "out" / "runs.parquet")["strategy"]) == ["[1, 2]", "skip", "skip"]
+    records = unique_runs(read_folder(tmp_path).records)
+    tidy_runs(records).to_parquet(tmp_path / "runs.parquet", index=False)
+    assert model_table(main_comparisons(comparisons(records))).loc["BERT3-PKD-1,2"].tolist()[0] == "70.0 (1)"
+    assert sorted(pd.read_parquet(tmp_path / "runs.parquet")["strategy"]) == ["[1, 2]", "skip", "skip"]
     assert tidy_runs([]).empty
 
 
@@ -413,16 +412,21 @@ def test_a_full_grid_shows_the_main_setting_s_plots_and_folds_the_others(tmp_pat
     grid = [(temperature, alpha) for temperature in (5, 10, 20) for alpha in (0.2, 0.5)]
     records = [run("KD", seed, 0.5, temperature=t, alpha=a) for t, a in grid for seed in (0, 1)]
     records += [run("KD", 2, 0.5, temperature=10, alpha=0.5)]  # of most runs: the main setting
-    save_records(records, tmp_path / "runs.jsonl")
-    report = Report(tmp_path, tmp_path / "report")
-    found = sensitivity_figures(report.compared)
+    compared = comparisons(records)
+    found = sensitivity_figures(compared, main_comparisons(compared))
     captions = [[caption for caption, _ in found[part]] for part in ("main", "other")]
     assert [len(part) for part in captions] == [2, 3]  # either field through the main setting; 1 + 2 elsewhere
     assert all("; " not in caption for caption in captions[0]) and all("; " in caption for caption in captions[1])
-    shown, folded = (
-        report.figures(found[part], folded=title).data for part, title in (("main", ""), ("other", "More"))
-    )
-    assert [re.findall("<figcaption>(.*?)</figcaption>", part) for part in (shown, folded)] == captions
-    assert "<details" not in shown and folded.startswith("<details open><summary>More</summary>")
-    assert report.figures(found["other"] * 5, folded="More").data.startswith("<details><summary>")
-    assert report.figures([]) is None
+    shown, others = (show_figures(tmp_path, found[part]).data for part in ("main", "other"))
+    assert [re.findall("<figcaption>(.*?)</figcaption>", part) for part in (shown, others)] == captions
+    assert show_figures(tmp_path, []) is None
+    many = show_figures(tmp_path, found["other"] * 5).data
+    notebook = nbformat.v4.new_notebook()
+    for html, metadata in ((shown, {}), (others, {"folded": "More"}), (many, {"folded": "Many"})):
+        output = nbformat.v4.new_output("display_data", {"text/html": html})
+        notebook.cells.append(nbformat.v4.new_code_cell(metadata=metadata, outputs=[output]))
+    notebook.cells.append(nbformat.v4.new_code_cell(metadata={"folded": "None"}))
+    write_page(notebook, tmp_path / "page.html", "Folds", show_code=False)
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("<details") == 2 and page.index("<details") > page.index(captions[0][-1])
+    assert '<details open=""><summary>More</summary>' in page and "<details><summary>Many</summary>" in page
