@@ -2,7 +2,6 @@
 
 import base64
 import io
-import os
 import re
 import time
 from collections.abc import Sequence
@@ -42,7 +41,6 @@ def find_course() -> list[Path]:
     if not course or not (ROOT / "data").is_dir():
         needs = "the course's notebooks and data are not there: run this in a checkout, or set PKD_HOME to one"
         raise FileNotFoundError(f"{ROOT}: {needs}")
-    os.environ["PKD_HOME"] = str(ROOT)  # kernels run in the notebooks' folder and find the files from here
     return course
 
 
