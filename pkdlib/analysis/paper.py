@@ -64,7 +64,7 @@ def convert_beta(beta: float, num_matched_layers: int, hidden_size: int, source:
 
 
 def reference_rows(task: str, metric: str = "accuracy") -> pd.DataFrame:
-    """The paper's test and the authors' dev figures, in percent, of every model of one task; NaN where there is none."""
+    """The paper's test and the authors' dev figures, in percent, of every model of one task; NaN for none."""
     if task not in COLUMNS:
         raise ValueError(f"task = {task!r}: the paper's figures are of {', '.join(COLUMNS)}")
     tests, dev_column = COLUMNS[task]
