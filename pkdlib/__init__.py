@@ -8,6 +8,7 @@ import importlib
 from typing import Any
 
 from pkdlib.engine.files import ROOT as ROOT
+from pkdlib.engine.files import VERSION as __version__  # noqa: F401
 
 # A name is imported when it is first used: torch and transformers take seconds, which a sweep's own processes save.
 _NAMES = {
@@ -26,7 +27,6 @@ _NAMES = {
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
-__version__ = "0.1.0"
 __all__ = ["ROOT", *_MODULES]
 
 

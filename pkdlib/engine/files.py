@@ -4,6 +4,7 @@ import hashlib
 import os
 from pathlib import Path
 
+VERSION = "0.1.0"
 # data/ and runs/ are found from ROOT: PKD_HOME, else the checkout that holds this library, else (a wheel) from here.
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _IS_CHECKOUT = (_CHECKOUT / "notebooks").is_dir() and (_CHECKOUT / "data").is_dir()

@@ -11,8 +11,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration
 
 from pkdlib.engine.configs import ConfigError
-
-VERSION = "0.1.0"
+from pkdlib.engine.files import VERSION
 
 
 def installed_versions() -> dict[str, str]:

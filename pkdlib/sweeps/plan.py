@@ -5,14 +5,14 @@ import json
 import re
 from dataclasses import dataclass, field
 from functools import cache
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from transformers import AutoConfig
 
-from pkdlib.engine.files import ROOT, digest, locate
-from pkdlib.engine.machine import VERSION
+from pkdlib.engine.files import ROOT, VERSION, digest, locate
 from pkdlib.readers.sources import load_split, load_task
 from pkdlib.records import RESULT_FILE
 from pkdlib.sweeps.grid import SEED, Grid, GridError, Stage, Then
@@ -181,4 +181,4 @@ def _rows(task: str, source: str, train_rows: int | None, split: str | None) -> 
 def _model(name: str) -> str:
     """A fingerprint of the model in a local folder, empty where there is none."""
     files = sorted(path for pattern in ("config.json", "*.safetensors") for path in Path(locate(name)).glob(pattern))
-    return " ".join(digest(file.read_bytes()) for file in files)
+    return " ".join(file_digest(file.open("rb"), "sha256").hexdigest()[:16] for file in files)  # not whole in memory
