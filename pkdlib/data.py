@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from pkdlib.engine.batches import Batch
+from pkdlib.engine.checks import EXAMPLES
 from pkdlib.engine.files import digest
 from pkdlib.tasks import Task
 
@@ -70,6 +71,7 @@ class EncodedSplit(Dataset):
             for name, rows in encoded.items():
                 parts.setdefault(name, []).append(np.fromiter(chain.from_iterable(rows), np.int32))
         self.name, self.labels = split.name, split.labels
+        self.examples = tuple(column[:EXAMPLES] for column in split.texts)  # on which tokenizers are compared
         self.max_length, self.pad_to_multiple_of = max_length, 1
         self.lengths = np.array(lengths, dtype=np.int32)
         self.offsets = np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
@@ -120,11 +122,14 @@ class EncodedTask:
 def encode_split(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int = 128) -> EncodedSplit:
     """Tokenise a split once; rows longer than max_length tokens are cut, the longer text of a pair first.
 
-    Raises ValueError when max_length is not in 8..the model's own limit.
+    Raises ValueError when max_length is not in 8..the model's own limit, or rows do not begin with [CLS].
     """
     if not 8 <= max_length <= tokenizer.model_max_length:
         raise ValueError(f"max_length = {max_length}: must be between 8 and the model's {tokenizer.model_max_length}")
-    return EncodedSplit(split, tokenizer, max_length)
+    encoded = EncodedSplit(split, tokenizer, max_length)
+    if (encoded.columns["input_ids"][encoded.offsets] != tokenizer.cls_token_id).any():
+        raise ValueError(f"{tokenizer.name_or_path}: its tokenizer does not begin every row with its [CLS] token")
+    return encoded
 
 
 def encode_task(data: TaskData, tokenizer: PreTrainedTokenizerBase, max_length: int = 128) -> EncodedTask:

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from pkdlib.data import EncodedSplit
 from pkdlib.engine.batches import SortedBatches, make_loader
+from pkdlib.engine.checks import check_reads, with_labels
 from pkdlib.engine.machine import make_accelerator
 from pkdlib.engine.progress import progress_bar
 from pkdlib.models import Output
@@ -18,18 +19,16 @@ from pkdlib.tasks import Task
 
 
 def forward_split(
-    model: PreTrainedModel,
-    split: EncodedSplit,
-    batch_size: int = 128,
-    accelerator: Accelerator | None = None,
-    asks: Mapping[str, bool] | None = None,
-    label: str = "evaluating",
-) -> Generator[tuple[Tensor, Output]]:
+    model: PreTrainedModel, split: EncodedSplit, batch_size: int = 128, accelerator: Accelerator | None = None,
+    asks: Mapping[str, bool] | None = None, label: str = "evaluating",
+) -> Generator[tuple[Tensor, Output]]:  # fmt: skip
     """Yield (rows, output) of every batch, longest rows first, in evaluation mode; restore the model's mode after.
 
     rows: (batch,) positions in the split, on the CPU; the output is on the model's device. batch_size: rows at most;
-    of long ones fewer go together (`SortedBatches`). asks: flags of the forward pass.
+    of long ones fewer go together (`SortedBatches`). asks: flags of the forward pass. Raises ValueError, before any
+    pass, when the model cannot read these rows.
     """
+    check_reads(model, [split], model.name_or_path or type(model).__name__)
     accelerator = accelerator or make_accelerator()
     model = model.to(accelerator.device)  # not in inference mode, in which what moves could not be trained again
     was_training = model.training
@@ -49,7 +48,7 @@ def forward_split(
 def predict(
     model: PreTrainedModel, split: EncodedSplit, batch_size: int = 128, accelerator: Accelerator | None = None
 ) -> Tensor:
-    """Logits (rows, classes) of a split, labelled or not, in its order, float32 on the CPU."""
+    """Logits (rows, classes) of a split, labelled or not, in its order and the model's classes', float32 on the CPU."""
     logits = torch.empty(len(split), int(model.config.num_labels or 0))
     for rows, output in forward_split(model, split, batch_size, accelerator):
         logits[rows] = output.logits.float().cpu()
@@ -57,20 +56,16 @@ def predict(
 
 
 def evaluate(
-    model: PreTrainedModel,
-    split: EncodedSplit,
-    task: Task,
-    batch_size: int = 128,
+    model: PreTrainedModel, split: EncodedSplit, task: Task, batch_size: int = 128,
     accelerator: Accelerator | None = None,
-) -> dict[str, float]:
+) -> dict[str, float]:  # fmt: skip
     """The task's metrics (fractions in 0..1) and the mean cross-entropy ("loss") over a labelled split.
 
-    Raises ValueError on an unlabelled split: its score would mean nothing; use `predict`.
+    The model's classes are matched with the task's by name. Raises ValueError where their names differ, and on an
+    unlabelled split.
     """
     if split.labels is None:
-        raise ValueError(
-            f"the {split.name} split of task {task.name} has no labels: it cannot be scored, only predicted"
-        )
-    logits = predict(model, split, batch_size, accelerator)
+        raise ValueError(f"the {split.name} split of task {task.name} has no labels: it can be predicted, not scored")
+    logits = predict(with_labels(model, task.label_names), split, batch_size, accelerator)
     metrics = task.compute_metrics(split.labels, logits.argmax(dim=-1).numpy())
     return {"loss": F.cross_entropy(logits, torch.from_numpy(split.labels)).item(), **metrics}

@@ -15,6 +15,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from pkdlib.engine.checks import check_tokenizer, with_labels
 from pkdlib.engine.files import locate
 from pkdlib.engine.progress import quiet
 
@@ -23,21 +24,22 @@ Output = Any  # of a forward pass, as transformers has it: logits, hidden_states
 
 
 def load_tokenizer(backbone: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a hub id or a local folder."""
-    return AutoTokenizer.from_pretrained(locate(backbone))
+    """The tokenizer of a hub id or a local folder; ValueError where it is none of an encoder with [CLS]."""
+    return check_tokenizer(AutoTokenizer.from_pretrained(locate(backbone)), backbone)
 
 
-def load_classifier(path: str | Path) -> PreTrainedModel:
+def load_classifier(path: str | Path, label_names: Sequence[str] = ()) -> PreTrainedModel:
     """A fine-tuned classifier (teacher or student) of a hub id or local folder, in float32 and evaluation mode.
 
-    Raises ValueError when the checkpoint has no trained classifier.
+    Its classes keep their order, or get that of label_names. Raises ValueError when the checkpoint has no trained
+    classifier, or classes of other names.
     """
     model, missing = _load(AutoModelForSequenceClassification, path)
     if missing:
         raise ValueError(f"{path}: not a fine-tuned classifier, {', '.join(missing)} missing")
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()  # mapped from the file, it may be unaligned and then rounds otherwise
-    return model.eval()
+    return with_labels(model.eval(), label_names, str(path)) if label_names else model.eval()
 
 
 def load_backbone(backbone: str | Path) -> PreTrainedModel:
@@ -91,7 +93,11 @@ def build_student(
             raise ValueError(
                 f"num_hidden_layers = {num_hidden_layers}: must be in 1..{config.num_hidden_layers}, the source's"
             )
-        config.num_hidden_layers = num_hidden_layers or config.num_hidden_layers
+        depth, config.num_hidden_layers = config.num_hidden_layers, num_hidden_layers or config.num_hidden_layers
+        for name, value in config.to_dict().items():
+            if isinstance(value, list) and len(value) == depth:  # an entry per layer, as ModernBERT's layer_types
+                setattr(config, name, value[: config.num_hidden_layers])
+        config.problem_type = "single_label_classification"  # not what the source was trained for
         config.id2label = dict(enumerate(label_names))
         config.label2id = {name: index for index, name in enumerate(label_names)}
         config.dtype = torch.float32

@@ -38,6 +38,7 @@ class RunRecord(BaseModel):
     durations_s: dict[str, float]
     device: str
     threads: int
+    processes: int = 1
     versions: dict[str, str] = Field(default_factory=installed_versions)
     created_at: str = Field(default_factory=timestamp)
 

@@ -11,11 +11,12 @@ from transformers import PreTrainedModel
 from pkdlib.config import DistillConfig, FineTuneConfig
 from pkdlib.data import EncodedTask
 from pkdlib.engine.checkpoints import Checkpoint, weights_fingerprint
+from pkdlib.engine.checks import check_reads, check_same_tokens, config_fingerprint, own_folder, with_labels
 from pkdlib.engine.files import digest
 from pkdlib.engine.machine import device_name, make_accelerator
 from pkdlib.evaluation import evaluate
 from pkdlib.loop import Job, OnEpoch, train
-from pkdlib.models import build_student, load_classifier
+from pkdlib.models import build_student, load_classifier, load_tokenizer
 from pkdlib.objectives import PKD, Objective
 from pkdlib.records import RESULT_FILE, RunRecord, save_result
 from pkdlib.targets import CACHE, teacher_targets
@@ -30,12 +31,9 @@ class Run:
 
 
 def fine_tune(
-    data: EncodedTask,
-    config: FineTuneConfig,
-    output_dir: Path | None = None,
-    method: str = "teacher",
+    data: EncodedTask, config: FineTuneConfig, output_dir: Path | None = None, method: str = "teacher",
     on_epoch: OnEpoch | None = None,
-) -> Run:
+) -> Run:  # fmt: skip
     """Fine-tune the backbone (or its first layers) on the labels; keep the epoch that is best on dev.
 
     With output_dir, the model, its tokenizer and, last, result.json are written there, and until then a checkpoint
@@ -45,10 +43,11 @@ def fine_tune(
     """
     accelerator = make_accelerator(config.mixed_precision)
     model = build_student(config.backbone, config.num_hidden_layers, data.task.label_names, seed=config.seed)
-    job = Job(
-        method, model, data, config, accelerator, PKD(DistillConfig(alpha=0.0, beta=0.0), model), on_epoch=on_epoch
-    )
-    return _carry_out(job, output_dir)
+    check_reads(model, data.splits.values(), config.backbone)
+    labels_alone = PKD(DistillConfig(alpha=0.0, beta=0.0), model)
+    job = Job(method, model, data, config, accelerator, labels_alone, on_epoch=on_epoch)
+    with own_folder(output_dir, [config.backbone, data.reading["source"]], model, accelerator.is_main_process):
+        return _carry_out(job, output_dir)
 
 
 def distill(
@@ -66,52 +65,49 @@ def distill(
     outputs over the training split come from cache_dir, where they are made on first use. objective: a class of your
     own in place of L_PKD. output_dir and on_epoch are as for `fine_tune`.
 
-    Raises ValueError when teacher and student do not fit (labels, layers, widths), before any training.
+    The teacher's classes are matched with the task's by name. Raises ValueError, before any training, when teacher,
+    student and rows do not fit (names of labels, layers, widths, tokens), or output_dir is read or written by others.
     """
     accelerator = make_accelerator(config.mixed_precision)
-    teacher = load_classifier(teacher) if isinstance(teacher, str | Path) else teacher
-    names, layers = data.task.label_names, config.num_hidden_layers
+    names, layers, rows = data.task.label_names, config.num_hidden_layers, data.splits["train"]
+    if isinstance(teacher, str | Path):
+        check_same_tokens(load_tokenizer(teacher), rows, str(teacher))
+        teacher = load_classifier(teacher)
+    if teacher is not None and (config.alpha or config.beta):  # else its first layers alone are of use
+        teacher = with_labels(teacher, names)
     model = build_student(config.backbone, layers, names, init=config.init, teacher=teacher, seed=config.seed)
+    check_reads(model, data.splits.values(), config.backbone)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)  # of what the objective draws, a first projection
         goal = objective(config, model, teacher)
-    started = time.perf_counter()
-    fingerprint = weights_fingerprint(teacher) if teacher is not None else None  # large weights take a while: once
-    targets = None
-    if teacher is not None and goal.wants:
-        targets = teacher_targets(
-            teacher,
-            data.splits["train"],
-            goal.wants,
-            cache_dir,
-            goal.asks,
-            config.eval_batch_size,
-            accelerator,
-            fingerprint,
-        )
-    job = Job(goal.method, model, data, config, accelerator, goal, targets, fingerprint, on_epoch=on_epoch)
-    return _carry_out(job, output_dir, {"teacher_outputs": time.perf_counter() - started})
+    inputs = [config.backbone, data.reading["source"], teacher.name_or_path if teacher is not None else ""]
+    with own_folder(output_dir, inputs, model, accelerator.is_main_process):
+        started, fingerprint, targets = time.perf_counter(), None, None
+        if teacher is not None:
+            fingerprint = weights_fingerprint(teacher)  # large weights take a while: once
+        if teacher is not None and goal.wants:
+            targets = teacher_targets(
+                teacher, rows, goal.wants, cache_dir, goal.asks, config.eval_batch_size, accelerator, fingerprint
+            )
+        job = Job(goal.method, model, data, config, accelerator, goal, targets, fingerprint, on_epoch=on_epoch)
+        return _carry_out(job, output_dir, {"teacher_outputs": time.perf_counter() - started})
 
 
 def _carry_out(job: Job, output_dir: Path | None, spent: dict[str, float] | None = None) -> Run:
     """Train, score every labelled split with the best epoch's weights, and write it all; spent: seconds before."""
     data, model, accelerator = job.data, job.model, job.accelerator
     teacher = {"teacher_weights": job.teacher_weights} if job.teacher_weights else {}
-    identity = {
-        "config": job.config.model_dump_json(),
-        "data": str(data.fingerprints),
-        "max_length": str(data.max_length),
-        "teacher": str(teacher),
-    }
+    identity = {"config": job.config.model_dump_json(), "data": str(data.fingerprints), "teacher": str(teacher)}
+    identity |= {"max_length": str(data.max_length), "processes": str(accelerator.num_processes)}
     if output_dir is not None:
         output_dir = Path(output_dir)
-        output_dir.mkdir(parents=True, exist_ok=True)  # a folder that cannot be is noticed before the work
-        start = {
+        tokens = {split.name: split.fingerprint for split in data.splits.values()}
+        start: dict[str, object] = {
             "run": job.name,
             "terms": list(job.objective.names),
-            "tokens": {split.name: split.fingerprint for split in data.splits.values()},
-            "initial weights": weights_fingerprint(model),
+            "model": config_fingerprint(model),
         }
+        start |= {"tokens": str(tokens), "initial weights": weights_fingerprint(model)}
         job = replace(job, checkpoint=Checkpoint(output_dir, identity | start, job.name, accelerator))
     history, best_epoch = train(job)
     trained = time.perf_counter()
@@ -144,6 +140,7 @@ def _carry_out(job: Job, output_dir: Path | None, spent: dict[str, float] | None
         },
         device=device_name(accelerator.device),
         threads=torch.get_num_threads(),
+        processes=accelerator.num_processes,
     )  # fmt: skip
     if output_dir is not None and accelerator.is_main_process:
         (output_dir / RESULT_FILE).unlink(missing_ok=True)  # an earlier run's: its weights are overwritten now

@@ -147,6 +147,13 @@ def noisy_copy(model: PreTrainedModel, label_names: Sequence[str], seed: int = 3
     return teacher.eval()
 
 
+def save_model(model: PreTrainedModel, folder: Path) -> Path:
+    """The model's folder, with the embedded tokenizer beside the weights."""
+    model.save_pretrained(folder)
+    mini_tokenizer().save_pretrained(folder)
+    return folder
+
+
 def same_weights(first: PreTrainedModel, second: PreTrainedModel) -> bool:
     """Whether two models have the same weights and buffers, bit for bit."""
     one, two = first.state_dict(), second.state_dict()

@@ -18,6 +18,7 @@ from helpers import (
     run_together,
     same_weights,
     save_backbone,
+    save_model,
     small_data,
     small_task,
     two_ranks,
@@ -51,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, data: EncodedTask) -> Path:
     folder = tmp_path_factory.mktemp("models")
     save_backbone(folder / "backbone")
     wide = load_backbone(save_backbone(folder / "wide", bert_config(6, 48)))
-    noisy_copy(wide, data.task.label_names).save_pretrained(folder / "teacher")
+    save_model(noisy_copy(wide, data.task.label_names), folder / "teacher")
     return folder
 
 
@@ -393,7 +394,7 @@ def test_checkpoint_of_another_run_is_not_used(
     here.mkdir()
     save_backbone(here / "backbone")
     teacher = load_classifier(folder / "teacher")
-    teacher.save_pretrained(here / "teacher")
+    save_model(teacher, here / "teacher")
     interrupt(5, method, data, here, out)
     threads = torch.get_num_threads()
     match change:
@@ -417,7 +418,7 @@ def test_checkpoint_of_another_run_is_not_used(
             backbone.save_pretrained(here / "backbone")
         case "teacher":
             teacher.classifier.bias.data += 0.1
-            teacher.save_pretrained(here / "teacher")
+            save_model(teacher, here / "teacher")
         case "method":
             method = "FT"
         case "threads":
