@@ -1,0 +1,309 @@
+"""What must fit before work starts: classes by name, models that can read the rows, folders of one's own."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from filelock import FileLock
+from helpers import bert_config, mini_tokenizer, noisy_copy, same_weights, save_backbone, save_model, small_data
+from transformers import (
+    AlbertConfig,
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    BertModel,
+    DebertaV2Config,
+    DistilBertConfig,
+    ElectraConfig,
+    ModernBertConfig,
+    MPNetConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    RobertaConfig,
+    XLMRobertaConfig,
+)
+
+from pkdlib.config import DistillConfig
+from pkdlib.data import EncodedTask, Split, encode_split, encode_task
+from pkdlib.engine.checkpoints import weights_fingerprint
+from pkdlib.engine.checks import class_names, config_fingerprint, label_order, own_folder, with_labels
+from pkdlib.evaluation import evaluate, predict
+from pkdlib.models import build_student, load_backbone, load_classifier, load_tokenizer
+from pkdlib.training import Run, distill
+
+THREE = ("entailment", "neutral", "contradiction")
+SIZES = {"vocab_size": 319, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "num_labels": 3}
+SIZES |= {"intermediate_size": 64, "max_position_embeddings": 66, "pad_token_id": 0}
+ENCODERS = {
+    "bert": bert_config(num_labels=3),
+    "roberta": RobertaConfig(**SIZES, type_vocab_size=1),
+    "xlm-roberta": XLMRobertaConfig(**SIZES, type_vocab_size=1),
+    "electra": ElectraConfig(**SIZES, embedding_size=16),
+    "albert": AlbertConfig(**SIZES, embedding_size=16),
+    "deberta-v2": DebertaV2Config(**SIZES),
+    "mpnet": MPNetConfig(**SIZES),
+    "modernbert": ModernBertConfig(**SIZES, bos_token_id=0, eos_token_id=0, cls_token_id=0, sep_token_id=0),
+    "distilbert": DistilBertConfig(vocab_size=319, dim=32, n_layers=4, n_heads=2, hidden_dim=64, num_labels=3),
+}
+
+
+def classifier(config: PreTrainedConfig, names: tuple[str, ...] = THREE) -> PreTrainedModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        model = AutoModelForSequenceClassification.from_config(copy.deepcopy(config))
+    model.config.id2label = dict(enumerate(names))
+    model.config.label2id = {name: index for index, name in enumerate(names)}
+    return model.eval()
+
+
+def permuted(model: PreTrainedModel, order: list[int], names: list[str] | None = None) -> PreTrainedModel:
+    """A copy whose classes stand in another order, head and names together, as another project may have saved it."""
+    other, names = copy.deepcopy(model), names or class_names(model)
+    head = [one for one in other.modules() if getattr(one, "out_features", 0) == len(order)][-1]
+    for parameter in head.parameters():
+        parameter.data = parameter.data[order].clone()
+    other.config.id2label = {place: names[index] for place, index in enumerate(order)}
+    other.config.label2id = {names[index]: place for place, index in enumerate(order)}
+    return other
+
+
+@pytest.fixture(scope="module")
+def data() -> EncodedTask:
+    return encode_task(small_data("mini-inference"), mini_tokenizer(), 64)
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_backbone(tmp_path_factory.mktemp("backbone"))
+
+
+def distilled(data: EncodedTask, backbone: Path, teacher: PreTrainedModel | Path, folder: Path, **changes) -> Run:
+    values = {"backbone": str(backbone), "num_hidden_layers": 2, "num_train_epochs": 1, "train_batch_size": 8}
+    return distill(data, DistillConfig(**values | changes), teacher, cache_dir=folder)
+
+
+# ------------------------------------------------------------------------------------------------ classes by name
+def test_classes_are_matched_by_name() -> None:
+    assert label_order(["b", "c", "a"], ["a", "b", "c"], "x") == [2, 0, 1]
+    assert label_order(["NEGATIVE", "POSITIVE"], ["negative", "positive"], "x") == [0, 1]
+    assert label_order(["Not-Entailment", "entailment "], ["entailment", "not_entailment"], "x") == [1, 0]
+    assert label_order(["not_a", "a"], ["a", "not_a"], "x") == [1, 0]
+
+
+@pytest.mark.parametrize("theirs", [["a", "b"], ["a", "b", "d"], ["a", "b", "c", "d"], ["a", "a", "b"], ["a"], []])
+def test_other_classes_are_refused(theirs: list[str]) -> None:
+    with pytest.raises(ValueError, match=rf"^x: its classes are {', '.join(theirs)}: must be a, b, c, in any order$"):
+        label_order(theirs, ["a", "b", "c"], "x")
+
+
+def test_nameless_classes_are_taken_in_order_and_that_is_said_once(capsys) -> None:
+    for _ in range(2):
+        assert label_order(["LABEL_0", "LABEL_1"], ["no", "yes"], "folder/of/one") == [0, 1]
+    line = "folder/of/one: its classes have no names; they are taken for no, yes, in this order\n"
+    assert capsys.readouterr().out == line
+    with pytest.raises(ValueError, match="must be a, b, c"):
+        label_order(["LABEL_0", "LABEL_1"], ["a", "b", "c"], "x")
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_a_permuted_classifier_becomes_the_very_one(kind: str) -> None:
+    model = classifier(ENCODERS[kind])
+    other = permuted(model, [2, 0, 1])
+    ids = torch.randint(5, 300, (4, 9), generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        logits = model(input_ids=ids).logits
+        assert torch.allclose(other(input_ids=ids).logits, logits[:, [2, 0, 1]], atol=1e-6)
+    again = with_labels(other, THREE)
+    assert same_weights(again, model)
+    assert class_names(again) == list(THREE)
+    assert again.config.label2id == model.config.label2id
+    assert not again.training
+    assert class_names(other) == ["contradiction", "entailment", "neutral"]  # the given model is left alone
+    assert with_labels(model, THREE) is model
+
+
+def test_a_classifier_whose_head_is_unknown_is_refused() -> None:
+    model = permuted(classifier(ENCODERS["bert"]), [1, 0, 2])
+    model.classifier = torch.nn.Sequential(torch.nn.Linear(32, 7), torch.nn.Linear(7, 4))
+    with pytest.raises(ValueError, match=r"^x: its classes stand in another order than entailment, .*no layer"):
+        with_labels(model, THREE, "x")
+
+
+def test_a_permuted_teacher_gives_the_very_student(data: EncodedTask, backbone: Path, tmp_path: Path) -> None:
+    teacher = noisy_copy(load_backbone(backbone), THREE)
+    save_model(teacher, tmp_path / "teacher")
+    save_model(permuted(teacher, [1, 2, 0]), tmp_path / "permuted")
+    one = distilled(data, backbone, tmp_path / "teacher", tmp_path / "cache")
+    two = distilled(data, backbone, tmp_path / "permuted", tmp_path / "other-cache")
+    three = distilled(data, backbone, load_classifier(tmp_path / "permuted"), tmp_path / "cache")
+    assert same_weights(one.model, two.model)
+    assert same_weights(one.model, three.model)
+    assert one.record.fingerprints == two.record.fingerprints == three.record.fingerprints
+    assert one.record.run_id == two.record.run_id
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 2  # logits and one layer, of one and the same teacher
+
+
+def test_a_permuted_model_scores_as_it_did(data: EncodedTask, backbone: Path) -> None:
+    teacher = noisy_copy(load_backbone(backbone), THREE)
+    other = permuted(teacher, [2, 0, 1])
+    assert evaluate(other, data.splits["dev"], data.task) == evaluate(teacher, data.splits["dev"], data.task)
+    logits = predict(teacher, data.splits["dev"])
+    assert torch.allclose(predict(other, data.splits["dev"]), logits[:, [2, 0, 1]], atol=1e-6)  # in its own order
+    with pytest.raises(ValueError, match="its classes are negative, positive: must be entailment"):
+        evaluate(noisy_copy(load_backbone(backbone), ("negative", "positive")), data.splits["dev"], data.task)
+
+
+def test_a_teacher_of_another_task_gives_its_layers_alone(data: EncodedTask, backbone: Path, tmp_path: Path) -> None:
+    other = noisy_copy(load_backbone(backbone), ("negative", "positive"))
+    run = distilled(data, backbone, other, tmp_path, init="teacher", alpha=0.0, beta=0.0)
+    assert class_names(run.model) == list(THREE)
+    for changes in ({}, {"beta": 0.0}, {"alpha": 0.0}):
+        with pytest.raises(ValueError, match="its classes are negative, positive: must be entailment"):
+            distilled(data, backbone, other, tmp_path, init="teacher", **changes)
+
+
+# ---------------------------------------------------------------------------------------- a model and what it reads
+def test_a_teacher_of_another_vocabulary_is_refused(data: EncodedTask, backbone: Path, tmp_path: Path) -> None:
+    teacher = noisy_copy(load_backbone(backbone), THREE)
+    save_model(teacher, tmp_path / "teacher")
+    for file in ("tokenizer.json", "vocab.txt"):
+        path = tmp_path / "teacher" / file
+        if path.exists():  # two words change places
+            path.write_text(path.read_text().replace('"the"', '"?"').replace('"a"', '"the"').replace('"?"', '"a"'))
+    with pytest.raises(ValueError, match=r"teacher: its tokenizer gives other tokens than the rows have, first of '"):
+        distilled(data, backbone, tmp_path / "teacher", tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_teacher_that_needs_segments_is_refused(backbone: Path, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(backbone)
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    data = encode_task(small_data("mini-inference"), tokenizer, 64)
+    teacher = noisy_copy(load_backbone(backbone), THREE)
+    save_model(teacher, tmp_path / "teacher")
+    with pytest.raises(ValueError, match="gives other segments than the rows have"):
+        distilled(data, backbone, tmp_path / "teacher", tmp_path / "cache")
+    message = "cannot read the train rows: it tells a pair's texts apart by token_type_ids"
+    with pytest.raises(ValueError, match=message):
+        distilled(data, backbone, teacher, tmp_path / "cache")
+    with pytest.raises(ValueError, match=message.replace("train", "dev")):
+        predict(teacher, data.splits["dev"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"vocab_size": 50}, r"token \d+ is beyond its 50 embeddings; the rows were tokenised for another model"),
+        ({"type_vocab_size": 1}, "it has 1 kinds of segments, the rows more"),
+        ({"max_position_embeddings": 10}, r"max_length = 64: a row has \d+ tokens, it has 10 positions"),
+    ],
+)
+def test_a_model_that_cannot_read_the_rows_is_refused(
+    changes: dict, message: str, data: EncodedTask, backbone: Path, tmp_path: Path
+) -> None:
+    teacher = noisy_copy(BertModel(bert_config(**changes)), THREE)
+    for read in (lambda: predict(teacher, data.splits["dev"]), lambda: distilled(data, backbone, teacher, tmp_path)):
+        with pytest.raises(ValueError, match=f": cannot read the (train|dev) rows: {message}$"):
+            read()
+    save_backbone(tmp_path / "small", bert_config(**changes))
+    with pytest.raises(ValueError, match=rf"small: cannot read the train rows: {message}$"):
+        distilled(data, tmp_path / "small", None, tmp_path, alpha=0.0, beta=0.0)
+
+
+def test_positions_that_padding_takes_do_not_count(data: EncodedTask) -> None:
+    """RoBERTa counts positions from the padding's number on: of 20 it can use 19."""
+    longest = int(data.splits["dev"].lengths.max())
+    sizes = SIZES | {"max_position_embeddings": longest + 1, "type_vocab_size": 2}
+    assert len(predict(classifier(RobertaConfig(**sizes)), data.splits["dev"])) == len(data.splits["dev"])
+    with pytest.raises(ValueError, match=f"a row has {longest} tokens, it has {longest - 1} positions"):
+        predict(classifier(RobertaConfig(**sizes | {"max_position_embeddings": longest})), data.splits["dev"])
+
+
+# ----------------------------------------------------------------------------------------------------- checkpoints
+def test_a_folder_without_a_tokenizer_is_refused(backbone: Path, tmp_path: Path) -> None:
+    load_backbone(backbone).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=rf"^{tmp_path}: no tokenizer there"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_tokenizer_without_a_first_token_is_refused(tmp_path: Path) -> None:
+    tokenizer = copy.deepcopy(mini_tokenizer())
+    tokenizer.cls_token = None
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"has no \[CLS\] token"):
+        load_tokenizer(tmp_path)
+
+
+def test_rows_that_do_not_begin_with_cls_are_refused() -> None:
+    tokenizer = copy.deepcopy(mini_tokenizer())
+    tokenizer.cls_token = "[SEP]"  # named, but not what its rows begin with
+    split = Split("train", (["the film is good"],), np.array([1]))
+    with pytest.raises(ValueError, match=r"does not begin every row with its \[CLS\] token"):
+        encode_split(split, tokenizer, 32)
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_students_of_few_layers_are_saved_and_loaded(kind: str, tmp_path: Path) -> None:
+    body = classifier(ENCODERS[kind]).base_model
+    student = build_student(body, 2, THREE)
+    student.save_pretrained(tmp_path)
+    again = load_classifier(tmp_path)
+    assert same_weights(student, again)
+    assert AutoConfig.from_pretrained(tmp_path).num_hidden_layers == 2
+
+
+def test_a_student_is_not_what_its_source_was_trained_for() -> None:
+    source = classifier(ENCODERS["bert"])
+    source.config.problem_type = "multi_label_classification"
+    student = build_student(source.base_model, 2, THREE)
+    assert student.config.problem_type == "single_label_classification"
+    assert build_student("", 2, THREE, init="teacher", teacher=source).config.problem_type != "regression"
+
+
+# ---------------------------------------------------------------------------------------------------------- folders
+def test_outputs_are_never_inputs(data: EncodedTask, backbone: Path, tmp_path: Path) -> None:
+    teacher = save_model(noisy_copy(load_backbone(backbone), THREE), tmp_path / "teacher")
+    before = {path: path.read_bytes() for folder in (teacher, backbone) for path in folder.iterdir()}
+    config = DistillConfig(backbone=str(backbone), num_hidden_layers=2, num_train_epochs=1)
+    for folder, message in (
+        (teacher, "must not be .*teacher, which this run reads"),
+        (tmp_path / "x" / ".." / "teacher", "must not be .*teacher, which this run reads"),
+        (backbone, "must not be .*backbone0, which this run reads"),
+        ("", "must name a folder of its own"),
+    ):
+        with pytest.raises(ValueError, match=f"^output_dir = '.*': {message}"):
+            distill(data, config, teacher, folder, tmp_path / "cache")
+    assert {path: path.read_bytes() for path in before} == before
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_folder_has_one_writer(data: EncodedTask, backbone: Path, tmp_path: Path) -> None:
+    config = DistillConfig(backbone=str(backbone), num_hidden_layers=2, num_train_epochs=1, alpha=0.0, beta=0.0)
+    with (
+        FileLock(tmp_path / ".writer.lock"),
+        pytest.raises(ValueError, match="must be a folder to which no other process is writing"),
+    ):
+        distill(data, config, output_dir=tmp_path)
+    assert distill(data, config, output_dir=tmp_path).record.method == "FT"
+
+
+def test_a_model_that_cannot_be_saved_is_refused_before_the_work(tmp_path: Path) -> None:
+    student = build_student(classifier(ENCODERS["modernbert"]).base_model, 2, THREE)
+    student.config.layer_types = ["full_attention"] * 4  # an entry per layer of the source
+    with (
+        pytest.raises(ValueError, match="^ModernBertForSequenceClassification: cannot be saved and read again: "),
+        own_folder(tmp_path / "out", [], student),
+    ):
+        raise AssertionError("the work began")
+    assert not list((tmp_path / "out").glob("[!.]*"))
+
+
+def test_what_a_model_computes_is_in_its_configuration_s_hash() -> None:
+    model = classifier(ENCODERS["bert"])
+    same, other = permuted(model, [1, 0, 2]), classifier(bert_config(num_labels=3, hidden_act="relu"))
+    assert weights_fingerprint(model) == weights_fingerprint(other)
+    assert config_fingerprint(model) != config_fingerprint(other)
+    assert config_fingerprint(model) == config_fingerprint(same)
+    heads = classifier(bert_config(num_labels=3, num_attention_heads=4))
+    assert config_fingerprint(model) != config_fingerprint(heads)
