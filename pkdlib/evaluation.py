@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Mapping
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
@@ -66,6 +67,10 @@ def evaluate(
     """
     if split.labels is None:
         raise ValueError(f"the {split.name} split of task {task.name} has no labels: it can be predicted, not scored")
-    logits = predict(with_labels(model, task.label_names), split, batch_size, accelerator)
-    metrics = task.compute_metrics(split.labels, logits.argmax(dim=-1).numpy())
-    return {"loss": F.cross_entropy(logits, torch.from_numpy(split.labels)).item(), **metrics}
+    return score(predict(with_labels(model, task.label_names), split, batch_size, accelerator), split.labels, task)
+
+
+def score(logits: Tensor, labels: np.ndarray, task: Task) -> dict[str, float]:
+    """The task's metrics and the mean cross-entropy ("loss") of logits (rows, classes) in the task's order."""
+    metrics = task.compute_metrics(labels, logits.argmax(dim=-1).numpy())
+    return {"loss": F.cross_entropy(logits, torch.from_numpy(labels)).item(), **metrics}

@@ -38,9 +38,7 @@ def layer_map(num_teacher_layers: int, num_student_layers: int, strategy: str | 
     if any(isinstance(layer, bool) or not isinstance(layer, int) for layer in layers):
         raise ValueError(f"strategy = {layers}: teacher layers must be whole numbers")
     if len(layers) != k - 1:
-        raise ValueError(
-            f"strategy = {layers}: a student of {k} layers needs {k - 1} teacher layers, one per layer but its last"
-        )
+        raise ValueError(f"strategy = {layers}: must be {k - 1} teacher layers, one per student layer but the last")
     if any(not 1 <= layer <= n for layer in layers) or any(a >= b for a, b in pairwise(layers)):
         raise ValueError(f"strategy = {layers}: teacher layers must increase strictly and lie in 1..{n}")
     return layers

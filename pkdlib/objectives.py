@@ -60,8 +60,6 @@ class PKD(Objective):
         if teacher is None:
             raise ValueError(f"alpha = {config.alpha}, beta = {config.beta}: needs a teacher")
         ours, theirs = model.config, teacher.config
-        if theirs.num_labels != ours.num_labels:
-            raise ValueError(f"num_labels: the teacher has {theirs.num_labels} labels, the student {ours.num_labels}")
         self.wants = pkd_wants(())
         if not config.beta:
             return
@@ -92,10 +90,8 @@ class PKD(Objective):
 def pkd_wants(layers: Sequence[int]) -> dict[str, Want]:
     """What L_PKD takes from a teacher: its logits and, of each matched layer, its [CLS] states (batch, hidden)."""
 
-    def states(layer: int) -> Want:
-        return lambda output: output.hidden_states[layer][:, 0]
-
-    return {"teacher_logits": lambda output: output.logits} | {f"teacher_cls_{k}": states(k) for k in layers}
+    wants: dict[str, Want] = {"teacher_logits": lambda output: output.logits}
+    return wants | {f"teacher_cls_{k}": lambda output, k=k: output.hidden_states[k][:, 0] for k in layers}
 
 
 def _projection(student_width: int, teacher_width: int) -> nn.Linear:

@@ -32,6 +32,7 @@ class RunRecord(BaseModel):
     layer_map: list[int]
     num_parameters: int
     metrics: dict[str, dict[str, float]]  # split -> metric -> fraction in 0..1, of the best epoch
+    majority: dict[str, dict[str, float]] = Field(default_factory=dict)  # split -> metric -> of the most frequent class
     best_epoch: int
     history: list[dict[str, float]]  # per epoch
     fingerprints: dict[str, str]  # of the splits, the teacher's weights and the trained weights

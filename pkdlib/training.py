@@ -14,7 +14,7 @@ from pkdlib.engine.checkpoints import Checkpoint, weights_fingerprint
 from pkdlib.engine.checks import check_reads, check_same_tokens, config_fingerprint, own_folder, with_labels
 from pkdlib.engine.files import digest
 from pkdlib.engine.machine import device_name, make_accelerator
-from pkdlib.evaluation import evaluate
+from pkdlib.evaluation import predict, score
 from pkdlib.loop import Job, OnEpoch, train
 from pkdlib.models import build_student, load_classifier, load_tokenizer
 from pkdlib.objectives import PKD, Objective
@@ -51,14 +51,10 @@ def fine_tune(
 
 
 def distill(
-    data: EncodedTask,
-    config: DistillConfig,
-    teacher: PreTrainedModel | str | Path | None = None,
-    output_dir: Path | None = None,
-    cache_dir: Path = CACHE,
-    on_epoch: OnEpoch | None = None,
+    data: EncodedTask, config: DistillConfig, teacher: PreTrainedModel | str | Path | None = None,
+    output_dir: Path | None = None, cache_dir: Path = CACHE, on_epoch: OnEpoch | None = None,
     objective: Callable[[DistillConfig, PreTrainedModel, PreTrainedModel | None], Objective] = PKD,
-) -> Run:
+) -> Run:  # fmt: skip
     """Train a student on the labels, the teacher's softened predictions and its [CLS] states (L_PKD).
 
     teacher: a fine-tuned classifier or its folder; needed unless alpha = beta = 0 and init is "pretrained". Its
@@ -102,20 +98,19 @@ def _carry_out(job: Job, output_dir: Path | None, spent: dict[str, float] | None
     if output_dir is not None:
         output_dir = Path(output_dir)
         tokens = {split.name: split.fingerprint for split in data.splits.values()}
-        start: dict[str, object] = {
-            "run": job.name,
-            "terms": list(job.objective.names),
-            "model": config_fingerprint(model),
-        }
-        start |= {"tokens": str(tokens), "initial weights": weights_fingerprint(model)}
+        start: dict[str, object] = {"run": job.name, "terms": list(job.objective.names)}
+        start |= {"tokens": tokens, "model": config_fingerprint(model), "initial weights": weights_fingerprint(model)}
         job = replace(job, checkpoint=Checkpoint(output_dir, identity | start, job.name, accelerator))
     history, best_epoch = train(job)
     trained = time.perf_counter()
-    metrics = {
-        split.name: evaluate(model, split, data.task, job.config.eval_batch_size, accelerator)
-        for split in data.splits.values()
-        if split.labels is not None and split.name != "train"
-    }
+    metrics, majority = {}, {}
+    for name, split in data.splits.items():
+        if split.labels is not None and name != "train":
+            logits = predict(model, split, job.config.eval_batch_size, accelerator)
+            metrics[name] = score(logits, split.labels, data.task)
+            majority[name] = data.task.majority_scores(split.labels)
+            if len(split) > 1 and len(logits.argmax(dim=-1).unique()) == 1:
+                accelerator.print(f"{job.name}: the model names one class for all {len(split)} {name} rows", flush=True)
     record = RunRecord(
         run_id=f"{job.name.replace(' ', '-')}-{digest(' '.join(identity.values()).encode())[:8]}",
         method=job.method,
@@ -130,6 +125,7 @@ def _carry_out(job: Job, output_dir: Path | None, spent: dict[str, float] | None
         layer_map=list(job.objective.layers),
         num_parameters=model.num_parameters(),
         metrics=metrics,
+        majority=majority,
         best_epoch=best_epoch,
         history=history,
         fingerprints={**data.fingerprints, **teacher, "weights": weights_fingerprint(model)},

@@ -62,3 +62,10 @@ def test_any_other_label_is_refused_with_what_is_allowed(label: object) -> None:
 def test_an_unknown_task_is_answered_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"task = 'sst-2': must be one of sst2, mrpc, .*, mini-inference"):
         get_task("sst-2")
+
+
+def test_the_majority_s_scores_are_those_of_the_most_frequent_class() -> None:
+    labels = np.array([1, 1, 0, 1])
+    assert get_task("mrpc").majority_scores(labels) == {"f1": 6 / 7, "accuracy": 0.75}
+    assert get_task("mrpc").majority_scores(1 - labels) == {"f1": 0.0, "accuracy": 0.75}
+    assert get_task("mnli").majority_scores(np.array([2, 2, 0])) == {"accuracy": 2 / 3}

@@ -441,7 +441,7 @@ def test_teacher_of_another_task_is_refused(changes: dict, data: EncodedTask, ba
     [
         ({"num_hidden_layers": 1}, "^beta = 0.3: a student of one layer has no layer to match"),
         ({"num_hidden_layers": 9}, r"^num_hidden_layers = 9: must be in 1\.\.4"),
-        ({"strategy": [1, 2, 3]}, "needs 2 teacher layers"),
+        ({"strategy": [1, 2, 3]}, "must be 2 teacher layers, one per student layer but the last"),
         ({"strategy": [3, 5]}, r"lie in 1\.\.4"),
     ],
 )

@@ -86,7 +86,7 @@ def test_an_own_map_starts_from_the_one_shown_and_is_drawn() -> None:
     assert picker.text.value == "own: [1, 12]"
     picker.controls["student"].value = 2  # what was typed stays
     assert own.value == "1, 12"
-    assert "a student of 2 layers needs 1 teacher layers" in picker.text.value
+    assert "must be 1 teacher layers" in picker.text.value
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_an_own_map_starts_from_the_one_shown_and_is_drawn() -> None:
     [
         ("8, 4", "strategy = [8, 4]: teacher layers must increase strictly and lie in 1..12"),
         ("4, 13", "strategy = [4, 13]: teacher layers must increase strictly and lie in 1..12"),
-        ("4", "strategy = [4]: a student of 3 layers needs 2 teacher layers, one per layer but its last"),
+        ("4", "strategy = [4]: must be 2 teacher layers, one per student layer but the last"),
         (
             "4 <b>",
             "strategy = &#x27;4 &lt;b&gt;&#x27;: must be teacher layers with commas between them, such as 2, 4, 6",
