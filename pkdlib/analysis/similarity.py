@@ -124,10 +124,9 @@ def split_cls_states(model: PreTrainedModel, split: EncodedSplit, batch_size: in
     return states
 
 
-def checkpoint_cls_states(checkpoint: str | Path, split: Split, max_length: int = 128, batch_size: int = 128) -> Tensor:
+def checkpoint_cls_states(checkpoint: str | Path, split: Split, max_length: int) -> Tensor:
     """`split_cls_states` of an encoder's hub id or folder with its tokenizer; ValueError where weights are missing."""
-    encoded = encode_split(split, load_tokenizer(checkpoint), max_length)
-    return split_cls_states(load_backbone(checkpoint), encoded, batch_size)
+    return split_cls_states(load_backbone(checkpoint), encode_split(split, load_tokenizer(checkpoint), max_length))
 
 
 def most_similar_layers(similarity: Tensor) -> list[int]:

@@ -75,14 +75,13 @@ def measure_latency(models: Mapping[str, PreTrainedModel], *, batch_size: int = 
     calls = {name: partial(deepcopy(model).to(device, dtype).eval(), input_ids=ids) for name, model in models.items()}
     for name in np.repeat(list(calls), warmup):
         time_call(calls[name], device)
-    rows, order = [], list(calls)
-    for repeat in range(1, repeats + 1):
-        for name in order:
+    rows = []
+    for repeat in range(repeats):
+        for name in np.roll(list(calls), -repeat):
             started = time.process_time()
             latency_ms = time_call(calls[name], device)
             processor_ms = 1000 * (time.process_time() - started)
-            rows.append((name, models[name].config.num_hidden_layers, repeat, latency_ms, processor_ms))
-        order.append(order.pop(0))
+            rows.append((name, models[name].config.num_hidden_layers, repeat + 1, latency_ms, processor_ms))
     table = pd.DataFrame(rows, columns=["model", "num_hidden_layers", "repeat", "latency_ms", "processor_ms"])
     return table.assign(throughput_eps=1000 * batch_size / table["latency_ms"])
 
