@@ -6,23 +6,22 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
 from accelerate import Accelerator
 from filelock import FileLock
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from pkdlib.data import EncodedSplit
-from pkdlib.engine.arrays import write_rows
+from pkdlib.engine.arrays import open_rows, write_rows
 from pkdlib.engine.checkpoints import weights_fingerprint
+from pkdlib.engine.checks import config_fingerprint
 from pkdlib.engine.files import RUNS, digest
-from pkdlib.engine.machine import make_accelerator
+from pkdlib.engine.machine import installed_versions, make_accelerator
 from pkdlib.evaluation import forward_split
 from pkdlib.models import Output
 
 CACHE = RUNS / "cache"
-FORMAT = 2  # of the files; a new one leaves old files unread
+FORMAT = 3  # of the files; a new one leaves old files unread
 Want = Callable[[Output], Tensor]  # (batch, ...), of one shape for every row
 
 
@@ -45,22 +44,25 @@ def teacher_targets(
 ) -> Targets:  # fmt: skip
     """Every wanted output of the teacher for every row of the split: read from `folder`, else computed in one pass.
 
-    wants: name -> function of the teacher's output. The name stands for the function: a file is found by it, the
-    teacher's weights, the split's tokens and the precision, so another function needs another name. asks: flags of
-    the forward pass. fingerprint: of the teacher's weights, where it is known. A file appears whole or not at all;
-    runs that want the same teacher's outputs at once wait for the first.
+    wants: name -> function of the teacher's output. The name stands for the function: a file is found by it, by the
+    teacher's weights and configuration, the split's tokens, the precision and this library's code, so another function
+    needs another name. asks: flags of the forward pass. fingerprint: of the teacher's weights, where it is known. A
+    damaged file is made anew; runs that want the same teacher's outputs at once wait for the first.
 
     Raises ValueError when an output does not fit in half precision or its shape differs between batches.
     """
     accelerator = accelerator or make_accelerator()
-    content = [FORMAT, fingerprint or weights_fingerprint(teacher), split.fingerprint, accelerator.mixed_precision]
+    content = [FORMAT, fingerprint or weights_fingerprint(teacher), config_fingerprint(teacher), split.fingerprint]
+    content += [accelerator.mixed_precision, installed_versions()["pkdlib"]]
     paths = {name: Path(folder) / f"{digest(json.dumps([*content, name]).encode())}.npy" for name in wants}
-    if not all(path.exists() for path in paths.values()):
+    arrays = open_rows(paths, len(split))
+    if arrays.keys() != paths.keys():
         Path(folder).mkdir(parents=True, exist_ok=True)
         with FileLock(Path(folder) / f"{digest(json.dumps(content).encode())}.lock"):
-            missing = {path: wants[name] for name, path in paths.items() if not path.exists()}
+            found = open_rows(paths, len(split)).keys()  # another run may have made them meanwhile
+            missing = {paths[name]: want for name, want in wants.items() if name not in found}
             with closing(forward_split(teacher, split, batch_size, accelerator, asks, "teacher outputs")) as passes:
                 outputs = ((rows, {path: want(output) for path, want in missing.items()}) for rows, output in passes)
                 write_rows(outputs if missing else (), len(split))
-    # Mapped copy-on-write: torch wants memory that may be written to.
-    return Targets({name: torch.from_numpy(np.load(path, mmap_mode="c")) for name, path in paths.items()}, paths)
+            arrays = open_rows(paths, len(split))
+    return Targets(arrays, paths)

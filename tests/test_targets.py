@@ -2,7 +2,10 @@
 
 import json
 import os
+import shutil
+import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +14,15 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from helpers import bert_config, noisy_copy, run_together, save_backbone, small_data, small_task
-from numpy.lib.format import open_memmap
 from transformers import BertModel, PreTrainedModel
 from transformers import BertTokenizer as Tokenizer
 
 from pkdlib.analysis.similarity import split_cls_states
 from pkdlib.data import EncodedSplit, Split
+from pkdlib.engine.arrays import open_rows, write_rows
 from pkdlib.engine.batches import LengthGroupedBatches, make_loader
 from pkdlib.evaluation import predict
-from pkdlib.models import load_tokenizer
+from pkdlib.models import load_classifier, load_tokenizer
 from pkdlib.objectives import pkd_wants
 from pkdlib.targets import Targets, teacher_targets
 
@@ -58,7 +61,12 @@ def cls_of(targets: Targets | dict, layers: list[int]) -> torch.Tensor:
 
 
 def names(targets: Targets) -> list[str]:
-    return sorted(path.name for path in targets.paths.values())
+    return both(targets.paths.values())
+
+
+def both(paths: Iterable[Path]) -> list[str]:
+    """The arrays' files and the checksums' beside them."""
+    return sorted(path.with_suffix(suffix).name for path in paths for suffix in (".npy", ".json"))
 
 
 def refuse_to_run(*_) -> None:
@@ -167,7 +175,7 @@ def test_other_content_is_another_file(
     made["weights"] = outputs_of(teacher, split, LAYERS, tmp_path)
     paths = [path for targets in (first, *made.values()) for path in targets.paths.values()]
     assert len(paths) == len(set(paths)) == 3 * (1 + len(made))
-    assert contents(tmp_path) == sorted(path.name for path in paths)
+    assert contents(tmp_path) == both(paths)
 
 
 def test_another_precision_is_another_file(teacher: PreTrainedModel, split: EncodedSplit, tmp_path: Path) -> None:
@@ -259,7 +267,7 @@ def test_two_processes_make_one_file(teacher: PreTrainedModel, split: EncodedSpl
     ends = [printed.split() for printed in run_together(RACE, [str(tmp_path)], [{}, {}])]
     assert sorted(int(batches) for batches, *_ in ends) == [0, 10]  # one waited for the other's file
     assert ends[0][1:] == ends[1][1:]
-    assert contents(tmp_path / "cache") == ends[0][4:]
+    assert contents(tmp_path / "cache") == both(map(Path, ends[0][4:]))
     teacher.register_forward_pre_hook(refuse_to_run)
     outputs = outputs_of(teacher, split, LAYERS, tmp_path / "cache")
     assert [array.float().sum().item() for array in outputs.arrays.values()] == [float(end) for end in ends[0][1:4]]
@@ -305,18 +313,17 @@ def resident_bytes() -> int:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_large_file_is_mapped_and_not_read(teacher: PreTrainedModel, split: EncodedSplit, tmp_path: Path) -> None:
-    path = outputs_of(teacher, split, [1], tmp_path).paths["teacher_cls_1"]
-    rows = 200_000
-    array = open_memmap(path, "w+", np.float16, (rows, 8, 64))  # 205 MB, nearly all of it never written
-    array[123_456] = 3
-    del array
+def test_large_file_is_mapped_and_not_read(tmp_path: Path) -> None:
+    path, rows = tmp_path / "large.npy", 200_000  # 205 MB
+    batches = torch.arange(rows).split(10_000)
+    write_rows(((batch, {path: torch.zeros(len(batch), 8, 64) + 3 * (batch == 123_456)[:, None, None]})
+                for batch in batches), rows)  # fmt: skip
     before = resident_bytes()
-    outputs = outputs_of(teacher, split, [1], tmp_path)
-    cls = outputs.arrays["teacher_cls_1"][torch.tensor([123_456, 5])]
+    array = open_rows({"large": path}, rows)["large"]
+    cls = array[torch.tensor([123_456, 5])]
     grown = resident_bytes() - before
     assert path.stat().st_size > 200e6
-    assert len(outputs.arrays["teacher_cls_1"]) == rows
+    assert len(array) == rows
     assert cls[0].eq(3).all()
     assert not cls[1].any()
     assert grown < 20e6
@@ -327,3 +334,75 @@ def test_config_of_another_width_and_classes(tmp_path: Path, split: EncodedSplit
     outputs = outputs_of(wide, split, [2], tmp_path)
     assert outputs.arrays["teacher_logits"].shape == (40, 4)
     assert outputs.arrays["teacher_cls_2"].shape == (40, 16)
+
+
+# ------------------------------------------------------------------------------- a file that is not what it says
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "empty": lambda path: path.write_bytes(b""),
+    "truncated": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "zeroed": lambda path: path.write_bytes(path.read_bytes()[:128] + bytes(path.stat().st_size - 128)),
+    "one bit": lambda path: path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1])),
+    "another's": lambda path: shutil.copy(next(one for one in path.parent.glob("*.npy") if one != path), path),
+    "other shape": lambda path: np.save(path, np.zeros((40, 3), np.float16)),
+    "no array": lambda path: path.write_text("nothing"),
+    "no checksum": lambda path: path.with_suffix(".json").unlink(),
+    "broken checksum": lambda path: path.with_suffix(".json").write_text("{"),
+    "other checksum": lambda path: path.with_suffix(".json").write_text('{"sha256": "0"}'),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_said_and_made_anew(
+    damage: str, teacher: PreTrainedModel, split: EncodedSplit, tmp_path: Path, capsys
+) -> None:
+    first = outputs_of(teacher, split, LAYERS, tmp_path)
+    whole = {name: array.clone() for name, array in first.arrays.items()}
+    path, intact = first.paths["teacher_cls_3"], first.paths["teacher_logits"].stat().st_mtime_ns
+    del first
+    DAMAGES[damage](path)
+    again = outputs_of(teacher, split, LAYERS, tmp_path)
+    assert f"{path}: damaged, made anew" in capsys.readouterr().out
+    assert all(torch.equal(again.arrays[name], array) for name, array in whole.items())
+    assert again.paths["teacher_logits"].stat().st_mtime_ns == intact
+    teacher.register_forward_pre_hook(refuse_to_run)
+    assert outputs_of(teacher, split, LAYERS, tmp_path).arrays.keys() == whole.keys()
+
+
+@pytest.mark.parametrize("field", ["hidden_act", "num_attention_heads", "layer_norm_eps"])
+def test_another_configuration_is_another_file(
+    field: str, teacher: PreTrainedModel, split: EncodedSplit, tmp_path: Path
+) -> None:
+    first = outputs_of(teacher, split, LAYERS, tmp_path)
+    teacher.save_pretrained(tmp_path / "other")
+    config = json.loads((tmp_path / "other" / "config.json").read_text())
+    changed = {"hidden_act": "relu", "num_attention_heads": 4, "layer_norm_eps": 0.1}[field]
+    (tmp_path / "other" / "config.json").write_text(json.dumps(config | {field: changed}))
+    other = outputs_of(load_classifier(tmp_path / "other"), split, LAYERS, tmp_path)
+    assert not set(first.paths.values()) & set(other.paths.values())
+    assert not torch.equal(first.arrays["teacher_logits"], other.arrays["teacher_logits"])
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+import torch
+from pkdlib.engine.arrays import write_rows
+
+path, limit = Path(sys.argv[1]), int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+import signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+try:
+    write_rows(((batch, {path: torch.ones(len(batch), 64)}) for batch in torch.arange(1000).split(100)), 1000)
+except OSError as error:
+    print("refused:", error)
+"""
+
+
+def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path: Path) -> None:
+    shown = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path / "a.npy"), "50000"], capture_output=True, text=True
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.startswith("refused: [Errno 27]")
+    assert not list(tmp_path.iterdir())

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from functools import cache
 from pathlib import Path
 
 VERSION = "0.1.0"
@@ -10,6 +11,14 @@ _CHECKOUT = Path(__file__).resolve().parents[2]
 _IS_CHECKOUT = (_CHECKOUT / "notebooks").is_dir() and (_CHECKOUT / "data").is_dir()
 ROOT = Path(os.environ.get("PKD_HOME") or (_CHECKOUT if _IS_CHECKOUT else Path.cwd())).resolve()
 RUNS = ROOT / "runs"
+
+
+@cache
+def library_fingerprint() -> str:
+    """A hash of the code that a training's result depends on: the core, the engine and the readers."""
+    package = Path(__file__).parents[1]
+    files = sorted(path for folder in (".", "engine", "readers") for path in (package / folder).glob("*.py"))
+    return digest(*(path.relative_to(package).as_posix().encode() + path.read_bytes() for path in files))
 
 
 def locate(name: str | Path) -> str:

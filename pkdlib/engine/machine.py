@@ -11,13 +11,13 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration
 
 from pkdlib.engine.configs import ConfigError
-from pkdlib.engine.files import VERSION
+from pkdlib.engine.files import VERSION, library_fingerprint
 
 
 def installed_versions() -> dict[str, str]:
-    """Versions of Python, this library and the packages whose arithmetic a result depends on."""
+    """Versions of Python, this library (with a hash of its code) and the packages that a result depends on."""
     packages = {name: version(name) for name in ("torch", "transformers", "accelerate", "numpy")}
-    return {"python": platform.python_version(), "pkdlib": VERSION, **packages}
+    return {"python": platform.python_version(), "pkdlib": f"{VERSION}+{library_fingerprint()[:8]}", **packages}
 
 
 def machine() -> dict[str, str]:
