@@ -25,7 +25,7 @@ class GridError(ValueError):
 class Stage(BaseModel):
     """Runs that can be planned at once: fixed values, every combination of axes, for every seed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     parameters: dict[str, Any] = {}  # the same in all runs
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}  # name -> values; every combination is run

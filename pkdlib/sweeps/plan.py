@@ -133,12 +133,12 @@ def _types(notebook: str) -> type[BaseModel]:
 
 def _check_models(parameters: dict[str, Any], teachers: dict[str, PlannedRun]) -> None:
     """Refuse folders without a model, hub ids out of reach, and students deeper than a teacher of theirs."""
-    depths = {name: _layers_of("backbone", locate(run.parameters["backbone"])) for name, run in teachers.items()}
+    depths = {name: _layers_of("backbone", run.parameters["backbone"]) for name, run in teachers.items()}
     for name, value in parameters.items():
         if name.endswith(TEACHER) and value and not (ROOT / value / RESULT_FILE).is_file():
             raise ValueError(f"{name} = {value!r}: no {RESULT_FILE} there, so no finished teacher")
         if (name in MODELS or name.endswith(TEACHER)) and value:
-            depths[name] = _layers_of(name, locate(value))
+            depths[name] = _layers_of(name, value)
     sizes = parameters.get("student_layers", 0)
     size = max(sizes, default=0) if isinstance(sizes, list) else sizes
     limit = min((depths[name] for name in depths if name == "backbone" or name.endswith(TEACHER)), default=size)
@@ -149,7 +149,7 @@ def _check_models(parameters: dict[str, Any], teachers: dict[str, PlannedRun]) -
 @cache
 def _layers_of(name: str, model: str) -> int:
     try:
-        return AutoConfig.from_pretrained(model).num_hidden_layers
+        return AutoConfig.from_pretrained(locate(model)).num_hidden_layers
     except (OSError, ValueError) as error:
         raise ValueError(f"{name} = {model!r}: no such folder or model: {str(error).splitlines()[0]}") from None
 
