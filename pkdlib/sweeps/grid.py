@@ -96,7 +96,8 @@ def _mistakes(stage: Stage) -> Iterator[str]:
     for number, entry in enumerate(stage.together):
         if set(entry) != set(stage.together[0]) or not entry:
             yield f"list.{number} = {entry!r}: every entry must name the same parameters, as the first one does"
-    for name, values in {**{f"grid.{name}": stage.grid[name] for name in stage.grid}, "seeds": stage.seeds}.items():
+    lists = {f"grid.{name}": values for name, values in stage.grid.items()} | {"seeds": stage.seeds}
+    for name, values in lists.items():
         if repeated := [value for number, value in enumerate(values) if value in values[:number]]:
             yield f"{name} = {values!r}: {repeated[0]!r} stands there twice"
     everything = stage.model_copy(update={"exclude": [], "seeds": []})
