@@ -1,21 +1,28 @@
 """Records of runs as tidy tables, and the runs among them that belong together."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
 
 from pkdlib.config import DistillConfig
+from pkdlib.engine.checkpoints import weights_fingerprint
 from pkdlib.engine.configs import pick
+from pkdlib.models import load_classifier
 from pkdlib.readers.records import load_records
+from pkdlib.readers.teachers import record_of
 from pkdlib.records import RESULT_FILE, RunRecord
 
 
-def students_of(teacher_dir: Path, students_dir: Path) -> list[tuple[Path, RunRecord]]:
+def students_of(teacher: str | Path, students_dir: Path) -> list[tuple[Path, RunRecord]]:
     """(folder, record) of every student below students_dir that this very teacher taught; none is no error."""
-    teachers = [load_records(file)[0] for file in Path(teacher_dir).glob(RESULT_FILE)]  # one or none
-    weights = [teacher.fingerprints["weights"] for teacher in teachers]
     students = [(file.parent, load_records(file)[0]) for file in sorted(Path(students_dir).rglob(RESULT_FILE))]
+    record = record_of(teacher)
+    weights = {record.fingerprints["weights"]} if record else set()
+    for names in {student.get_task().label_names for _, student in students} if not record else ():
+        with suppress(OSError, ValueError):  # no classifier, or one of other classes: it taught none of these
+            weights.add(weights_fingerprint(load_classifier(teacher, names)))
     return [student for student in students if student[1].fingerprints.get("teacher_weights") in weights]
 
 

@@ -12,9 +12,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from transformers import AutoConfig
 
 from pkdlib.engine.configs import complaints
-from pkdlib.engine.files import ROOT, VERSION, digest, locate
+from pkdlib.engine.files import VERSION, digest, locate
 from pkdlib.readers.sources import load_split, load_task
-from pkdlib.records import RESULT_FILE
+from pkdlib.readers.teachers import check_named
 from pkdlib.sweeps.grid import SEED, Grid, GridError, Stage, Then
 from pkdlib.sweeps.notebooks import read_template
 
@@ -104,7 +104,7 @@ def _run(notebook: str, values: dict[str, Any], axes: dict[str, Any], kind: str 
     parameters = {name: value for name, value in typed.items() if name not in teachers}
     _check_models(parameters, teachers)
     rows = [parameters.get(name) for name in ("task", "source", "train_rows", "split")]
-    with_rows = {"task", "source"} <= parameters.keys() and not parameters.get("texts")
+    with_rows = parameters.get("task") and "source" in parameters and not parameters.get("texts")
     identity = [
         FORMAT, VERSION, template.fingerprint, parameters, _rows(*rows) if with_rows else None,
         {name: _model(value) for name, value in parameters.items() if isinstance(value, str)},
@@ -135,8 +135,8 @@ def _check_models(parameters: dict[str, Any], teachers: dict[str, PlannedRun]) -
     """Refuse folders without a model, hub ids out of reach, and students deeper than a teacher of theirs."""
     depths = {name: _layers_of("backbone", run.parameters["backbone"]) for name, run in teachers.items()}
     for name, value in parameters.items():
-        if name.endswith(TEACHER) and value and not (ROOT / value / RESULT_FILE).is_file():
-            raise ValueError(f"{name} = {value!r}: no {RESULT_FILE} there, so no finished teacher")
+        if name.endswith(TEACHER) and value:
+            check_named(name, value, parameters)
         if (name in MODELS or name.endswith(TEACHER)) and value:
             depths[name] = _layers_of(name, value)
     sizes = parameters.get("student_layers", 0)
