@@ -26,8 +26,8 @@ book: $(STAMP) ## build/book/html/index.html: the notebooks as they are, in a ga
 	rm -rf build/book
 	$(BIN)/python -m sphinx -q -W --keep-going -d build/book/doctrees notebooks build/book/html
 
-test: $(STAMP) ## run the tests
-	$(BIN)/python -m pytest
+test: $(STAMP) ## run the tests, on all cores
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-browser: $(STAMP) ## run every notebook in JupyterLab in Chromium, move every widget; screenshots in runs/browser
 	$(BIN)/python tests/browser/chromium.py
