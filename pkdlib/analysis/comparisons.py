@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import groupby, product
+from itertools import chain, groupby, product
 from pathlib import Path
 from typing import Any
 
@@ -176,21 +176,21 @@ def sensitivities(compared: Iterable[Comparison]) -> list[tuple[Comparison, str,
     for field in dict.fromkeys(name for one in compared for name in one.setting):
         if field == "task" or field.endswith(" rows") or len({repr(one.setting.get(field)) for one in compared}) == 1:
             continue
-        alike: dict[Hashable, dict[str, tuple]] = defaultdict(dict)  # key, size -> run_id -> (run, value of the field)
-        keys = []  # of each comparison: method -> all that matters to it but the field
-        for one, own in zip(compared, settings, strict=True):
-            keys.append({method: _key(own[method] | {field: method}) for method in methods if field in own[method]})
-            for run in (run for run in one.records if run.method in keys[-1]):
-                value = "none" if one.setting[field] is None else one.setting[field]
-                alike[keys[-1][run.method], run.config["num_hidden_layers"]][run.run_id] = (run, value)
+        rests = [  # of each comparison: method -> all that matters to it but the field
+            {method: _key(own | {field: method}) for method, own in owns.items() if field in own} for owns in settings
+        ]
+        alike: dict[Hashable, dict[str, tuple]] = defaultdict(dict)  # rest, size -> run_id -> (run, value of the field)
+        for one, rest in zip(compared, rests, strict=True):
+            value = "none" if one.setting.get(field) is None else one.setting[field]
+            for run in (run for run in one.records if run.method in rest):
+                alike[rest[run.method], run.config["num_hidden_layers"]][run.run_id] = (run, value)
         varied = {key: runs for key, runs in alike.items() if len({value for _, value in runs.values()}) > 1}
         sizes, shown = sorted({size for _, size in varied}, reverse=True), []
-        for (one, key_of), size in product(zip(compared, keys, strict=True), sizes):
-            groups = [varied.get((key, size), {}) for key in key_of.values()]
-            runs = {run_id: run for group in groups for run_id, run in group.items()}
+        for (one, rest), size in product(zip(compared, rests, strict=True), sizes):
+            runs = dict(chain.from_iterable(varied.get((key, size), {}).items() for key in rest.values()))
             if runs and not any(runs.keys() <= earlier.keys() for earlier in shown):
                 shown.append(runs)
-                table = results_frame(run for run, _ in runs.values())
-                made.append((one, field, size, table.assign(**{field: [value for _, value in runs.values()]})))
+                records, values = zip(*runs.values(), strict=True)
+                made.append((one, field, size, results_frame(records).assign(**{field: values})))
     deep = [one for one in main_comparisons(compared).values() if len(one.sizes) > 1]
     return made + [(one, "num_hidden_layers", None, one.frame()) for one in deep]

@@ -69,13 +69,13 @@ def plot_distillation(num_teacher_layers: int, num_student_layers: int, layers: 
     return _finish(ax, xlim=(-1, 1.5), ylim=(-0.8, num_teacher_layers + 3.6))
 
 
-def plot_soft_targets(teacher: Tensor, student: Tensor, ax: Axes, label_names: Sequence[str] = ()) -> Axes:
+def plot_soft_targets(teacher: Tensor, student: Tensor, ax: Axes, label_names: Sequence[str]) -> Axes:
     """Two probabilities (classes,) side by side, a pair of bars per class."""
     classes = np.arange(len(teacher))
     for shift, values, name, color in ((-0.2, teacher, "teacher", "#000000"), (0.2, student, "student", "#0072B2")):
         bars = ax.bar(classes + shift, np.asarray(values), width=0.36, color=color, label=name)
         ax.bar_label(bars, fmt="%.2f", fontsize=8)
-    ax.set(xticks=classes, xticklabels=label_names or [f"class {index}" for index in classes])
+    ax.set_xticks(classes, label_names)
     legend = {"ncols": 2, "loc": "upper center", "fontsize": 8}
     return _finish(ax, legend, ylim=(0, 1.15), yticks=np.linspace(0, 1, 6), ylabel="probability")
 
@@ -90,19 +90,18 @@ def plot_terms(terms: PKDTerms, alpha: float, beta: float, ax: Axes) -> Axes:
     return _finish(ax, ylabel="loss")
 
 
-def plot_similarity(similarity: ArrayLike, ax: Axes, layers: Sequence[int] = (), title: str = "", colorbar: bool = True,
+def plot_similarity(similarity: ArrayLike, ax: Axes, layers: Sequence[int] = (), title: str = "",
                     chosen: int = 0) -> Axes:  # fmt: skip
     """A student x teacher heatmap on a fixed 0-1 scale; the layer map outlined, each row's maximum marked by a dot."""
     matrix = np.asarray(similarity)
-    rows, columns = matrix.shape
-    sns.heatmap(matrix, ax=ax, vmin=0, vmax=1, cmap="cividis", cbar=colorbar, square=True,
-                xticklabels=range(1, columns + 1), yticklabels=range(1, rows + 1))  # fmt: skip
+    rows, columns = (range(1, count + 1) for count in matrix.shape)
+    sns.heatmap(matrix, ax=ax, vmin=0, vmax=1, cmap="cividis", square=True, xticklabels=columns, yticklabels=rows)
     outline = {"fill": False, "edgecolor": "#D55E00"}
     for row, layer in enumerate(layers):
         ax.add_patch(Rectangle((layer - 1, row), 1, 1, linewidth=2, **outline))
     if chosen:  # a student layer from 1, framed; not clipped, as half of the frame's line lies outside
-        ax.add_patch(Rectangle((0, chosen - 1), columns, 1, linewidth=3, **outline)).set_clip_on(False)
-    ax.scatter(matrix.argmax(axis=1) + 0.5, np.arange(rows) + 0.5, s=12, color="#ffffff", edgecolor="#000000")
+        ax.add_patch(Rectangle((0, chosen - 1), len(columns), 1, linewidth=3, **outline)).set_clip_on(False)
+    ax.scatter(matrix.argmax(axis=1) + 0.5, np.array(rows) - 0.5, s=12, color="#ffffff", edgecolor="#000000")
     ax.tick_params(axis="y", rotation=0)
     return _finish(ax, xlabel="teacher layer", ylabel="student layer", title=title)
 
@@ -118,7 +117,7 @@ def plot_matched_layers(matched: pd.DataFrame, ax: Axes) -> Axes:
 
 
 def plot_points(points: np.ndarray, labels: np.ndarray | None, label_names: Sequence[str], ax: Axes,
-                shares: Sequence[float] = ()) -> Axes:  # fmt: skip
+                shares: Sequence[float]) -> Axes:  # fmt: skip
     """Points (rows, 2) coloured by label, or in one colour where there are none; the axes' shares of the variance."""
     if labels is None:
         labels, label_names = np.zeros(len(points)), ["no labels"]
@@ -136,8 +135,8 @@ def plot_neighbours(points: np.ndarray, row: int, nearest: Sequence[int], ax: Ax
 
 
 def _axis_names(shares: Sequence[float]) -> dict[str, str]:
-    first, second = [f" ({100 * share:.0f} %)" for share in shares] or ["", ""]
-    return {"xlabel": f"first axis{first}", "ylabel": f"second axis{second}"}
+    first, second = (f"axis ({100 * share:.0f} %)" for share in shares)
+    return {"xlabel": f"first {first}", "ylabel": f"second {second}"}
 
 
 def _plot_means(frame: pd.DataFrame, x: str, y: str, ax: Axes, **look: Any) -> None:
@@ -207,10 +206,9 @@ def plot_beside_paper(differences: pd.DataFrame, ax: Axes, one_row: float | None
 
 
 def plot_latency_accuracy(frame: pd.DataFrame, metric: str, ax: Axes) -> Axes:
-    """`metric` against the time of one batch; the area of a marker grows with the number of parameters.
+    """`metric` against the time of one batch; the area of a marker, a row of `frame`, grows with num_parameters.
 
-    frame: method, num_hidden_layers, num_parameters, latency_ms and `metric`, a row per marker; with intervals where
-    it has latency_low and latency_high (in ms), `metric`_low and `metric`_high.
+    Intervals stand where the frame has latency_low and latency_high (in ms), `metric`_low and `metric`_high.
     """
     ends = {"xerr": ("latency_ms", "latency_low", "latency_high"), "yerr": (metric, f"{metric}_low", f"{metric}_high")}
     largest = frame["num_parameters"].max()

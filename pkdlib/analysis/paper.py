@@ -9,8 +9,7 @@ import pandas as pd
 from pkdlib.analysis.statistics import paired_difference
 from pkdlib.losses import FORMS, Form
 
-PAPER_FILE = Path(__file__).with_name("paper.json")
-PAPER: dict[str, Any] = json.loads(PAPER_FILE.read_text(encoding="utf-8"))
+PAPER: dict[str, Any] = json.loads(Path(__file__).with_name("paper.json").read_text(encoding="utf-8"))
 # task -> column of the test tables by metric, column of the authors' dev figures, which are accuracies
 COLUMNS: dict[str, tuple[dict[str, str], str | None]] = PAPER["tasks"]
 FIXED = {name: PAPER["fixed"][name] for name in "train_batch_size num_train_epochs weight_decay warmup_ratio".split()}
@@ -19,12 +18,9 @@ WIDTH = 768  # of BERT-base's states: what the authors' beta is meant for
 
 def paper_table(name: str) -> pd.DataFrame:
     """A table of the paper, or "dev", the authors' dev figures; a row per model, its title and source in `attrs`."""
-    tables = {key: entry for key, entry in PAPER.items() if "rows" in entry}
-    if name not in tables:
-        raise ValueError(f"name = {name!r}: must be one of {', '.join(tables)}")
-    rows, columns = tables[name]["rows"], tables[name]["columns"]
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns, dtype=float)
-    table.attrs = {key: text for key, text in tables[name].items() if isinstance(text, str)}
+    entry = PAPER[name]
+    table = pd.DataFrame.from_dict(entry["rows"], orient="index", columns=entry["columns"], dtype=float)
+    table.attrs = {key: text for key, text in entry.items() if isinstance(text, str)}
     return table
 
 
@@ -65,11 +61,7 @@ def convert_beta(beta: float, num_matched_layers: int, hidden_size: int, source:
 
 def reference_rows(task: str, metric: str = "accuracy") -> pd.DataFrame:
     """The paper's test and the authors' dev figures, in percent, of every model of one task; NaN for none."""
-    if task not in COLUMNS:
-        raise ValueError(f"task = {task!r}: the paper's figures are of {', '.join(COLUMNS)}")
     tests, dev_column = COLUMNS[task]
-    if metric not in tests:
-        raise ValueError(f"metric = {metric!r}: the paper gives {' and '.join(tests)} of {task}")
     test = pd.concat([paper_table("table_1"), paper_table("table_2")])[tests[metric]]
     dev = paper_table("dev").get(dev_column if metric == "accuracy" else None, pd.Series(dtype=float))
     models = pd.DataFrame(PAPER["models"])  # "PKD" stands as PKD-Skip, as Table 1's caption says
@@ -77,13 +69,13 @@ def reference_rows(task: str, metric: str = "accuracy") -> pd.DataFrame:
     return models[["num_hidden_layers", "method"]].assign(**figures)
 
 
-def differences_beside_paper(frame: pd.DataFrame, metric: str, task: str, baseline: str = "FT") -> pd.DataFrame:
-    """`paired_difference` of every method and size of one setting to the baseline, beside the paper's; all in 0..1."""
+def differences_beside_paper(frame: pd.DataFrame, metric: str, task: str) -> pd.DataFrame:
+    """`paired_difference` of every method and size of one setting to FT, beside the paper's; all in 0..1."""
     reference = reference_rows(task, metric.split("_")[-1]).set_index(["num_hidden_layers", "method"]) / 100
     rows = []
     for layers, runs in frame[frame["method"] != "teacher"].groupby("num_hidden_layers", sort=False):
         methods = list(runs["method"].unique())
-        for method in [name for name in methods if name != baseline and baseline in methods]:
-            theirs = reference.reindex([(layers, baseline), (layers, method)]).diff().iloc[-1].to_dict()
-            rows.append({"num_hidden_layers": layers} | paired_difference(runs, metric, method, baseline) | theirs)
+        for method in [name for name in methods if name != "FT" and "FT" in methods]:
+            theirs = reference.reindex([(layers, "FT"), (layers, method)]).diff().iloc[-1].to_dict()
+            rows.append({"num_hidden_layers": layers} | paired_difference(runs, metric, method, "FT") | theirs)
     return pd.DataFrame(rows, columns=None if rows else ["num_hidden_layers", "method"])

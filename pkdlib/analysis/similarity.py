@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from scipy.stats import rankdata
 from sklearn.decomposition import PCA
 from torch import Tensor
@@ -38,11 +37,7 @@ def centered_cosine(student_cls: Tensor, teacher_cls: Tensor) -> Tensor:
 def linear_cka(a_cls: Tensor, b_cls: Tensor, debiased: bool = True) -> Tensor:
     """Linear centred kernel alignment, HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)), with K = X X' and L = Y Y'.
 
-    debiased takes the unbiased HSIC of Song et al. (2012), in which K and L have zero diagonals:
-
-        HSIC = [tr(K L) + 1'K1 1'L1 / ((n - 1)(n - 2)) - 2 1'K L1 / (n - 2)] / (n (n - 3))
-
-    and is about zero for unrelated states; the biased one, ||X'Y||^2 of centred X and Y (Kornblith et al., 2019), is
+    debiased: by the HSIC of Song et al. (2012), about zero for unrelated states; the one of Kornblith et al. (2019) is
     far above zero where rows are few beside the width.
     """
     _check(a_cls, b_cls, least_rows=4 if debiased else 2)
@@ -55,7 +50,10 @@ def linear_cka(a_cls: Tensor, b_cls: Tensor, debiased: bool = True) -> Tensor:
 
 
 def _hsic(x: Tensor, y: Tensor, debiased: bool) -> Tensor:
-    """HSIC of centred x (rows, hidden_x) and y (rows, hidden_y), up to a factor that CKA cancels."""
+    """HSIC of centred x (rows, hidden_x) and y (rows, hidden_y), up to a factor that CKA cancels.
+
+    tr(K L), or debiased, of K and L without their diagonals, tr(K L) + 1'K1 1'L1 / ((n-1)(n-2)) - 2 1'K L1 / (n-2).
+    """
     cross = (x.T @ y).square().sum()  # ||X'Y||^2 = tr(X X' Y Y'), without a rows x rows matrix
     if not debiased:
         return cross
@@ -66,10 +64,9 @@ def _hsic(x: Tensor, y: Tensor, debiased: bool) -> Tensor:
 
 
 def rsa(a_cls: Tensor, b_cls: Tensor, spearman: bool = True) -> Tensor:
-    """Representational similarity analysis: correlation of the two layers' row-by-row cosine distances.
+    """Representational similarity analysis: Spearman's or Pearson's correlation of cosine distances between rows.
 
-    Spearman's, or Pearson's, of the upper triangles of the rows x rows distance matrices (Kriegeskorte et al., 2008).
-    Memory: 2 rows^2 bytes for each layer, which is 18 MB at 3000 rows.
+    After Kriegeskorte et al. (2008). Memory: 2 rows^2 bytes for each layer, which is 18 MB at 3000 rows.
     """
     _check(a_cls, b_cls, least_rows=3)
     a, b = ([_distances(states, spearman) for states in layers.unbind(dim=1)] for layers in (a_cls, b_cls))
@@ -113,26 +110,23 @@ def usable_similarities(a_cls: Tensor, b_cls: Tensor) -> list[str]:
     return list(SIMILARITIES) if a_cls.shape[-1] == b_cls.shape[-1] else ["cka", "rsa"]
 
 
-def shuffled_baseline(metric: str | Callable, a_cls: Tensor, b_cls: Tensor, seed: int = 0) -> Tensor:
+def shuffled_baseline(metric: str, a_cls: Tensor, b_cls: Tensor, seed: int = 0) -> Tensor:
     """The metric's noise level: its value with b's rows shuffled, so that no pair belongs together."""
-    similarity = get_similarity(metric) if isinstance(metric, str) else metric
     order = torch.randperm(len(b_cls), generator=torch.Generator().manual_seed(seed))
-    return similarity(a_cls, b_cls[order.to(b_cls.device)])
+    return get_similarity(metric)(a_cls, b_cls[order.to(b_cls.device)])
 
 
-def split_cls_states(model: PreTrainedModel, split: EncodedSplit, batch_size: int = 128,
-                     accelerator: Accelerator | None = None) -> Tensor:  # fmt: skip
+def split_cls_states(model: PreTrainedModel, split: EncodedSplit, batch_size: int = 128) -> Tensor:
     """[CLS] states (rows, layers, hidden) of every layer for every row, float32 on the CPU."""
     states = torch.empty(len(split), model.config.num_hidden_layers, model.config.hidden_size)
-    for rows, output in forward_split(model, split, batch_size, accelerator, {"output_hidden_states": True}):
+    for rows, output in forward_split(model, split, batch_size, asks={"output_hidden_states": True}):
         states[rows] = cls_states(output.hidden_states).float().cpu()
     return states
 
 
-def checkpoint_cls_states(checkpoint: str | Path, split: Split, max_length: int = 128, batch_size: int = 128) -> Tensor:
+def checkpoint_cls_states(checkpoint: str | Path, split: Split, max_length: int) -> Tensor:
     """`split_cls_states` of an encoder's hub id or folder with its tokenizer; ValueError where weights are missing."""
-    encoded = encode_split(split, load_tokenizer(checkpoint), max_length)
-    return split_cls_states(load_backbone(checkpoint), encoded, batch_size)
+    return split_cls_states(load_backbone(checkpoint), encode_split(split, load_tokenizer(checkpoint), max_length))
 
 
 def most_similar_layers(similarity: Tensor) -> list[int]:
@@ -145,20 +139,14 @@ def matched_similarity(similarity: Tensor, layers: list[int]) -> list[float]:
     return [similarity[student, teacher - 1].item() for student, teacher in enumerate(layers)]
 
 
-def map_agreement(similarity: Tensor, layers: list[int], within: int = 1) -> int:
-    """How many matched student layers have their most similar teacher layer at most `within` layers from the map's."""
+def map_agreement(similarity: Tensor, layers: list[int]) -> int:
+    """How many matched student layers have their most similar teacher layer at most one layer from the map's."""
     pairs = zip(most_similar_layers(similarity), layers, strict=False)
-    return sum(abs(teacher - matched) <= within for teacher, matched in pairs)
+    return sum(abs(teacher - matched) <= 1 for teacher, matched in pairs)
 
 
 def nearest_rows(states: Tensor, row: int, count: int = 5) -> list[int]:
     """The `count` other rows of states (rows, hidden) nearest to `row`, nearest first, by cosine of centred states."""
-    if states.ndim != 2:
-        raise ValueError(f"states are {tuple(states.shape)}: must be (rows, hidden), those of one layer")
-    if not 0 <= row < len(states):
-        raise ValueError(f"row = {row}: must be between 0 and {len(states) - 1}")
-    if count < 1:
-        raise ValueError(f"count = {count}: must be at least 1")
     unit = F.normalize(states - states.mean(dim=0), dim=-1)
     order = (unit @ unit[row]).argsort(descending=True, stable=True).tolist()
     return [other for other in order if other != row][:count]

@@ -11,12 +11,14 @@ from scipy import stats
 
 from pkdlib.tasks import METRICS
 
+TELLING_ROWS = 6  # k rows that all fall to one side have p = 2 / 2^k, which is below 5 % from here on
 
-def mean_interval(values: Iterable[float], confidence: float = 0.95) -> tuple[float, float, float]:
-    """(mean, low, high) of the t interval; low and high are NaN for fewer than two values."""
+
+def mean_interval(values: Iterable[float]) -> tuple[float, float, float]:
+    """(mean, low, high) of the 95 % t interval; low and high are NaN for fewer than two values."""
     values = pd.Series(list(values), dtype=float)
     mean, count = float(values.mean()), len(values)
-    half = float(stats.sem(values) * stats.t.ppf(0.5 + confidence / 2, count - 1)) if count > 1 else math.nan
+    half = float(stats.sem(values) * stats.t.ppf(0.975, count - 1)) if count > 1 else math.nan
     return mean, mean - half, mean + half
 
 
@@ -59,10 +61,8 @@ def holm(p_values: ArrayLike) -> np.ndarray:
     return p_values
 
 
-def bootstrap_interval(
-    labels: ArrayLike, predictions: ArrayLike, metric: str = "accuracy", confidence: float = 0.95,
-    resamples: int = 2000, seed: int = 0,
-) -> tuple[float, float, float]:  # fmt: skip
+def bootstrap_interval(labels: ArrayLike, predictions: ArrayLike, metric: str = "accuracy", confidence: float = 0.95,
+                       resamples: int = 2000, seed: int = 0) -> tuple[float, float, float]:  # fmt: skip
     """(score, low, high) of one run's predictions, class indices (rows,), by the percentiles of draws of the rows."""
     rows = _same_rows(labels, predictions)
     if metric not in METRICS:
@@ -84,9 +84,9 @@ def mcnemar(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> dict[str,
     return {"only_first": only_first, "only_second": only_second, "difference": difference, "p": p}
 
 
-def smallest_difference(rows: int, level: float = 0.05) -> float:
-    """The least difference in accuracy of two predictions of so many rows that `mcnemar` can find: 6 rows at 5 %."""
-    return math.ceil(math.log2(2 / level)) / rows  # k rows that all fall to one side have p = 2 / 2^k
+def smallest_difference(rows: int) -> float:
+    """The least difference in accuracy of two predictions of so many rows that `mcnemar` can find at 5 %."""
+    return TELLING_ROWS / rows
 
 
 def size_warning(difference: float, rows: int) -> str:
@@ -94,9 +94,8 @@ def size_warning(difference: float, rows: int) -> str:
     changed = round(abs(difference) * rows, 6)  # in rows
     if changed < 1:
         return f"less than one row: a row is {100 / rows:.2g} points"
-    least = smallest_difference(rows)
-    too_few = f"too few rows: {rows} cannot tell two runs less than {100 * least:.2g} points apart"
-    return too_few if changed < round(least * rows, 6) else ""
+    too_few = f"too few rows: {rows} cannot tell two runs less than {100 * smallest_difference(rows):.2g} points apart"
+    return too_few if changed < TELLING_ROWS else ""
 
 
 def _same_rows(*columns: ArrayLike) -> list[np.ndarray]:

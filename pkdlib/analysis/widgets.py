@@ -18,7 +18,6 @@ from pkdlib.losses import FORMS, pkd_loss, soft_targets
 
 OWN = "own"  # the layer map that the learner types
 BETAS = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0, 500.0, 1000.0)  # small for the paper's form, large for the other
-BATCH_TENSORS = ("student_logits", "labels", "teacher_logits", "student_cls", "teacher_cls")
 
 
 class Explorer(Box):
@@ -53,7 +52,7 @@ class Explorer(Box):
             self.figure.value = print_figure(figure, bbox_inches=None)
 
 
-def layer_map_picker(num_teacher_layers: int = 12, num_student_layers: int = 6) -> Explorer:
+def layer_map_picker(num_teacher_layers: int, num_student_layers: int) -> Explorer:
     """Which teacher layer each student layer imitates: the sizes, and Skip, Last or an own list.
 
     An impossible list shows what is wrong, and no arrows. ValueError when the student has more layers than the teacher.
@@ -92,19 +91,13 @@ def parse_layers(text: str) -> list[int]:
     return list(map(int, parts))
 
 
-def loss_explorer(batch: Mapping[str, Tensor], texts: Sequence[Sequence[str]] = (),
-                  label_names: Sequence[str] = ()) -> Explorer:  # fmt: skip
+def loss_explorer(batch: Mapping[str, Tensor], texts: Sequence[Sequence[str]], label_names: Sequence[str]) -> Explorer:
     """One row's soft targets, and the three weighted terms of a stored batch.
 
-    batch: student_logits, teacher_logits (batch, classes), labels (batch,), student_cls, teacher_cls (batch, matched
-    layers, hidden), or a ValueError; texts: as a Split has them, a column of texts or two.
+    batch: the tensors that `pkd_loss` takes, by name; texts: as a Split has them, a column of texts or two.
     """
-    missing = [name for name in BATCH_TENSORS if name not in batch]
-    if missing:
-        raise ValueError(f"batch: lacks {', '.join(missing)}; needs {', '.join(BATCH_TENSORS)}")
-    tensors, labels = {name: batch[name].detach().cpu() for name in BATCH_TENSORS}, batch["labels"].tolist()
-    label_names = label_names or [f"class {index}" for index in range(tensors["student_logits"].shape[1])]
-    start = DistillConfig()
+    tensors = {name: tensor.detach().cpu() for name, tensor in batch.items()}
+    labels, start = tensors["labels"].tolist(), DistillConfig()
     controls = {
         "row": IntSlider(0, 0, len(labels) - 1, description="row"),
         "temperature": FloatSlider(start.temperature, min=1, max=20, step=0.5, description="T", readout_format=".1f"),
@@ -132,24 +125,22 @@ def _row_text(texts: Sequence[Sequence[str]], row: int) -> str:
     return escape(" | ".join(column[row] for column in texts))
 
 
-def similarity_explorer(states: Mapping[str, Tensor], texts: Sequence[Sequence[str]], metric: str = "cka",
-                        count: int = 5) -> Explorer:  # fmt: skip
-    """How alike the layers of A and B are; `count` rows nearest to one in a layer of B and in A's most similar layer.
+def similarity_explorer(states: Mapping[str, Tensor], texts: Sequence[Sequence[str]], metric: str = "cka") -> Explorer:
+    """How alike the layers of A and B are; the rows nearest to one in a layer of B and in A's most similar layer.
 
     states: name -> [CLS] states (rows, layers, hidden) of two or more models; texts: the same rows, as a Split has
-    them. ValueError with fewer than two models, an unknown metric, or when rows and texts differ in number.
+    them. ValueError with fewer than two models or when rows and texts differ in number.
     """
     sizes = {name: len(of_model) for name, of_model in states.items()}
     if len(sizes) < 2:
         raise ValueError(f"states: holds {len(sizes)} model, at least two are needed")
     if len({*sizes.values(), *map(len, texts)}) > 1:
         raise ValueError(f"rows differ in number: states {sizes}, texts {[len(column) for column in texts]}")
-    similarity.get_similarity(metric)
     names, depth = list(states), list(states.values())[1].shape[1]
     controls = {
         "a": Dropdown(options=names, description="model A"),
         "b": Dropdown(options=names, value=names[1], description="model B"),
-        "metric": Dropdown(options=[metric], description="metric"),
+        "metric": Dropdown(options=list(similarity.SIMILARITIES), value=metric, description="metric"),
         "layer": IntSlider(depth, 1, depth, description="layer of B"),
         "row": IntSlider(0, 0, sizes[names[0]] - 1, description="example row"),
     }
@@ -171,7 +162,7 @@ def similarity_explorer(states: Mapping[str, Tensor], texts: Sequence[Sequence[s
         heatmap.set(xlabel=f"layer of {a}", ylabel=f"layer of {b}")
         nearest = {}  # title -> the rows' numbers and texts
         for model, number, ax in ((b, layer, maps[0]), (a, alike, maps[1])):
-            rows = similarity.nearest_rows(states[model][:, number - 1], row, count)
+            rows = similarity.nearest_rows(states[model][:, number - 1], row)
             (points, shares), title = components(model, number), f"{model}, layer {number}"
             figures.plot_neighbours(points, row, rows, ax, shares).set_title(title)
             nearest[escape(title)] = [f"<b>{other}</b> {_row_text(texts, other)}" for other in rows]

@@ -49,14 +49,14 @@ def test_parts_of_bert_base_are_those_of_table_4(layers, transformer, total):
 
 
 def test_parts_are_counted_exactly():
-    found = parameters_by_part(random_classifier(2, hidden_size=64, num_labels=3))
+    found = parameters_by_part(random_classifier(2, hidden_size=64))
     layer = 4 * (64 * 64 + 64) + (64 * 256 + 256) + (256 * 64 + 64) + 2 * (64 + 64)
     assert found == {
         "embedding": (30522 + 512 + 2) * 64 + 64 + 64,
         "transformer": 2 * layer,
         "pooler": 64 * 64 + 64,
-        "classifier": 3 * 64 + 3,
-        "total": 31036 * 64 + 128 + 2 * layer + 4160 + 195,
+        "classifier": 2 * 64 + 2,
+        "total": 31036 * 64 + 128 + 2 * layer + 4160 + 130,
     }
 
 
@@ -121,17 +121,9 @@ def test_token_ids_are_in_every_model_s_vocabulary():
     assert len(measure_latency(models, batch_size=4, length=64, repeats=2)) == 4
 
 
-def test_rows_longer_than_a_model_s_positions_are_refused_before_any_work():
-    models = {"short": AutoModelForSequenceClassification.from_config(bert_config(1, max_position_embeddings=16))}
-    with pytest.raises(ValueError, match=r"length = 17: short has 16 positions"):
-        measure_latency(models, length=17)
-    with pytest.raises(ValueError, match="models: at least one is needed"):
-        measure_latency({})
-
-
 def test_a_call_is_timed_without_gradients():
     found = []
-    assert time_call(lambda: found.append(torch.is_inference_mode_enabled())) > 0
+    assert time_call(lambda: found.append(torch.is_inference_mode_enabled()), torch.device("cpu")) > 0
     assert found == [True] and not torch.is_inference_mode_enabled()
 
 
@@ -139,8 +131,6 @@ def test_the_precision_is_half_on_cuda_and_full_elsewhere():
     device, dtype = timing_setup()
     assert dtype == (torch.float16 if device.type == "cuda" else torch.float32)
     assert timing_setup("bf16")[1] == torch.bfloat16
-    with pytest.raises(ConfigError, match=r"precision = 'half': must be one of auto, fp32, bf16, fp16"):
-        timing_setup("half")
 
 
 def test_half_precision_is_not_done_on_a_cpu():  # helpers keep Accelerate on the CPU
@@ -151,7 +141,7 @@ def test_half_precision_is_not_done_on_a_cpu():  # helpers keep Accelerate on th
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_cuda_timing_waits_for_the_work():
     matrix = torch.randn(8192, 8192, device="cuda")
-    time_call(lambda: [matrix @ matrix for _ in range(50)], "cuda")
+    time_call(lambda: [matrix @ matrix for _ in range(50)], torch.device("cuda"))
     assert torch.cuda.current_stream().query()  # nothing is queued any more
 
 
@@ -189,10 +179,8 @@ def test_speedups_of_the_processor_s_time():
     assert "latency_ms" not in found and "throughput_eps" not in found
 
 
-def test_speedups_need_the_baseline_in_every_repeat():
+def test_speedups_need_every_model_in_every_repeat():
     frame = timings([("big", 12, 1, 40.0), ("small", 3, 1, 10.0), ("small", 3, 2, 20.0)])
-    with pytest.raises(ValueError, match=r"baseline = 'bigger': must be one of big, small"):
-        speedups(frame, "bigger")
     with pytest.raises(ValueError, match=r"latencies: big was not timed in every repeat"):
         speedups(frame, "big")
 
@@ -205,40 +193,42 @@ def test_amdahl_s_law_by_hand():
 
 
 # ------------------------------------------------------------------------------------------- recorded runs
-def write_benchmark(path, names, cpu="a processor", device="cpu"):
+def write_benchmark(path, names, device="cpu"):
     figures = [{"name": name, "median": 2.0, "low": 1.5, "high": 2.5, "unit": "x"} for name in names]
-    provenance = {"machine": {"cpu": cpu, "device": device}, "threads": 1, "date": "2026-01-01T00:00:00+00:00"}
+    provenance = {
+        "machine": {"cpu": "a processor", "device": device},
+        "threads": 1,
+        "date": "2026-01-01T00:00:00+00:00",
+    }
     path.write_text(json.dumps({"figures": figures, "provenance": provenance}))
 
 
 def test_figures_of_both_devices_stand_in_one_table(tmp_path):
     write_benchmark(tmp_path / "peers.json", ["one_vs_two", "one_vs_two_limit", "three"])
     write_benchmark(tmp_path / "peers_cuda.json", ["one_vs_two_cuda", "three_cuda"], device="a GPU")
+    labels = {"ratios": {"one_vs_two": "one"}, "others": {"three": "three"}}
+    (tmp_path / "labels.json").write_text(json.dumps(labels))
     found = benchmark_figures(tmp_path).set_index(["device", "name"])
-    assert found.index.tolist() == [
-        ("cpu", "one_vs_two"), ("cpu", "one_vs_two_limit"), ("cpu", "three"), ("cuda", "one_vs_two"), ("cuda", "three"),
-    ]  # fmt: skip
-    assert set(found["benchmark"]) == {"peers"}
+    assert found.index.tolist() == [("cpu", "one_vs_two"), ("cuda", "one_vs_two"), ("cpu", "three"), ("cuda", "three")]
     assert found["machine"].unique().tolist() == ["a processor", "a GPU"]
     assert found["limit"].dropna().to_dict() == {("cpu", "one_vs_two"): 2.0}
     assert found.loc[("cuda", "three"), ["median", "low", "high", "unit"]].tolist() == [2.0, 1.5, 2.5, "x"]
 
 
-def test_labelled_figures_come_first_in_the_order_of_their_file(tmp_path):
+def test_labelled_figures_alone_stand_in_the_order_of_their_labels(tmp_path):
     write_benchmark(tmp_path / "peers.json", ["unnamed", "two", "one"])
     write_benchmark(tmp_path / "step.json", ["three"])
     labels = {"ratios": {"three": "a third", "one": "a first"}, "others": {"two": "a second", "absent": "none"}}
     (tmp_path / "labels.json").write_text(json.dumps(labels))
     found = benchmark_figures(tmp_path)
-    assert found["name"].tolist() == ["three", "one", "two", "unnamed"]
-    assert found["label"].tolist()[:3] == ["a third", "a first", "a second"]
-    assert found["group"].tolist()[:3] == ["ratio", "ratio", "other"]
-    assert found.iloc[3][["label", "group"]].isna().all()
+    assert found["name"].tolist() == ["three", "one", "two"]
+    assert found["label"].tolist() == ["a third", "a first", "a second"]
+    assert found["group"].tolist() == ["ratio", "ratio", "other"]
 
 
 def test_every_label_is_of_a_recorded_figure():
     labels = json.loads((ROOT / "data" / "results" / "benchmarks" / "labels.json").read_text(encoding="utf-8"))
-    known = benchmark_figures().dropna(subset="label")
+    known = benchmark_figures()
     for group, texts in (("ratio", labels["ratios"]), ("other", labels["others"])):
         rows = known[known["group"] == group]
         assert dict(zip(rows["name"], rows["label"], strict=True)) == texts
