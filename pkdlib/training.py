@@ -151,6 +151,6 @@ def _carry_out(job: Job, output_dir: Path | None, spent: dict[str, float] | None
         data.tokenizer.save_pretrained(output_dir)
         save_result(record, output_dir)
         if job.checkpoint:
-            job.checkpoint.remove()  # only now: until here, nothing that was trained is lost
+            job.checkpoint.path.unlink(missing_ok=True)  # only now: until here, nothing that was trained is lost
     accelerator.wait_for_everyone()  # so that any process may read what was written
     return Run(model, record)

@@ -1,5 +1,6 @@
 """A run's state after its last finished epoch, in one file, from which an interrupted run goes on bit for bit."""
 
+import hashlib
 import json
 import os
 import random
@@ -19,7 +20,6 @@ from torch.nn import Module
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from pkdlib.engine.files import digest
 from pkdlib.engine.machine import device_name, installed_versions
 from pkdlib.engine.progress import say
 
@@ -105,16 +105,13 @@ class Checkpoint:
         model = {key.removeprefix("step.model."): tensors[key] for key in tensors if key.startswith("step.model.")}
         return state["history"], parts.get("best", model)
 
-    def remove(self) -> None:
-        """Delete the file; what a run was writing when it was killed, the next `save` has deleted."""
-        self.path.unlink(missing_ok=True)
-
 
 def weights_fingerprint(weights: Module | Weights, text: str = "") -> str:
     """A hash of every named weight and buffer (and a text), the same wherever and in whatever run they were loaded."""
     tensors = weights.state_dict() if isinstance(weights, Module) else weights
-    parts = [text.encode()]
-    for name, tensor in sorted(tensors.items()):
+    whole = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):  # a GPU's are copied one at a time
         array = tensor.detach().cpu().contiguous()
-        parts += [f"{name} {tuple(array.shape)} {array.dtype}".encode(), array.flatten().view(torch.uint8).numpy()]
-    return digest(*parts)
+        whole.update(f"{name} {tuple(array.shape)} {array.dtype}".encode())
+        whole.update(array.flatten().view(torch.uint8).numpy())
+    return whole.hexdigest()[:16]

@@ -37,6 +37,8 @@ def _complaint(model: type[BaseModel], entry: Mapping[str, Any]) -> str:
     where = ".".join(part for part in entry["loc"] if isinstance(part, str))
     allowed = entry["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     allowed = allowed.removesuffix(", unable to parse string as a number")
+    if entry["type"] in ("int_type", "float_type", "bool_type") and isinstance(entry["input"], str):  # read strictly
+        allowed += ", not text: leave the quotes out"
     if not where:
         return f"content: {allowed}"
     if entry["type"] == "missing":

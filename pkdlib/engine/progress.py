@@ -10,14 +10,10 @@ from tqdm.auto import tqdm
 BATCH_VARIABLE = "PKDLIB_BATCH"  # set by whoever runs notebooks unattended; a kernel cannot see it by itself
 
 
-def is_interactive() -> bool:
-    """True at a terminal or in a live notebook."""
-    return not os.environ.get(BATCH_VARIABLE) and ("ipykernel" in sys.modules or sys.stderr.isatty())
-
-
 def progress_bar(items: Iterable, label: str) -> Iterable:
-    """The items, under a bar that vanishes when done; no bar in batch."""
-    return tqdm(items, desc=label, leave=False, disable=not is_interactive())
+    """The items, under a bar that vanishes when done, at a terminal or in a live notebook."""
+    watched = not os.environ.get(BATCH_VARIABLE) and ("ipykernel" in sys.modules or sys.stderr.isatty())
+    return tqdm(items, desc=label, leave=False, disable=not watched)
 
 
 def say(line: str) -> None:

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from pkdlib.engine.configs import complaints
@@ -26,10 +25,10 @@ class GridError(ValueError):
 class Stage(BaseModel):
     """Runs that can be planned at once: fixed values, every combination of axes, for every seed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     parameters: dict[str, Any] = {}  # the same in all runs
-    grid: dict[str, list[Any]] = {}  # name -> values; every combination is run
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}  # name -> values; every combination is run
     together: list[dict[str, Any]] = Field([], alias="list")  # values that change together, an entry each
     exclude: list[dict[str, Any]] = []  # combinations that are left out
     seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = []
@@ -74,11 +73,9 @@ def read_grid(path: Path) -> Grid:
     try:
         grid = Grid.model_validate(YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")))
         lines = [*_mistakes(grid)]
-    except DuplicateKeyError as error:
-        _, key, *_ = error.problem.split('"')  # found duplicate key "KEY" with value ...
-        lines = [f"line {error.problem_mark.line + 1}: {key}: named twice"]
-    except MarkedYAMLError as error:
-        lines = [f"line {error.problem_mark.line + 1 if error.problem_mark else 1}: no YAML: {error.problem}"]
+    except MarkedYAMLError as error:  # a key that stands there twice, too
+        line, problem = error.problem_mark.line if error.problem_mark else 0, str(error.problem)
+        lines = [f"line {line + 1}: no YAML: {problem.partition(' with value ')[0]}"]
     except (YAMLError, UnicodeDecodeError) as error:  # a character that no text holds
         lines = [f"no text in UTF-8: {str(error).splitlines()[0]}"]
     except ValidationError as error:
@@ -99,9 +96,8 @@ def _mistakes(stage: Stage) -> Iterator[str]:
     for number, entry in enumerate(stage.together):
         if set(entry) != set(stage.together[0]) or not entry:
             yield f"list.{number} = {entry!r}: every entry must name the same parameters, as the first one does"
-    lists = {f"grid.{name}": values for name, values in stage.grid.items()}
-    yield from (f"{name} = []: an axis needs a value" for name, values in lists.items() if not values)
-    for name, values in {**lists, "seeds": stage.seeds}.items():
+    lists = {f"grid.{name}": values for name, values in stage.grid.items()} | {"seeds": stage.seeds}
+    for name, values in lists.items():
         if repeated := [value for number, value in enumerate(values) if value in values[:number]]:
             yield f"{name} = {values!r}: {repeated[0]!r} stands there twice"
     everything = stage.model_copy(update={"exclude": [], "seeds": []})
@@ -110,7 +106,7 @@ def _mistakes(stage: Stage) -> Iterator[str]:
             yield f"exclude.{number} = {unwanted!r}: must name axes: {', '.join(axes) or 'there is none'}"
         elif not any(unwanted.items() <= values.items() for values in everything.combinations()):
             yield f"exclude.{number} = {unwanted!r}: no combination is like that"
-    if all(stage.grid.values()) and not any(True for _ in stage.combinations()):
+    if not any(True for _ in stage.combinations()):
         yield "exclude: leaves no run"
     if then := getattr(stage, "then", None):
         yield from (f"then.{line}" for line in _mistakes(then))

@@ -2,19 +2,20 @@
 
 import os
 import sys
-from contextlib import chdir, redirect_stderr, redirect_stdout
+from contextlib import chdir
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
-from io import StringIO
 from pathlib import Path
-from types import CodeType, SimpleNamespace
+from types import CodeType
 from typing import Any
+from unittest.mock import Mock, patch
 from warnings import catch_warnings
 
 import nbformat
 import papermill
 from IPython.core.inputtransformer2 import TransformerManager
+from IPython.utils.capture import capture_output
 from matplotlib import rc_context
 from pydantic import BaseModel, ValidationError
 
@@ -28,8 +29,7 @@ START = NOTEBOOKS if NOTEBOOKS.is_dir() else ROOT  # where kernels start
 
 def run_notebook(notebook: Path, executed: Path, parameters: dict[str, Any]) -> None:
     """Execute a notebook, print what it prints, save it as far as it came; papermill's PapermillExecutionError."""
-    os.environ[BATCH_VARIABLE] = "1"  # the kernel inherits all three
-    os.environ["PKD_HOME"] = str(ROOT)  # its own current folder is another
+    os.environ |= {BATCH_VARIABLE: "1", "PKD_HOME": str(ROOT)}  # the kernel inherits them; its own folder is another
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # on a busy machine, threads on small matrices wait for each other
     options = {"progress_bar": False, "stdout_file": sys.stdout, "cwd": START}
     papermill.execute_notebook(notebook, executed, parameters=parameters, **options)
@@ -73,9 +73,7 @@ def read_template(name: str) -> Template:
     if not path.is_file():
         known = ", ".join(sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")))
         raise ValueError(f"notebook = {name!r}: no such file; those of the project are {known}")
-    nothing = lambda *arguments, **options: None  # noqa: E731  (stands for what IPython adds to a notebook's names)
-    shell = SimpleNamespace(run_line_magic=nothing, run_cell_magic=nothing, system=nothing, getoutput=nothing)
-    names = {"__name__": "__main__", "display": nothing, "get_ipython": lambda: shell}
+    names = {"__name__": "__main__", "display": Mock(), "get_ipython": Mock()}  # what IPython adds does nothing here
     defaults: dict[str, Any] = {}
     try:
         notebook = nbformat.read(path, as_version=4)
@@ -97,16 +95,10 @@ def read_template(name: str) -> Template:
 
 def _execute(cells: list[CodeType], names: dict[str, Any], assigned: dict[str, Any] | None = None) -> None:
     """Execute cells as a kernel does, where kernels start; nothing is printed, and no setting stays changed."""
-    environment, modules = dict(os.environ), list(sys.path)
-    sys.path.insert(0, str(START))
-    try:
-        with redirect_stdout(StringIO()), redirect_stderr(StringIO()), catch_warnings(), rc_context(), chdir(START):
-            for cell in cells:
-                exec(cell, names, assigned)
-    finally:
-        os.environ.clear()
-        os.environ.update(environment)
-        sys.path[:] = modules
+    path = patch.object(sys, "path", [str(START), *sys.path])
+    with capture_output(), patch.dict(os.environ), path, catch_warnings(), rc_context(), chdir(START):
+        for cell in cells:
+            exec(cell, names, assigned)
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,29 +1,29 @@
 """From a grid to the runs it stands for, every parameter of each checked before anything starts."""
 
-import difflib
 import json
 import re
 from dataclasses import dataclass, field
 from functools import cache
 from hashlib import file_digest
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 from transformers import AutoConfig
 
+from pkdlib.engine.configs import complaints
 from pkdlib.engine.files import ROOT, VERSION, digest, locate
 from pkdlib.readers.sources import load_split, load_task
 from pkdlib.records import RESULT_FILE
 from pkdlib.sweeps.grid import SEED, Grid, GridError, Stage, Then
-from pkdlib.sweeps.notebooks import Template, read_template
+from pkdlib.sweeps.notebooks import read_template
 
 FORMAT = 1  # of a run's identity; a new one leaves old runs unused
 TEACHER = "teacher_dir"  # ends the name of a parameter that is filled with a teacher's folder
 TEACHER_NOTEBOOK = "01_finetune_teacher"
 MODELS = ("backbone", "large_backbone", "model_a", "model_b")  # hub ids or folders
 SHARED = ("task", "source", "backbone", "train_rows", "max_length")  # a run's own are its teacher's too
-KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class PlannedRun:
 
 def plan(grid: Grid, stage: Stage, file: str, kept: dict[str, Any] | None = None) -> list[PlannedRun]:
     """The runs of one stage in order, with what an earlier one has `kept`; GridError with a line per mistake."""
-    for remembered in (read_template, _layers_of, _rows, _model):
+    for remembered in (read_template, _types, _layers_of, _rows, _model):
         remembered.cache_clear()  # notebooks and folders are looked at once per plan, and anew in the next
     places, inherited = dict(grid.places), {}
     if isinstance(stage, Then):
@@ -83,12 +83,15 @@ def _run(notebook: str, values: dict[str, Any], axes: dict[str, Any], kind: str 
     own = {name: value for name, value in values.items() if "." not in name}
     if SEED in own and SEED not in template.defaults:
         own["seeds"] = own.pop(SEED)
-    typed = _typed(template, own)
+    try:
+        typed = _types(notebook).model_validate(own).model_dump(by_alias=True, warnings=False)
+    except ValidationError as error:
+        lines = "\n".join(complaints(_types(notebook), error))
+        raise ValueError(re.sub(" = .*: unknown name", ": unknown name", lines)) from None  # once for all its values
     takes = [name.removesuffix("_dir") for name in typed if name.endswith(TEACHER) and name not in own]
-    given = f"no parameter of {template.path.stem}; the teachers it is given are {', '.join(takes) or 'none'}"
-    lines = [f"{name}: {given}" for name in values if "." in name and name.partition(".")[0] not in takes]
-    if lines:
-        raise ValueError("\n".join(lines))
+    if lost := [name for name in values if "." in name and name.partition(".")[0] not in takes]:
+        given = f"no parameter of {template.path.stem}; the teachers it is given are {', '.join(takes) or 'none'}"
+        raise ValueError("\n".join(f"{name}: {given}" for name in lost))
     template.check(typed | {f"{name}_dir": f"planned/{name}" for name in ("output", *takes)})
     teachers: dict[str, PlannedRun] = {}
     shared = {name: own[name] for name in SHARED if name in own}
@@ -114,40 +117,28 @@ def _run(notebook: str, values: dict[str, Any], axes: dict[str, Any], kind: str 
     return PlannedRun(template.path, parameters, axes, name, f"{kind}/{words}-{name[:8]}", teachers)
 
 
-def _typed(template: Template, values: dict[str, Any]) -> dict[str, Any]:
-    """All parameters but output_dir, the given values as their defaults' types; one element of a list is a list."""
-    parameters = {name: default for name, default in template.defaults.items() if name != "output_dir"}
-    lines = []
-    for name, value in values.items():
-        if name not in parameters:
-            close = difflib.get_close_matches(name, parameters, n=1) or parameters
-            lines.append(f"{name}: unknown parameter of {template.path.stem}; did you mean {' or '.join(close)}?")
-            continue
-        default = parameters[name]
-        several = isinstance(default, list)
-        example = (*default, None)[0] if several else default  # None says nothing of the type
-        kind = Any if example is None else type(example)
-        adapter = TypeAdapter(list[kind] if several else kind, config={"allow_inf_nan": False})
-        value = [value] if several and not isinstance(value, list) else value
-        try:
-            parameters[name] = adapter.validate_python(value, strict=True)
-        except ValidationError as error:
-            wrong = error.errors()[0]["input"]
-            hint = ", not text: leave the quotes out" if kind in (int, float) and isinstance(wrong, str) else ""
-            lines.append(f"{name} = {wrong!r}: must be {KINDS.get(kind, kind.__name__)}{hint}")
-    if lines:
-        raise ValueError("\n".join(lines))
-    return parameters
+@cache
+def _types(notebook: str) -> type[BaseModel]:
+    """A notebook's parameters but output_dir, each of its default's type; one element of a list is a list."""
+    fields: dict[str, Any] = {}
+    for name, default in read_template(notebook).defaults.items():
+        example = (*default, None)[0] if isinstance(default, list) else default  # None says nothing of the type
+        kind: Any = Any if example is None else type(example)
+        if isinstance(default, list):
+            kind = Annotated[list[kind], BeforeValidator(lambda value: value if isinstance(value, list) else [value])]
+        if name != "output_dir":
+            fields[f"field_{len(fields)}"] = kind, Field(default, alias=name)  # BaseModel keeps some names for itself
+    return create_model("Parameters", __config__=STRICT, **fields)
 
 
 def _check_models(parameters: dict[str, Any], teachers: dict[str, PlannedRun]) -> None:
     """Refuse folders without a model, hub ids out of reach, and students deeper than a teacher of theirs."""
-    depths = {name: _layers_of("backbone", locate(run.parameters["backbone"])) for name, run in teachers.items()}
+    depths = {name: _layers_of("backbone", run.parameters["backbone"]) for name, run in teachers.items()}
     for name, value in parameters.items():
         if name.endswith(TEACHER) and value and not (ROOT / value / RESULT_FILE).is_file():
             raise ValueError(f"{name} = {value!r}: no {RESULT_FILE} there, so no finished teacher")
         if (name in MODELS or name.endswith(TEACHER)) and value:
-            depths[name] = _layers_of(name, locate(value))
+            depths[name] = _layers_of(name, value)
     sizes = parameters.get("student_layers", 0)
     size = max(sizes, default=0) if isinstance(sizes, list) else sizes
     limit = min((depths[name] for name in depths if name == "backbone" or name.endswith(TEACHER)), default=size)
@@ -158,7 +149,7 @@ def _check_models(parameters: dict[str, Any], teachers: dict[str, PlannedRun]) -
 @cache
 def _layers_of(name: str, model: str) -> int:
     try:
-        return AutoConfig.from_pretrained(model).num_hidden_layers
+        return AutoConfig.from_pretrained(locate(model)).num_hidden_layers
     except (OSError, ValueError) as error:
         raise ValueError(f"{name} = {model!r}: no such folder or model: {str(error).splitlines()[0]}") from None
 

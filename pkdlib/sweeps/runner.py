@@ -61,9 +61,9 @@ def run_sweep(
         _list_runs(stages, out, workers)
         return []
     planned: list[PlannedRun] = []
-    failures: dict[str, str] = {}
+    lost: list[tuple[PlannedRun, str]] = []
     for stage, runs in stages:
-        if failures:
+        if lost:
             say("the next stage is not run: it needs every run of this one")
             break
         if isinstance(stage, Then):
@@ -73,13 +73,12 @@ def run_sweep(
         planned += runs
         content = {"grid": file.stem, "runs": planned, "teachers": teachers_of(planned)}
         write_text(out / SWEEP_FILE, json.dumps(content, indent=1, default=PlannedRun.entry))
-        failures = _finish([*teachers_of(runs), *runs], out, workers, options, executor)
-    everything = [*teachers_of(planned), *planned]
-    lost = [run for run in everything if run.id in failures]
-    say(f"\n{len(everything) - len(lost)} of {len(everything)} runs finished, {len(lost)} failed, in {out}")
-    for run in lost:
-        say(f"\nFAILED {run.label} {failures[run.id]}")
-    return lost
+        lost = _finish([*teachers_of(runs), *runs], out, workers, options, executor)
+    number = len(planned) + len(teachers_of(planned))
+    say(f"\n{number - len(lost)} of {number} runs finished, {len(lost)} failed, in {out}")
+    for run, why in lost:
+        say(f"\nFAILED {run.label} {why}")
+    return [run for run, _ in lost]
 
 
 def read_stages(grid: str | Path) -> tuple[Path, list[tuple[Stage, list[PlannedRun]]]]:
@@ -109,8 +108,8 @@ def best_values(runs: list[PlannedRun], then: Then, out: Path) -> dict[str, Any]
 
 def _finish(
     runs: list[PlannedRun], out: Path, workers: int, options: dict[str, int], executor: Executor | None
-) -> dict[str, str]:
-    """Bring the runs to their end, teachers before their students; why some failed, by the id of the run."""
+) -> list[tuple[PlannedRun, str]]:
+    """Bring the runs to their end, teachers before their students; those that failed, and why."""
 
     def carry_out(run: PlannedRun) -> str:
         teachers = [futures[teacher.id] for teacher in run.teachers.values() if teacher.id in futures]
@@ -139,17 +138,18 @@ def _finish(
     with ThreadPoolExecutor(workers) as pool, ThreadPoolExecutor(workers) as processes:  # threads that only wait
         for run in todo:
             futures[run.id] = pool.submit(carry_out, run)
-        ended = dict(zip(futures.values(), todo, strict=True))
-        started, before = time.perf_counter(), len(runs) - len(todo)
+        run_of = dict(zip(futures.values(), todo, strict=True))
+        started = time.perf_counter()
         try:
-            for number, future in enumerate(as_completed(ended), start=1):
-                told = "FAILED" if future.result() else state(out / ended[future].folder)
-                left = timedelta(seconds=round((time.perf_counter() - started) / number * (len(todo) - number)))
-                say(f"[{before + number}/{len(runs)}] {ended[future].label}: {told}, about {left} left")
+            for ended, future in enumerate(as_completed(run_of), start=1):
+                run, left = run_of[future], len(todo) - ended
+                told = "FAILED" if future.result() else state(out / run.folder)
+                wait = timedelta(seconds=round((time.perf_counter() - started) / ended * left))
+                say(f"[{len(runs) - left}/{len(runs)}] {run.label}: {told}, about {wait} left")
         except KeyboardInterrupt:
             say("interrupted: the same command goes on from there")
             os._exit(130)  # the runs' processes see that and end
-    return {name: failure for name, future in futures.items() if (failure := future.result())}
+    return [(run, why) for future, run in run_of.items() if (why := future.result())]
 
 
 def _list_runs(stages: list[tuple[Stage, list[PlannedRun]]], out: Path, workers: int) -> None:
@@ -163,5 +163,5 @@ def _list_runs(stages: list[tuple[Stage, list[PlannedRun]]], out: Path, workers:
             runs[run.id] = run
     seconds = [ended["seconds"] for run in runs.values() if (ended := finished(out / run.folder))]
     left = len(runs) - len(seconds)
-    time = timedelta(seconds=round(left * fmean(seconds) / workers)) if seconds else "no estimate before one has ended"
-    say(f"{left} runs left of {len(runs)}, {workers} at once: {time}")
+    wait = timedelta(seconds=round(left * fmean(seconds) / workers)) if seconds else "no estimate before one has ended"
+    say(f"{left} runs left of {len(runs)}, {workers} at once: {wait}")
