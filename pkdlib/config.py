@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from pkdlib.engine.configs import Config, ConfigError, validate
+from pkdlib.engine.configs import Config, pick, validate
+from pkdlib.engine.configs import ConfigError as ConfigError
 from pkdlib.layer_maps import STRATEGIES
 
 MINI_BERT = "data/mini-bert-12"  # the embedded miniature BERT, from the project's root
@@ -108,9 +109,7 @@ def fields_with_role(config: Config, *roles: Role) -> dict[str, Any]:
 
 def method_config(method: str, config: DistillConfig, **changes: Any) -> DistillConfig:
     """`config` with what the method and `changes` set, validated."""
-    if method not in METHODS:
-        raise ConfigError(f"method = {method!r}: must be one of {', '.join(METHODS)}")
-    return validate(type(config), **{**config.model_dump(), **METHODS[method], **changes})
+    return validate(type(config), **{**config.model_dump(), **pick("method", method, METHODS), **changes})
 
 
 def method_name(config: DistillConfig) -> str:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pkdlib.engine.configs import pick
+
 
 def accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
     """Share of right predictions; both are class indices, (rows,)."""
@@ -60,8 +62,4 @@ TASKS: dict[str, Task] = {
 
 def get_task(name: str | Task) -> Task:
     """The task of that name, or the task given; ValueError lists the known names otherwise."""
-    if isinstance(name, Task):
-        return name
-    if name not in TASKS:
-        raise ValueError(f"task = {name!r}: must be one of {', '.join(TASKS)}")
-    return TASKS[name]
+    return name if isinstance(name, Task) else pick("task", name, TASKS)

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from pkdlib.analysis.statistics import paired_difference
+from pkdlib.engine.configs import pick
 from pkdlib.losses import FORMS, Form
 
 PAPER: dict[str, Any] = json.loads(Path(__file__).with_name("paper.json").read_text(encoding="utf-8"))
@@ -18,7 +19,7 @@ WIDTH = 768  # of BERT-base's states: what the authors' beta is meant for
 
 def paper_table(name: str) -> pd.DataFrame:
     """A table of the paper, or "dev", the authors' dev figures; a row per model, its title and source in `attrs`."""
-    entry = PAPER[name]
+    entry = pick("name", name, {key: entry for key, entry in PAPER.items() if "rows" in entry})
     table = pd.DataFrame.from_dict(entry["rows"], orient="index", columns=entry["columns"], dtype=float)
     table.attrs = {key: text for key, text in entry.items() if isinstance(text, str)}
     return table
@@ -52,17 +53,16 @@ def paper_teacher() -> dict[str, Any]:
 
 def convert_beta(beta: float, num_matched_layers: int, hidden_size: int, source: Form, target: Form) -> float:
     """The beta of equal weight in another form: beta_paper = beta_official / (M d), of M matched layers of width d."""
-    for name, form in (("source", source), ("target", target)):
-        if form not in FORMS:
-            raise ValueError(f"{name} = {form!r}: must be one of {', '.join(FORMS)}")
+    pick("source", source, FORMS), pick("target", target, FORMS)
     elements = 1 if source == target else num_matched_layers * hidden_size  # the paper sums, the code averages
     return beta / elements if target == "paper" else beta * elements
 
 
 def reference_rows(task: str, metric: str = "accuracy") -> pd.DataFrame:
     """The paper's test and the authors' dev figures, in percent, of every model of one task; NaN for none."""
-    tests, dev_column = COLUMNS[task]
-    test = pd.concat([paper_table("table_1"), paper_table("table_2")])[tests[metric]]
+    tests, dev_column = pick("task", task, COLUMNS)
+    column = pick("metric", metric, tests)
+    test = pd.concat([paper_table("table_1"), paper_table("table_2")])[column]
     dev = paper_table("dev").get(dev_column if metric == "accuracy" else None, pd.Series(dtype=float))
     models = pd.DataFrame(PAPER["models"])  # "PKD" stands as PKD-Skip, as Table 1's caption says
     figures = {"paper_test": models["test_row"].map(test), "authors_dev": models["dev_row"].map(dev)}

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from pkdlib.data import EncodedSplit, Split, encode_split
+from pkdlib.engine.configs import pick
 from pkdlib.evaluation import forward_split
 from pkdlib.models import cls_states, load_backbone, load_tokenizer
 
@@ -100,9 +101,7 @@ SIMILARITIES = {"centered_cosine": centered_cosine, "cosine": raw_cosine, "cka":
 
 def get_similarity(metric: str) -> Callable[[Tensor, Tensor], Tensor]:
     """The metric of that name; ValueError lists the known ones otherwise."""
-    if metric not in SIMILARITIES:
-        raise ValueError(f"metric = {metric!r}: must be one of {', '.join(SIMILARITIES)}")
-    return SIMILARITIES[metric]
+    return pick("metric", metric, SIMILARITIES)
 
 
 def usable_similarities(a_cls: Tensor, b_cls: Tensor) -> list[str]:
@@ -147,6 +146,10 @@ def map_agreement(similarity: Tensor, layers: list[int]) -> int:
 
 def nearest_rows(states: Tensor, row: int, count: int = 5) -> list[int]:
     """The `count` other rows of states (rows, hidden) nearest to `row`, nearest first, by cosine of centred states."""
+    if not (states.ndim == 2 and 0 <= row < len(states) and count >= 1):
+        raise ValueError(
+            f"{row = }, {count = }: must be a row, at least 1; states (rows, hidden) {tuple(states.shape)}"
+        )
     unit = F.normalize(states - states.mean(dim=0), dim=-1)
     order = (unit @ unit[row]).argsort(descending=True, stable=True).tolist()
     return [other for other in order if other != row][:count]

@@ -15,6 +15,7 @@ from transformers import AutoModelForSequenceClassification, BertConfig, PreTrai
 from pkdlib.analysis.settings import HEAD_WIDTH
 from pkdlib.analysis.statistics import mean_interval
 from pkdlib.config import ConfigError
+from pkdlib.engine.configs import pick
 from pkdlib.engine.files import ROOT
 from pkdlib.engine.machine import make_accelerator
 
@@ -46,7 +47,7 @@ def timing_setup(precision: str = "auto") -> tuple[torch.device, torch.dtype]:
     chosen = {"auto": "fp16" if device.type == "cuda" else "fp32"}.get(precision, precision)
     if chosen == "fp16" and device.type != "cuda":
         raise ConfigError("precision = 'fp16': needs a CUDA device; allowed here: auto, fp32, bf16")
-    return device, DTYPES[chosen]
+    return device, pick("precision", chosen, {"auto": None, **DTYPES})
 
 
 def time_call(function: Callable[[], object], device: torch.device) -> float:
@@ -69,6 +70,9 @@ def measure_latency(models: Mapping[str, PreTrainedModel], *, batch_size: int = 
     processor_ms is this process's (less if other programs had the core; on an accelerator, the launch alone);
     throughput_eps is in examples.
     """
+    limit = min(model.config.max_position_embeddings for model in models.values())
+    if not 1 <= length <= limit:
+        raise ValueError(f"{length = }: must be between 1 and the models' {limit} positions")
     device, dtype = timing_setup(precision)
     vocabulary = min(model.config.vocab_size for model in models.values())
     ids = torch.randint(vocabulary, (batch_size, length), generator=torch.Generator().manual_seed(seed)).to(device)
@@ -93,6 +97,7 @@ def speedups(latencies: pd.DataFrame, baseline: str, time_column: str = "latency
     is the geometric mean (2 and 1/2 are 1 together), low to high its 95 % interval (Student's t on the logarithms),
     `median` the middle ratio, `limit` the ratio of layers. ValueError when a model lacks a repeat.
     """
+    pick("baseline", baseline, list(latencies["model"].unique()))
     by_repeat = latencies.pivot(index="repeat", columns="model", values=time_column)
     if by_repeat.isna().any(axis=None):
         raise ValueError(f"latencies: {by_repeat.isna().any().idxmax()} was not timed in every repeat")

@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from pkdlib.engine.configs import pick
 from pkdlib.tasks import METRICS
 
 TELLING_ROWS = 6  # k rows that all fall to one side have p = 2 / 2^k, which is below 5 % from here on
@@ -65,13 +66,12 @@ def bootstrap_interval(labels: ArrayLike, predictions: ArrayLike, metric: str = 
                        resamples: int = 2000, seed: int = 0) -> tuple[float, float, float]:  # fmt: skip
     """(score, low, high) of one run's predictions, class indices (rows,), by the percentiles of draws of the rows."""
     rows = _same_rows(labels, predictions)
-    if metric not in METRICS:
-        raise ValueError(f"metric = {metric!r}: must be one of {', '.join(METRICS)}")
+    score = pick("metric", metric, METRICS)
     low, high = stats.bootstrap(
-        rows, METRICS[metric], paired=True, vectorized=False, n_resamples=resamples, confidence_level=confidence,
+        rows, score, paired=True, vectorized=False, n_resamples=resamples, confidence_level=confidence,
         method="percentile", random_state=np.random.default_rng(seed),
     ).confidence_interval  # fmt: skip
-    return METRICS[metric](*rows), float(low), float(high)
+    return score(*rows), float(low), float(high)
 
 
 def mcnemar(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> dict[str, float]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from pkdlib.config import DistillConfig
+from pkdlib.engine.configs import pick
 from pkdlib.readers.records import load_records
 from pkdlib.records import RESULT_FILE, RunRecord
 
@@ -25,6 +26,7 @@ def matching(records: Iterable[RunRecord], config: DistillConfig) -> list[RunRec
 
 def varied(records: Iterable[RunRecord], config: DistillConfig, field: str) -> list[RunRecord]:
     """The distillations like `config` in all but the seed and a field, one of DistillConfig's or train_rows."""
+    pick("field", field, [*DistillConfig.model_fields, "train_rows"])
     defaults, free = DistillConfig().model_dump(), {field: None, "seed": None}
     alike = [record for record in records if defaults | record.config | free == config.model_dump() | free]
     return [record for record in alike if record.method != "teacher"]  # whose settings may equal a student's

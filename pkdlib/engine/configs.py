@@ -1,7 +1,7 @@
 """Validated configurations, whose errors are lines for a person."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -26,6 +26,13 @@ def validate(config_class: type[AnyConfig], /, **values: Any) -> AnyConfig:
         return config_class(**values)
     except ValidationError as error:
         raise ConfigError("\n".join(complaints(config_class, error))) from None
+
+
+def pick(field: str, name: Any, known: Collection[str]) -> Any:
+    """The entry of that name, or of a list the name itself; ConfigError says what is allowed."""
+    if name not in known:
+        raise ConfigError(f"{field} = {name!r}: must be one of {', '.join(known)}")
+    return known[name] if isinstance(known, Mapping) else name
 
 
 def complaints(model: type[BaseModel], error: ValidationError) -> list[str]:
