@@ -18,13 +18,9 @@ from pkdlib.tasks import Task
 
 
 def forward_split(
-    model: PreTrainedModel,
-    split: EncodedSplit,
-    batch_size: int = 128,
-    accelerator: Accelerator | None = None,
-    asks: Mapping[str, bool] | None = None,
-    label: str = "evaluating",
-) -> Generator[tuple[Tensor, Output]]:
+    model: PreTrainedModel, split: EncodedSplit, batch_size: int = 128, accelerator: Accelerator | None = None,
+    asks: Mapping[str, bool] | None = None, label: str = "evaluating",
+) -> Generator[tuple[Tensor, Output]]:  # fmt: skip
     """Yield (rows, output) of every batch, longest rows first, in evaluation mode; restore the model's mode after.
 
     rows: (batch,) positions in the split, on the CPU; the output is on the model's device. batch_size: rows at most;

@@ -62,14 +62,9 @@ def _load(model_class: Any, path: str | Path) -> tuple[PreTrainedModel, list[str
 
 
 def build_student(
-    backbone: str | Path | PreTrainedModel,
-    num_hidden_layers: int | None,
-    label_names: Sequence[str],
-    *,
-    init: Init = "pretrained",
-    teacher: PreTrainedModel | None = None,
-    seed: int = 0,
-) -> PreTrainedModel:
+    backbone: str | Path | PreTrainedModel, num_hidden_layers: int | None, label_names: Sequence[str], *,
+    init: Init = "pretrained", teacher: PreTrainedModel | None = None, seed: int = 0,
+) -> PreTrainedModel:  # fmt: skip
     """A classifier made of the embeddings, the first k layers and the pooler of its source, with a fresh head.
 
     init "pretrained" takes them from the pre-trained `backbone`, as the paper does; "teacher" from the
@@ -88,9 +83,7 @@ def build_student(
             source = backbone if isinstance(backbone, PreTrainedModel) else load_backbone(backbone)
         config = copy.deepcopy(source.config)
         if num_hidden_layers is not None and not 1 <= num_hidden_layers <= config.num_hidden_layers:
-            raise ValueError(
-                f"num_hidden_layers = {num_hidden_layers}: must be in 1..{config.num_hidden_layers}, the source's"
-            )
+            raise ValueError(f"{num_hidden_layers = }: must be in 1..{config.num_hidden_layers}, the source's")
         config.num_hidden_layers = num_hidden_layers or config.num_hidden_layers
         config.id2label = dict(enumerate(label_names))
         config.label2id = {name: index for index, name in enumerate(label_names)}

@@ -92,10 +92,8 @@ class PKD(Objective):
 def pkd_wants(layers: Sequence[int]) -> dict[str, Want]:
     """What L_PKD takes from a teacher: its logits and, of each matched layer, its [CLS] states (batch, hidden)."""
 
-    def states(layer: int) -> Want:
-        return lambda output: output.hidden_states[layer][:, 0]
-
-    return {"teacher_logits": lambda output: output.logits} | {f"teacher_cls_{k}": states(k) for k in layers}
+    wants: dict[str, Want] = {"teacher_logits": lambda output: output.logits}
+    return wants | {f"teacher_cls_{k}": lambda output, k=k: output.hidden_states[k][:, 0] for k in layers}
 
 
 def _projection(student_width: int, teacher_width: int) -> nn.Linear:

@@ -39,15 +39,10 @@ class Targets:
 
 
 def teacher_targets(
-    teacher: PreTrainedModel,
-    split: EncodedSplit,
-    wants: Mapping[str, Want],
-    folder: Path = CACHE,
-    asks: Mapping[str, bool] | None = None,
-    batch_size: int = 128,
-    accelerator: Accelerator | None = None,
+    teacher: PreTrainedModel, split: EncodedSplit, wants: Mapping[str, Want], folder: Path = CACHE,
+    asks: Mapping[str, bool] | None = None, batch_size: int = 128, accelerator: Accelerator | None = None,
     fingerprint: str | None = None,
-) -> Targets:
+) -> Targets:  # fmt: skip
     """Every wanted output of the teacher for every row of the split: read from `folder`, else computed in one pass.
 
     wants: name -> function of the teacher's output. The name stands for the function: a file is found by it, the

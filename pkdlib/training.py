@@ -52,14 +52,10 @@ def fine_tune(
 
 
 def distill(
-    data: EncodedTask,
-    config: DistillConfig,
-    teacher: PreTrainedModel | str | Path | None = None,
-    output_dir: Path | None = None,
-    cache_dir: Path = CACHE,
-    on_epoch: OnEpoch | None = None,
+    data: EncodedTask, config: DistillConfig, teacher: PreTrainedModel | str | Path | None = None,
+    output_dir: Path | None = None, cache_dir: Path = CACHE, on_epoch: OnEpoch | None = None,
     objective: Callable[[DistillConfig, PreTrainedModel, PreTrainedModel | None], Objective] = PKD,
-) -> Run:
+) -> Run:  # fmt: skip
     """Train a student on the labels, the teacher's softened predictions and its [CLS] states (L_PKD).
 
     teacher: a fine-tuned classifier or its folder; needed unless alpha = beta = 0 and init is "pretrained". Its
