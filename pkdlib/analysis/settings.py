@@ -43,6 +43,7 @@ TaskName = Annotated[str, _one_of(TASKS)]
 FILE = _rule("must be a folder, not a file", lambda name, _: not Path(ROOT / name).is_file())
 Place = Annotated[str, FILE]  # a folder from the project's root, or absolute; or a hub id; may be empty
 Folder = Annotated[str, _rule("must name a folder", lambda name, _: name), FILE]
+Records = Annotated[str, _rule("must name a folder or a file", lambda name, _: name)]
 Model = Annotated[str, _rule("must name a folder or a model of the hub", lambda name, _: name), FILE]
 OutputFolder = Annotated[
     Folder,
@@ -110,8 +111,8 @@ class ExplorationConfig(Config):
 class AblationConfig(Config):
     """Which recorded runs are compared, and by which score."""
 
-    sources: Annotated[list[Annotated[str, Field(min_length=1)]], DISTINCT] = Field(min_length=1)  # folders or files
-    sizes: str = Field(min_length=1)  # folder or file: runs over numbers of rows
+    sources: Annotated[list[Records], DISTINCT] = Field(min_length=1)
+    sizes: Records  # runs over numbers of rows
     student_layers: int = Field(ge=1)
     task: TaskName
     train_rows: int = Field(ge=1)
