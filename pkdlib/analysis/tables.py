@@ -40,7 +40,10 @@ def varied(records: Iterable[RunRecord], config: DistillConfig, field: str) -> l
 
 
 def load_results(folder: Path) -> pd.DataFrame:
-    """A row per run: what it was, its configuration's fields, and "<split>_<metric>" columns in 0..1."""
+    """A row per run: what it was, its configuration's fields, and "<split>_<metric>" columns in 0..1.
+
+    A column that ends in "_majority" is the score of the most frequent class; older records lack it.
+    """
     return results_frame(load_records(folder))
 
 
@@ -49,7 +52,8 @@ def results_frame(records: Iterable[RunRecord]) -> pd.DataFrame:
     rows, names = [], "run_id method task source max_length train_rows best_epoch num_parameters layer_map".split()
     for record in records:
         row = {name: getattr(record, name) for name in names} | record.config
-        row |= {f"{split}_{name}": value for split, scores in record.metrics.items() for name, value in scores.items()}
+        for scored, end in ((record.metrics, ""), (record.majority, "_majority")):
+            row |= {f"{split}_{name}{end}": value for split, scores in scored.items() for name, value in scores.items()}
         row |= {f"{name}_s": seconds for name, seconds in record.durations_s.items()}
         rows.append(row | {"device": record.device, "created_at": record.created_at})
     return pd.DataFrame(rows)
