@@ -15,7 +15,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from pkdlib.engine.checks import check_tokenizer, with_labels
+from pkdlib.engine.checks import ClassNames, Seed, check_tokenizer, checked, with_labels
 from pkdlib.engine.files import locate
 from pkdlib.engine.progress import quiet
 
@@ -23,11 +23,13 @@ Init = Literal["pretrained", "teacher"]
 Output = Any  # of a forward pass, as transformers has it: logits, hidden_states, attentions
 
 
+@checked
 def load_tokenizer(backbone: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a hub id or a local folder; ValueError where it is none of an encoder with [CLS]."""
     return check_tokenizer(AutoTokenizer.from_pretrained(locate(backbone)), backbone)
 
 
+@checked
 def load_classifier(path: str | Path, label_names: Sequence[str] = ()) -> PreTrainedModel:
     """A fine-tuned classifier (teacher or student) of a hub id or local folder, in float32 and evaluation mode.
 
@@ -42,6 +44,7 @@ def load_classifier(path: str | Path, label_names: Sequence[str] = ()) -> PreTra
     return with_labels(model.eval(), label_names, str(path)) if label_names else model.eval()
 
 
+@checked
 def load_backbone(backbone: str | Path) -> PreTrainedModel:
     """The encoder of any checkpoint, a hub id or a local folder, without the head it may have; in float32.
 
@@ -63,9 +66,10 @@ def _load(model_class: Any, path: str | Path) -> tuple[PreTrainedModel, list[str
     return model, sorted(info["missing_keys"])
 
 
+@checked
 def build_student(
-    backbone: str | Path | PreTrainedModel, num_hidden_layers: int | None, label_names: Sequence[str], *,
-    init: Init = "pretrained", teacher: PreTrainedModel | None = None, seed: int = 0,
+    backbone: str | Path | PreTrainedModel, num_hidden_layers: int | None, label_names: ClassNames, *,
+    init: Init = "pretrained", teacher: PreTrainedModel | None = None, seed: Seed = 0,
 ) -> PreTrainedModel:  # fmt: skip
     """A classifier made of the embeddings, the first k layers and the pooler of its source, with a fresh head.
 

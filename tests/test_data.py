@@ -112,7 +112,7 @@ def test_an_encoded_fingerprint_follows_tokens_and_their_order_and_not_labels(
 
 def test_a_task_s_fingerprints_follow_labels_too(tokenizer: PreTrainedTokenizerBase) -> None:
     def fingerprints(labels: list[int]) -> dict[str, str]:
-        splits = {"train": Split("train", (["a", "film"],), np.array(labels))}
+        splits = {name: Split(name, (["a", "film"],), np.array(labels)) for name in ("train", "dev")}
         return encode_task(TaskData(get_task("sst2"), splits, "here"), tokenizer, 16).fingerprints
 
     assert fingerprints([0, 1]) == fingerprints([0, 1]) != fingerprints([0, 0])
