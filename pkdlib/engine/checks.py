@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, Field, InstanceOf, ValidationError, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, InstanceOf, ValidationError, create_model
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -32,9 +32,16 @@ FLAGS = ("output_hidden_states", "output_attentions")  # of a forward pass
 EXAMPLES = 32  # rows on which two tokenizers are compared
 say_once = cache(say)
 
+
+def _distinct(names: Sequence[str]) -> Sequence[str]:
+    if len({*names}) < len(names):
+        raise ValueError("distinct names")
+    return names
+
+
 Count = Annotated[int, Field(ge=1)]  # of rows, say
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-ClassNames = Annotated[Sequence[str], Field(min_length=2)]
+ClassNames = Annotated[Sequence[str], Field(min_length=2), AfterValidator(_distinct)]
 Function = TypeVar("Function", bound=Callable[..., Any])
 STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
 
@@ -66,7 +73,11 @@ def _lines(error: ValidationError, given: Mapping[str, Any]) -> list[str]:
     """A line per bad argument; of a choice of types, all that it may be."""
     allowed: dict[str, list[str]] = {}
     for entry in error.errors():
-        text = "a list" if entry["type"] == "sequence_str" else entry["msg"].removeprefix("Input should be ")
+        text = (
+            "a list"
+            if entry["type"] == "sequence_str"
+            else entry["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+        )
         allowed.setdefault(str(entry["loc"][0]).removeprefix("of_"), []).append(text)
     lines = []
     for name, texts in allowed.items():
@@ -125,7 +136,9 @@ def check_texts(split: Any) -> None:
     """ValueError unless a Split has one or two columns of as many texts, and at least one row."""
     rows = [len(column) if isinstance(column, list | tuple) else 0 for column in split.texts]
     if not (len(rows) in (1, 2) and len({*rows}) == 1 and rows[0]):
-        raise ValueError(f"the {split.name} split has columns of {rows} texts: must be one or two lists, equal, not empty")
+        raise ValueError(
+            f"the {split.name} split has columns of {rows} texts: must be one or two lists, equal, not empty"
+        )
     for column in split.texts:
         if wrong := next((number for number, text in enumerate(column) if not isinstance(text, str)), -1) + 1:
             raise ValueError(f"the {split.name} split, row {wrong - 1}: {column[wrong - 1]!r}: must be a text")
@@ -221,6 +234,38 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, where: str | Path) -> Pr
     if tokenizer.cls_token_id is None:
         raise ValueError(f"{where}: its tokenizer has no [CLS] token; an encoder with one, such as BERT, is needed")
     return tokenizer
+
+
+@contextmanager
+def loading(where: str | Path) -> Iterator[None]:
+    """Load quietly; whatever transformers raises becomes one line that begins with the checkpoint's name."""
+    try:
+        with quiet():
+            yield
+    except Exception as error:  # each library below has its own kinds
+        if isinstance(error, ValueError) and str(error).startswith(f"{where}: "):
+            raise
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+        line = f"{where}: cannot be loaded: {type(error).__name__}: {' '.join(lines[: 1 + lines[0].endswith(':')])}"
+        raise (OSError(line) if isinstance(error, OSError) else ValueError(line)) from error
+
+
+def check_weights(model: PreTrainedModel, info: Mapping[str, Any], where: str | Path, kind: str, spare: str) -> Any:
+    """The loaded model; ValueError where weights but the spare ones were not there, or are no numbers, or too many."""
+    for name, theirs, ours in sorted(info["mismatched_keys"]):
+        if spare not in name:
+            shapes = f"{name} is {tuple(theirs)} among its weights, {tuple(ours)} by its config.json"
+            raise ValueError(f"{where}: not {kind}, {shapes}: must be equal")
+    missing = sorted(name for name in info["missing_keys"] if spare not in name)
+    if missing:
+        more = f" and {len(missing) - 2} more" if len(missing) > 2 else ""
+        raise ValueError(f"{where}: not {kind}, {', '.join(missing[:2])}{more} missing")
+    if left := sorted(name for name in info["unexpected_keys"] if re.search(r"\blayers?\.\d+\.", name)):
+        raise ValueError(f"{where}: its config.json has fewer layers than its weights: {left[0]} is left over")
+    for name, weights in model.state_dict().items():
+        if weights.is_floating_point() and not weights.isfinite().all():
+            raise ValueError(f"{where}: {name} is not finite: must be numbers")
+    return model
 
 
 def check_reads(model: PreTrainedModel, splits: Iterable[Any], where: str) -> None:

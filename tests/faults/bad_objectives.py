@@ -1,5 +1,6 @@
 """Objectives that are wrong in one thing each."""
 
+# ruff: noqa: RUF012
 import torch
 
 from pkdlib import Objective, ce_loss
