@@ -146,10 +146,11 @@ def _carry_out(job: Job, output_dir: str | Path | None, spent: dict[str, float] 
         processes=accelerator.num_processes,
     )  # fmt: skip
     if output_dir is not None and accelerator.is_main_process:
-        (output_dir / RESULT_FILE).unlink(missing_ok=True)  # an earlier run's: its weights are overwritten now
-        model.save_pretrained(output_dir)
-        data.tokenizer.save_pretrained(output_dir)
-        save_result(record, output_dir)
+        with checks.room_in(output_dir):
+            (output_dir / RESULT_FILE).unlink(missing_ok=True)  # an earlier run's: its weights are overwritten now
+            model.save_pretrained(output_dir)
+            data.tokenizer.save_pretrained(output_dir)
+            save_result(record, output_dir)
         if job.checkpoint:
             job.checkpoint.path.unlink(missing_ok=True)  # only now: until here, nothing that was trained is lost
     accelerator.wait_for_everyone()  # so that any process may read what was written

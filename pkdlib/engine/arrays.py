@@ -48,6 +48,9 @@ def write_rows(batches: Iterable[tuple[Tensor, Mapping[Path, Tensor]]], rows: in
                 os.fsync(file.fileno())
             write_text(path.with_suffix(".json"), json.dumps({"sha256": _checksum(part)}))
             os.replace(part, path)
+    except OSError as error:
+        error.filename = str(next(iter(begun)).parent)  # which a full disk does not say
+        raise
     finally:
         for path in begun:
             path.with_suffix(".part").unlink(missing_ok=True)

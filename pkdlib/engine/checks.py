@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar
 import numpy as np
 from filelock import FileLock, Timeout
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, InstanceOf, ValidationError, create_model
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -362,12 +363,21 @@ def own_folder(
         yield
 
 
+@contextmanager
+def room_in(folder: str | Path) -> Iterator[None]:
+    """Write into a folder; OSError with its name and one line where that fails, on a full disk say."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise OSError(f"output_dir = {str(folder)!r}: must have room for the model: {error}") from error
+
+
 def _try_to_save(model: PreTrainedModel, folder: Path) -> None:
     try:
-        with quiet():
+        with quiet(), room_in(folder.parent):
             model.save_pretrained(folder)
             AutoConfig.from_pretrained(folder)
-    except OSError:  # a full disk, say
+    except OSError:
         raise
     except Exception as error:  # of any class's own checks
         line = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"

@@ -44,5 +44,8 @@ def write_text(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename = str(path)  # which a full disk does not say
+        raise
     finally:
         temporary.unlink(missing_ok=True)

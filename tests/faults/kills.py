@@ -23,10 +23,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
@@ -40,6 +39,7 @@ from transformers import PreTrainedModel
 
 import pkdlib
 from pkdlib import ROOT
+from pkdlib.config import MINI_BERT
 from pkdlib.engine.checkpoints import CHECKPOINT_FILE
 from pkdlib.engine.files import write_text
 from pkdlib.engine.machine import installed_versions, machine, timestamp
@@ -108,13 +108,13 @@ class Workshop:
         wide = pkdlib.load_backbone(save_backbone(folder / "wide", bert_config(6, 48)))
         save_model(noisy_copy(wide, self.data.task.label_names), folder / "teacher")
 
-    def work(self, home: Path) -> None:
+    def work(self, home: Path, names: Sequence[str] = tuple(RUNS)) -> None:
         """Bring every run of a folder to its end that has not finished yet."""
         fixed = {"backbone": str(self.folder / "backbone"), "num_hidden_layers": 3, "num_train_epochs": EPOCHS}
         fixed |= {"train_batch_size": 16, "learning_rate": 2e-3, "projection": True}
-        for name, changes in RUNS.items():
+        for name in names:
             if not (home / name / RESULT_FILE).exists():
-                config = pkdlib.validate(pkdlib.DistillConfig, **fixed | changes)
+                config = pkdlib.validate(pkdlib.DistillConfig, **fixed | RUNS[name])
                 teacher = self.folder / "teacher"
                 pkdlib.distill(self.data, config, teacher, home / name, home / "cache")
 
@@ -237,7 +237,10 @@ def wait_for_child(child: int, seconds: float) -> int | None:
     return None
 
 
-def kill_directly(kills: dict[str, int], folder: Path, chance: random.Random, tallies: dict[str, Tally]) -> None:
+def kill_directly(kills: dict[str, int], folder: Path, chance: random.Random, tallies: dict[str, Tally],
+                  note: Callable[[], None]) -> None:  # fmt: skip
+    if not kills:
+        return
     torch.set_num_threads(1)
     shop = Workshop(folder / "shop")
     whole = folder / "whole"
@@ -257,6 +260,7 @@ def kill_directly(kills: dict[str, int], folder: Path, chance: random.Random, ta
             left = min(KILLS_A_ROUND, kills[place] - tally.count["kills"])
             direct_round(place, left, shop, home, tally, chance, expected, seconds)
             shutil.rmtree(home)
+        note()
 
 
 # ------------------------------------------------------------------------------------------ kernels, sweeps and Dask
@@ -272,7 +276,7 @@ config = pkdlib.method_config(methods[0], base)""",
 pkdlib.distill(data, config, teacher_dir, output_dir)""",
 }
 GRID = """notebook: {notebook}
-parameters: {{teacher.train_rows: 64, teacher.num_train_epochs: 1}}
+parameters: {{teacher_dir: {teacher}}}
 grid: {{methods: [KD, PKD-Skip]}}
 seeds: [0, 1]
 """
@@ -436,6 +440,13 @@ def exists(process: psutil.Process) -> bool:
     return False
 
 
+def make_teacher(out: Path) -> None:
+    """A finished teacher of four layers, by which the sweeps' students are taught."""
+    rows = pkdlib.load_task("mini-sentiment", train_rows=64)
+    data = pkdlib.encode_task(rows, pkdlib.load_tokenizer(MINI_BERT), 64)
+    pkdlib.fine_tune(data, pkdlib.validate(pkdlib.FineTuneConfig, num_hidden_layers=4, num_train_epochs=1), out)
+
+
 @contextmanager
 def sweeping(place: str, folder: Path, name: str) -> Iterator[Sweep]:
     sweep = Sweep(place, folder, folder / name)
@@ -445,13 +456,16 @@ def sweeping(place: str, folder: Path, name: str) -> Iterator[Sweep]:
         sweep.close()
 
 
-def kill_sweeps(kills: dict[str, int], folder: Path, chance: random.Random, tallies: dict[str, Tally]) -> None:
+def kill_sweeps(kills: dict[str, int], folder: Path, chance: random.Random, tallies: dict[str, Tally],
+                note: Callable[[], None]) -> None:  # fmt: skip
     folder.mkdir(exist_ok=True)
     cells = [nbformat.v4.new_code_cell(source, metadata={"tags": [tag]}) for tag, source in CELLS.items()]
     notebook = nbformat.v4.new_notebook(cells=cells)
     notebook.metadata["kernelspec"] = {"name": "python3", "language": "python", "display_name": "Python 3"}
     nbformat.write(notebook, folder / "student.ipynb")
-    (folder / "grid.yaml").write_text(GRID.format(notebook=folder / "student.ipynb"))
+    child = in_child(lambda: make_teacher(folder / "teacher"), folder / "log.txt")
+    assert wait_for_child(child, LIMIT) == 0, (folder / "log.txt").read_text()
+    (folder / "grid.yaml").write_text(GRID.format(notebook=folder / "student.ipynb", teacher=folder / "teacher"))
     with sweeping("runner", folder, "whole") as whole:
         sweep_round(whole, 0, Tally(), chance, {})
         expected = {path.name: outcome(path) for path in whole.students()}
@@ -462,10 +476,11 @@ def kill_sweeps(kills: dict[str, int], folder: Path, chance: random.Random, tall
         while tally.count["kills"] < kills[place] and number < 2 * kills[place]:
             number += 1
             with sweeping(place, folder, f"{SWEEPS.index(place)}-{number}") as sweep:
-                left = min(4, kills[place] - tally.count["kills"])
+                left = min(KILLS_A_ROUND, kills[place] - tally.count["kills"])
                 sweep_round(sweep, left, tally, chance, expected)
             shutil.rmtree(sweep.out, ignore_errors=True)
             print(table({place: tally}).splitlines()[-2], flush=True)
+        note()
 
 
 # ------------------------------------------------------------------------------------------------------- the command
@@ -484,11 +499,15 @@ def table(tallies: dict[str, Tally]) -> str:
     return "\n".join(lines)
 
 
-def record(tallies: dict[str, Tally], seed: int) -> dict[str, Any]:
+def record(file: Path, tallies: dict[str, Tally], seed: int) -> None:
+    """Write the figures by place, each with its date and commit; those of places that were not killed in stay."""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
-    provenance = {"date": timestamp(), "commit": commit.stdout.strip(), "seed": seed, "versions": installed_versions()}
-    places = {place: {name: tally.count[name] for name in COLUMNS} for place, tally in tallies.items()}
-    return {"provenance": provenance | {"machine": machine()}, "places": places}
+    made = {"date": timestamp(), "commit": commit.stdout.strip(), "seed": seed}
+    places = json.loads(file.read_text())["places"] if file.exists() else {}
+    places |= {place: {name: tally.count[name] for name in COLUMNS} | made for place, tally in tallies.items()}
+    total = {name: sum(place[name] for place in places.values()) for name in COLUMNS}
+    content = {"machine": machine(), "versions": installed_versions(), "places": places, "all": total}
+    write_text(file, json.dumps(content, indent=1) + "\n")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -502,15 +521,18 @@ def main(arguments: list[str] | None = None) -> int:
     shares = {place: SHARES[place] for place in given.places}
     kills = {place: max(1, round(given.kills * share / sum(shares.values()))) for place, share in shares.items()}
     chance, tallies = random.Random(given.seed), {}
+
+    def note() -> None:
+        if given.record:
+            record(given.record, tallies, given.seed)
+
     with tempfile.TemporaryDirectory(prefix="pkd-kills-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        kill_directly({place: kills[place] for place in DIRECT if place in kills}, folder, chance, tallies)
+        kill_directly({place: kills[place] for place in DIRECT if place in kills}, folder, chance, tallies, note)
         if set(kills) & set(SWEEPS):
             sweeps = {place: kills[place] for place in SWEEPS if place in kills}
-            kill_sweeps(sweeps, folder / "sweeps", chance, tallies)
+            kill_sweeps(sweeps, folder / "sweeps", chance, tallies, note)
     print(table(tallies), flush=True)
-    if given.record:
-        write_text(given.record, json.dumps(record(tallies, given.seed), indent=1) + "\n")
     counts = sum((tally.count for tally in tallies.values()), Counter())
     right = counts["kept"] == counts["finished before a kill"] and counts["identical"] == counts["runs"]
     return 0 if right and not counts["hangs"] and not counts["errors"] else 1
