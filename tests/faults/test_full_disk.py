@@ -1,4 +1,4 @@
-"""A disk that is full, wherever it shows: one line or a run that goes on, nothing finished lost, and an end after it."""
+"""A disk that is full: one line or a run that goes on, nothing that has finished is lost, and later it ends."""
 
 import json
 import os
