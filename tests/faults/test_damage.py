@@ -1,4 +1,4 @@
-"""Files that were damaged are made anew or named; a folder has one writer; an allocation that fails is the machine's."""
+"""Files that were damaged are made anew or named; a folder has one writer; a failed allocation is the machine's."""
 
 import json
 import os
