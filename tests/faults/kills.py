@@ -32,6 +32,7 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 import nbformat
 import psutil
 import torch
+from filelock import FileLock
 from helpers import bert_config, figures, noisy_copy, save_backbone, save_model, small_task
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook
@@ -499,15 +500,15 @@ def table(tallies: dict[str, Tally]) -> str:
     return "\n".join(lines)
 
 
-def record(file: Path, tallies: dict[str, Tally], seed: int) -> None:
+def record(file: Path, tallies: dict[str, Tally], commit: str, seed: int) -> None:
     """Write the figures by place, each with its date and commit; those of places that were not killed in stay."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
-    made = {"date": timestamp(), "commit": commit.stdout.strip(), "seed": seed}
-    places = json.loads(file.read_text())["places"] if file.exists() else {}
-    places |= {place: {name: tally.count[name] for name in COLUMNS} | made for place, tally in tallies.items()}
-    total = {name: sum(place[name] for place in places.values()) for name in COLUMNS}
-    content = {"machine": machine(), "versions": installed_versions(), "places": places, "all": total}
-    write_text(file, json.dumps(content, indent=1) + "\n")
+    made = {"date": timestamp(), "commit": commit, "seed": seed}
+    with FileLock(file.with_suffix(".lock")):  # other places may be recorded at the same time
+        places = json.loads(file.read_text())["places"] if file.exists() else {}
+        places |= {place: {name: tally.count[name] for name in COLUMNS} | made for place, tally in tallies.items()}
+        total = {name: sum(place[name] for place in places.values()) for name in COLUMNS}
+        content = {"machine": machine(), "versions": installed_versions(), "places": places, "all": total}
+        write_text(file, json.dumps(content, indent=1) + "\n")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -521,10 +522,11 @@ def main(arguments: list[str] | None = None) -> int:
     shares = {place: SHARES[place] for place in given.places}
     kills = {place: max(1, round(given.kills * share / sum(shares.values()))) for place, share in shares.items()}
     chance, tallies = random.Random(given.seed), {}
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
 
     def note() -> None:
         if given.record:
-            record(given.record, tallies, given.seed)
+            record(given.record, tallies, commit.stdout.strip(), given.seed)
 
     with tempfile.TemporaryDirectory(prefix="pkd-kills-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
