@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from pkdlib.engine.batches import Batch
 from pkdlib.engine.checks import EXAMPLES
+from pkdlib.engine.configs import instance, whole
 from pkdlib.engine.files import digest
 from pkdlib.tasks import Task
 
@@ -124,8 +125,9 @@ def encode_split(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: i
 
     Raises ValueError when max_length is not in 8..the model's own limit, or rows do not begin with [CLS].
     """
-    if not 8 <= max_length <= tokenizer.model_max_length:
-        raise ValueError(f"max_length = {max_length}: must be between 8 and the model's {tokenizer.model_max_length}")
+    instance("split", split, Split, "a Split, as load_split gives")
+    instance("tokenizer", tokenizer, PreTrainedTokenizerBase, "a tokenizer, as load_tokenizer gives")
+    whole("max_length", max_length, 8, tokenizer.model_max_length, f"the model's {tokenizer.model_max_length}")
     encoded = EncodedSplit(split, tokenizer, max_length)
     if (encoded.columns["input_ids"][encoded.offsets] != tokenizer.cls_token_id).any():
         raise ValueError(f"{tokenizer.name_or_path}: its tokenizer does not begin every row with its [CLS] token")
@@ -134,6 +136,7 @@ def encode_split(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: i
 
 def encode_task(data: TaskData, tokenizer: PreTrainedTokenizerBase, max_length: int = 128) -> EncodedTask:
     """Every split of a task tokenised as `encode_split` does."""
+    instance("data", data, TaskData, "a TaskData, as load_task gives")
     splits = {name: encode_split(split, tokenizer, max_length) for name, split in data.splits.items()}
     fingerprints = {name: split.fingerprint for name, split in data.splits.items()}
     reading = {"source": data.source, "subset_seed": data.subset_seed, "bad_rows": data.bad_rows}

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from pkdlib.engine.checks import check_tokenizer, with_labels
-from pkdlib.engine.files import locate
+from pkdlib.engine.files import reach
 from pkdlib.engine.progress import quiet
 
 Init = Literal["pretrained", "teacher"]
@@ -25,7 +25,7 @@ Output = Any  # of a forward pass, as transformers has it: logits, hidden_states
 
 def load_tokenizer(backbone: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a hub id or a local folder; ValueError where it is none of an encoder with [CLS]."""
-    return check_tokenizer(AutoTokenizer.from_pretrained(locate(backbone)), backbone)
+    return check_tokenizer(AutoTokenizer.from_pretrained(reach(backbone, "backbone")), backbone)
 
 
 def load_classifier(path: str | Path, label_names: Sequence[str] = ()) -> PreTrainedModel:
@@ -58,7 +58,7 @@ def _load(model_class: Any, path: str | Path) -> tuple[PreTrainedModel, list[str
     """A model in float32, and the weights that the checkpoint lacks; a head that is left behind is no news."""
     with quiet():
         model, info = model_class.from_pretrained(
-            locate(path), dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            reach(path), dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
     return model, sorted(info["missing_keys"])
 
