@@ -54,8 +54,8 @@ def instance(field: str, value: Any, kind: type | tuple[type, ...], hint: str) -
 
 
 def shortened(value: Any) -> str:
-    """A value as code, cut where it is long."""
-    text = repr(value)
+    """A value as code, in one line, cut where it is long."""
+    text = repr(value).replace("\n", " ")
     return text[:200] + "..." if len(text) > 200 else text
 
 

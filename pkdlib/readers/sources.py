@@ -13,13 +13,13 @@ import numpy as np
 
 from pkdlib.data import BadRows, EncodedTask, Split, TaskData, encode_task
 from pkdlib.engine.checks import label_order, spelled
-from pkdlib.engine.configs import instance, pick, whole
+from pkdlib.engine.configs import ConfigError, instance, pick, whole
 from pkdlib.engine.files import ROOT, ask_hub, locate
 from pkdlib.models import load_tokenizer
 from pkdlib.readers.layouts import GLUE, LAYOUTS, NAMES, Layout, layout_of
 from pkdlib.readers.tables import TABLES, Table, arrow_table, one_line, read_lines, read_table
 from pkdlib.records import RunRecord
-from pkdlib.tasks import Task, get_task
+from pkdlib.tasks import METRICS, Task, get_task
 
 Source = str | Path | None
 Tables = dict[str, Callable[[], Table]]  # split -> its rows, when they are asked for
@@ -42,7 +42,7 @@ def load_task(
     within the larger. bad_rows="skip" drops unreadable rows with a warning. Raises ValueError (bad argument, label,
     column or row, with file and row), FileNotFoundError (no such folder, dataset or split).
     """
-    task = get_task(task)
+    task = _checked(task)
     if train_rows is not None:
         whole("train_rows", train_rows, 1)
     whole("subset_seed", subset_seed)
@@ -69,7 +69,7 @@ def load_split(task: str | Task, source: Source = None, split: str = "dev") -> S
 
     Raises ValueError or FileNotFoundError as `load_task` does, ValueError when the split is not there.
     """
-    task = get_task(task)
+    task = _checked(task)
     pick("split", split, NAMES)
     tables, source = _tables(task, source)
     if "" in tables:
@@ -129,6 +129,20 @@ def draw_rows(split: Split, rows: int = 0, seed: int = 0) -> Split:
 
 
 # ------------------------------------------------------------------------------------------------- where rows lie
+def _checked(task: str | Task) -> Task:
+    """The task; ConfigError where one of your own has no one or two columns, or two classes of one name, say."""
+    task = get_task(task)
+    for field, least, most in (("columns", 1, 2), ("label_names", 2, None), ("metrics", 1, None)):
+        names = getattr(task, field)
+        size = f"{least} or {most}" if most else f"at least {least}"
+        fits = isinstance(names, tuple) and all(isinstance(name, str) for name in names)
+        if not fits or not least <= len(set(names)) == len(names) <= (most or len(names)):
+            raise ConfigError(f"{field} = {names!r}: must be a tuple of {size} different names")
+    for metric in task.metrics:
+        pick("metrics", metric, METRICS)
+    return task
+
+
 def _tables(task: Task, source: Source) -> tuple[Tables, str]:
     """Each split that is there, or "" for the only file that the source is; and the source as it was given."""
     layout, embedded = layout_of(task), task.name.startswith("mini-")

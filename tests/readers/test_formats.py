@@ -203,7 +203,7 @@ def test_skipping_leaves_no_half_where_the_label_comes_first(tmp_path: Path) -> 
 def test_what_pandas_writes_as_csv_json_or_parquet_is_read_as_it_was(tmp_path_factory, table: list) -> None:
     folder = tmp_path_factory.mktemp("written")
     frame = pd.DataFrame(table, columns=["sentence", "label"])
-    frame.to_csv(folder / "train.csv", index=False, quoting=csv.QUOTE_NONNUMERIC)  # a lone \r is no quote to pandas
+    frame.to_csv(folder / "train.csv", index=False, quoting=csv.QUOTE_NONNUMERIC)  # pandas leaves a lone \r bare
     frame.to_json(folder / "dev.json", orient="records", force_ascii=False)
     frame.to_parquet(folder / "test.parquet")
     splits = load_task("sst2", folder).splits

@@ -11,7 +11,8 @@ from helpers import save_hub_dataset
 
 from pkdlib import load_task
 from pkdlib.data import Split, TaskData
-from pkdlib.readers.sources import draw_rows, load_split, load_texts
+from pkdlib.readers.sources import draw_rows, load_split, load_texts, reload_data, subset
+from pkdlib.tasks import Task
 
 ODD_TEXTS = [
     'an "unbalanced quote',
@@ -253,8 +254,72 @@ def test_a_file_without_a_readable_row_is_refused_even_when_skipping(tmp_path: P
         assert refusal(ValueError, "sst2", source, bad_rows="skip") == f"{tmp_path / 'train.tsv'}: no rows"
 
 
-def test_an_unknown_way_with_bad_rows_is_refused() -> None:
-    assert refusal(ValueError, "mini-sentiment", bad_rows="ignore") == "bad_rows = 'ignore': must be one of error, skip"
+BAD_ARGUMENTS = [
+    ({"bad_rows": "ignore"}, "bad_rows = 'ignore': must be one of error, skip"),
+    ({"bad_rows": None}, "bad_rows = None: must be one of error, skip"),
+    ({"bad_rows": ["skip"]}, "bad_rows = ['skip']: must be one of error, skip"),
+    ({"subset_seed": -1}, "subset_seed = -1: must be at least 0"),
+    ({"subset_seed": 1.0}, "subset_seed = 1.0: must be a whole number"),
+    ({"subset_seed": None}, "subset_seed = None: must be a whole number"),
+    ({"train_rows": np.float64(5)}, "train_rows = np.float64(5.0): must be a whole number"),
+    ({"source": 5}, "source = 5: must be the path of a folder or a hub id"),
+    ({"source": False}, "source = False: must be the path of a folder or a hub id"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"), BAD_ARGUMENTS, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_bad_arguments_are_refused_before_anything_is_read(
+    arguments: dict, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pkdlib.readers.sources.read_table", lambda path: pytest.fail(f"{path} was read"))
+    assert refusal(ValueError, "mini-sentiment", **arguments) == line
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"columns": "text"}, "columns = 'text': must be a tuple of 1 or 2 different names"),
+        ({"columns": ("a", "b", "c")}, "columns = ('a', 'b', 'c'): must be a tuple of 1 or 2 different names"),
+        ({"columns": ("a", "a")}, "columns = ('a', 'a'): must be a tuple of 1 or 2 different names"),
+        ({"columns": ()}, "columns = (): must be a tuple of 1 or 2 different names"),
+        ({"label_names": ("no",)}, "label_names = ('no',): must be a tuple of at least 2 different names"),
+        ({"label_names": ("no", "no")}, "label_names = ('no', 'no'): must be a tuple of at least 2 different names"),
+        ({"label_names": (0, 1)}, "label_names = (0, 1): must be a tuple of at least 2 different names"),
+        ({"label_names": ["no", "yes"]}, "label_names = ['no', 'yes']: must be a tuple of at least 2 different names"),
+        ({"metrics": ()}, "metrics = (): must be a tuple of at least 1 different names"),
+        ({"metrics": ("recall",)}, "metrics = 'recall': must be one of accuracy, f1"),
+    ],
+)
+def test_a_task_of_one_s_own_is_checked_before_anything_is_read(tmp_path: Path, changes: dict, line: str) -> None:
+    task = Task(**{"name": "mine", "columns": ("text",), "label_names": ("no", "yes")} | changes)
+    assert refusal(ValueError, task, tmp_path) == line
+
+
+def test_a_split_of_another_name_is_refused_with_the_names() -> None:
+    for split in ("validation", None, 3, ["dev"]):
+        with pytest.raises(ValueError) as error:
+            load_split("mini-sentiment", split=split)
+        assert str(error.value) == f"split = {split!r}: must be one of train, dev, test"
+
+
+def test_parts_of_a_split_are_refused_with_bad_arguments(mini: TaskData) -> None:
+    dev = mini.splits["dev"]
+    for call, line in (
+        (lambda: subset(dev, 1.5, 0), "train_rows = 1.5: must be a whole number"),
+        (lambda: subset(dev, 1001, 0), "train_rows = 1001: must be between 1 and the split's 1000 rows"),
+        (lambda: subset(dev, 5, -1), "subset_seed = -1: must be at least 0"),
+        (lambda: subset("dev", 5, 0), "split = 'dev': must be a Split, as load_split gives"),
+        (lambda: draw_rows(dev, "5"), "rows = '5': must be a whole number"),
+        (lambda: draw_rows(dev, -5), "rows = -5: must be at least 0"),
+        (lambda: load_texts(3), "folder = 3: must be the path of a folder or a hub id"),
+        (lambda: reload_data("runs/x"), "record = 'runs/x': must be a RunRecord, as load_records gives them"),
+    ):
+        with pytest.raises(ValueError) as error:
+            call()
+        assert str(error.value) == line
+    assert len(subset(dev, np.int64(5), np.int64(0))) == 5
 
 
 @pytest.mark.parametrize(
