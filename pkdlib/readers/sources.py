@@ -205,8 +205,9 @@ def _only(layout: Layout, split: str, named: Callable[[str], Sequence]) -> Any:
 def _library(source: str) -> Any:
     try:
         import datasets  # here, because pkdlib works without it
-    except ImportError:
-        raise ValueError(f"source = {source!r}: needs the package datasets, which the extra hub installs") from None
+    except ModuleNotFoundError as error:
+        line = f"source = {source!r}: no file of the task there; a dataset needs pip install 'pkdlib[hub]'"
+        raise ModuleNotFoundError(line, name=error.name) from None
     return datasets
 
 
@@ -304,7 +305,8 @@ def _to_split(task: Task, name: str, table: Table, bad_rows: BadRows = "error") 
     if bad and bad_rows == "error":
         number = min(bad)
         raise ValueError(f"{table.where}, {table.unit} {number}: {bad[number]}")
-    bad |= {near: "" for number in tuple(bad) for near in (number - 1, number + 1) if near in table.torn & rows.keys()}
+    beside = {near for number in bad for near in (number - 1, number + 1)}
+    bad |= dict.fromkeys(beside & table.torn & rows.keys(), "it may be the other half of such a row's text")
     if bad:
         skipped = sorted(map(str, bad), key=int)
         shown = ", ".join(skipped[:5]) + (", ..." if len(skipped) > 5 else "")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -208,6 +209,15 @@ def test_glue_itself_is_asked_for_once_and_refused_in_one_line() -> None:
     with pytest.raises(FileNotFoundError) as error:
         load_task("rte")
     assert str(error.value) == "source = 'nyu-mll/glue': no such folder, and the hub cannot be reached"
+
+
+def test_without_the_library_its_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shards(tmp_path, NLI)
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ModuleNotFoundError) as error:
+        load_task("mnli", tmp_path)
+    line = "no file of the task there; a dataset needs pip install 'pkdlib[hub]'"
+    assert (str(error.value), error.value.name) == (f"source = '{tmp_path}': {line}", "datasets")
 
 
 def test_the_names_of_hidden_labels_do_not_matter(tmp_path: Path) -> None:
