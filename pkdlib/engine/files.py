@@ -61,13 +61,13 @@ def locate(name: Any, field: str = "path", files: bool = False) -> str:
 def reach(name: str | Path, field: str = "path") -> str:
     """`locate`'s folder, or the id of a model that the hub has, or that model's folder in the hub's local cache.
 
-    Raises FileNotFoundError within seconds when it is none of these, ValueError as `locate` does.
+    Raises FileNotFoundError or ConnectionError within seconds when it is none of these, ValueError as `locate` does.
     """
     place = locate(name, field)
     if not os.path.isdir(place):
         try:
             ask_hub(place, "model", field)
-        except FileNotFoundError:
+        except OSError:
             from huggingface_hub import snapshot_download  # here, because it is slow to import
 
             with suppress(Exception):  # of many classes where it is not there
@@ -78,15 +78,20 @@ def reach(name: str | Path, field: str = "path") -> str:
 
 @cache
 def ask_hub(name: str, kind: str, field: str) -> None:
-    """Ask the hub once whether it has that "model" or "dataset"; FileNotFoundError when it does not say yes."""
+    """Ask the hub once whether it has that "model" or "dataset".
+
+    Raises FileNotFoundError when it says no, ConnectionError when it does not say.
+    """
     from huggingface_hub import HfApi
 
     try:
         HfApi().repo_info(name, repo_type=kind, timeout=HUB_SECONDS)
     except Exception as error:  # of huggingface_hub or of the HTTP client that it happens to use
-        answer = getattr(error, "response", None)  # an error without one came before any answer
-        reason = "cannot be reached" if answer is None else f"has no such {kind} (its answer is {answer.status_code})"
-        raise FileNotFoundError(f"{field} = {name!r}: no such folder, and the hub {reason}") from None
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        line = f"{field} = {name!r}: no such folder, and the hub"
+        if status in (401, 403, 404):
+            raise FileNotFoundError(f"{line} has no such {kind} (it answers {status})") from None
+        raise ConnectionError(f"{line} {'cannot be reached' if status is None else f'answers {status}'}") from None
 
 
 def digest(*parts: bytes) -> str:

@@ -24,6 +24,7 @@ from pkdlib.tasks import METRICS, Task, get_task
 Source = str | Path | None
 Tables = dict[str, Callable[[], Table]]  # split -> its rows, when they are asked for
 FILES = f"a file {', '.join(TABLES)}"
+CARDS = ("README.md", "dataset_infos.json")  # of a dataset in the hub's layout
 NUMBER = re.compile(r"[+-]?\d+(\.0*)?")
 HIDDEN = {"-1", "", "nan", "none"}  # -1, as the hub has it, or nothing
 
@@ -40,7 +41,7 @@ def load_task(
     the miniature tasks, the hub's GLUE for others. Labels are numbers in the task's order, or names; numbers of a
     dataset that names its classes are read by those names. train_rows: so many, drawn by subset_seed, the smaller draws
     within the larger. bad_rows="skip" drops unreadable rows with a warning. Raises ValueError (bad argument, label,
-    column or row, with file and row), FileNotFoundError (no such folder, dataset or split).
+    column or row, with file and row), FileNotFoundError (no such folder, dataset or split), ConnectionError (no hub).
     """
     task = _checked(task)
     if train_rows is not None:
@@ -178,15 +179,18 @@ def _from_folder(layout: Layout, folder: Path) -> Tables:
             if not file.is_file():
                 raise ValueError(f"{file}: is a folder, must be a file")
             tables[split] = partial(read_table, file)
-    card = folder / "README.md"
-    header = card.read_bytes().partition(b"\n---")[0] if card.is_file() else b""
-    header = header if header.startswith(b"---") else b""
-    if tables and b"class_label" not in header:  # else the numbers of its files mean what its card says
+    card, older = (file.read_bytes() if file.is_file() else b"" for file in map(folder.joinpath, CARDS))
+    header = card.partition(b"\n---")[0] if card.startswith(b"---") else b""
+    if tables and b"class_label" not in header and b"ClassLabel" not in older:  # else these say what numbers mean
         return tables
     if any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
         return _from_disk(layout, folder)
     # Not any folder, as `datasets` would take whatever lies below it for rows.
-    if header or any(file.is_file() for shards in ("train-*-of-*", "data/train*") for file in folder.glob(shards)):
+    if (
+        header
+        or older
+        or any(file.is_file() for shards in ("train-*-of-*", "data/train*") for file in folder.glob(shards))
+    ):
         return _from_hub(layout, str(folder))
     return {}
 
@@ -230,7 +234,7 @@ def _from_hub(layout: Layout, source: str) -> Tables:
     if not os.path.isdir(source):
         try:
             ask_hub(source, "dataset", "source")
-        except FileNotFoundError as error:
+        except OSError as error:
             unreachable = error  # it may still lie in the cache of `datasets`
     try:
         with _offline(datasets.config, unreachable is not None):

@@ -81,7 +81,7 @@ def test_a_file_is_no_model(folder: Path) -> None:
 # ------------------------------------------------------------------------------------------------------- the hub
 @pytest.fixture
 def hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """A hub on this machine that has the model me/known, answers 404 for others, and none for me/silent."""
+    """A hub on this machine that has the model me/known, answers 503 or 404 for others, and nothing for me/silent."""
     asked, done = [], Event()
 
     class Hub(BaseHTTPRequestHandler):
@@ -92,7 +92,7 @@ def hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
                 done.wait()
                 return
             body = json.dumps({"id": "me/known"}).encode()
-            self.send_response(200 if "known" in self.path else 404)
+            self.send_response(200 if "known" in self.path else 503 if "busy" in self.path else 404)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -117,18 +117,23 @@ def test_an_id_that_the_hub_has_is_left_to_the_hub(hub: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("me/other", r"has no such model \(its answer is 404\)"), ("me/silent", "cannot be reached")]
+    ("name", "kind", "reason"),
+    [
+        ("me/other", FileNotFoundError, r"has no such model \(it answers 404\)"),
+        ("me/busy", ConnectionError, "answers 503"),
+        ("me/silent", ConnectionError, "cannot be reached"),
+    ],
 )
 def test_an_id_that_the_hub_does_not_give_is_asked_for_once_and_refused_in_one_line(
-    hub: list[str], name: str, reason: str
+    hub: list[str], name: str, kind: type[OSError], reason: str
 ) -> None:
-    with pytest.raises(FileNotFoundError, match=rf"^backbone = '{name}': no such folder, and the hub {reason}$"):
+    with pytest.raises(kind, match=rf"^backbone = '{name}': no such folder, and the hub {reason}$"):
         load_tokenizer(name)
     assert hub == [f"/api/models/{name}"]
 
 
 def test_without_a_network_a_model_is_taken_from_the_hub_s_cache(folder: Path, monkeypatch) -> None:
-    with pytest.raises(FileNotFoundError, match=r"^path = 'me/tiny': no such folder, and the hub cannot be reached$"):
+    with pytest.raises(ConnectionError, match=r"^path = 'me/tiny': no such folder, and the hub cannot be reached$"):
         load_backbone("me/tiny")
     cache = folder / "cache"
     snapshot = cache / "models--me--tiny" / "snapshots" / "abc"
