@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from pkdlib.engine.checks import ClassNames, Seed, check_tokenizer, check_weights, checked, loading, with_labels
-from pkdlib.engine.files import locate
+from pkdlib.engine.files import reach
 
 Init = Literal["pretrained", "teacher"]
 Output = Any  # of a forward pass, as transformers has it: logits, hidden_states, attentions
@@ -25,8 +25,9 @@ Output = Any  # of a forward pass, as transformers has it: logits, hidden_states
 @checked
 def load_tokenizer(backbone: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a hub id or a local folder; ValueError where it is none of an encoder with [CLS]."""
+    place = reach(backbone, "backbone")
     with loading(backbone):
-        return check_tokenizer(AutoTokenizer.from_pretrained(locate(backbone)), backbone)
+        return check_tokenizer(AutoTokenizer.from_pretrained(place), backbone)
 
 
 @checked
@@ -53,13 +54,10 @@ def load_backbone(backbone: str | Path) -> PreTrainedModel:
 
 def _load(model_class: Any, path: str | Path, kind: str, spare: str = "nothing") -> PreTrainedModel:
     """A model in float32, all of whose weights but the spare ones are the checkpoint's; it may leave a head behind."""
+    place = reach(path)
     with loading(path):
         model, info = model_class.from_pretrained(
-            locate(path),
-            dtype=torch.float32,
-            use_safetensors=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
+            place, dtype=torch.float32, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
         )
         return check_weights(model, info, path, kind, spare)
 

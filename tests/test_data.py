@@ -11,13 +11,14 @@ from transformers import BertTokenizerFast, PreTrainedTokenizerBase
 
 from pkdlib import encode_task, load_task, load_tokenizer
 from pkdlib.config import MINI_BERT
-from pkdlib.data import EncodedSplit, EncodedTask, Split, TaskData
+from pkdlib.data import EncodedSplit, EncodedTask, Split, TaskData, encode_split
 from pkdlib.engine.batches import GROUP_BATCHES, LengthGroupedBatches, SortedBatches, make_loader, split_batch
 from pkdlib.tasks import get_task
 
 TEXTS = ["the plot is good .", "a", "", "the food was never really cold , but the waiter bored us .", "zyx"]
 OTHERS = ["the soup is cold .", "the nurse watched the saw in the meadow .", "", "", "i"]
 
+DEV = Split("dev", (TEXTS,), None)
 row_lengths = st.lists(st.integers(1, 60), min_size=1, max_size=200).map(np.array)
 
 
@@ -93,6 +94,33 @@ def test_a_length_outside_8_to_the_model_s_limit_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=f"max_length = {max_length}: must be between 8 and the model's 64"):
         encode_task(sentiment, tokenizer, max_length)
+
+
+@pytest.mark.parametrize("max_length", [64.0, "64", True, None])
+def test_a_length_that_is_no_whole_number_is_refused(
+    sentiment: TaskData, tokenizer: PreTrainedTokenizerBase, max_length: object
+) -> None:
+    for call in (
+        lambda: encode_task(sentiment, tokenizer, max_length),
+        lambda: encode_split(DEV, tokenizer, max_length),
+    ):
+        with pytest.raises(ValueError, match=f"^max_length = {max_length!r}: must be a whole number$"):
+            call()
+
+
+def test_what_is_no_split_task_or_tokenizer_is_refused(sentiment: TaskData, tokenizer: PreTrainedTokenizerBase) -> None:
+    for call, line in (
+        (lambda: encode_task(DEV, tokenizer), r"data = Split\(.*: must be a TaskData, as load_task gives"),
+        (lambda: encode_task("rte", tokenizer), "data = 'rte': must be a TaskData, as load_task gives"),
+        (lambda: encode_split(["a"], tokenizer), r"split = \['a'\]: must be a Split, as load_split gives"),
+        (
+            lambda: encode_split(DEV, MINI_BERT),
+            f"tokenizer = '{MINI_BERT}': must be a tokenizer, as load_tokenizer gives",
+        ),
+    ):
+        with pytest.raises(ValueError, match=f"^{line}$"):
+            call()
+    assert encode_split(DEV, tokenizer, np.int64(8)).max_length == 8
 
 
 def test_an_encoded_fingerprint_follows_tokens_and_their_order_and_not_labels(

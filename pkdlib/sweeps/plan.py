@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from transformers import AutoConfig
 
 from pkdlib.engine.configs import complaints
-from pkdlib.engine.files import ROOT, VERSION, digest, locate
+from pkdlib.engine.files import ROOT, VERSION, digest, here, reach
 from pkdlib.readers.sources import load_split, load_task
 from pkdlib.records import RESULT_FILE
 from pkdlib.sweeps.grid import SEED, Grid, GridError, Stage, Then
@@ -149,8 +149,10 @@ def _check_models(parameters: dict[str, Any], teachers: dict[str, PlannedRun]) -
 @cache
 def _layers_of(name: str, model: str) -> int:
     try:
-        return AutoConfig.from_pretrained(locate(model)).num_hidden_layers
+        return AutoConfig.from_pretrained(reach(model, name)).num_hidden_layers
     except (OSError, ValueError) as error:
+        if str(error).startswith(f"{name} = "):
+            raise ValueError(str(error)) from None
         raise ValueError(f"{name} = {model!r}: no such folder or model: {str(error).splitlines()[0]}") from None
 
 
@@ -163,7 +165,7 @@ def _rows(task: str, source: str, train_rows: int | None, split: str | None) -> 
         splits = load_task(task, source or None, train_rows=train_rows or None).splits
     except (OSError, ValueError) as error:
         line = str(error).splitlines()[0]
-        where = "" if line.startswith(("task =", "train_rows =")) else f"source = {source!r}: "
+        where = "" if line.startswith(("task =", "train_rows =", "source =")) else f"source = {source!r}: "
         raise ValueError(where + line) from None
     return " ".join(splits[name].fingerprint for name in sorted(splits))
 
@@ -171,5 +173,8 @@ def _rows(task: str, source: str, train_rows: int | None, split: str | None) -> 
 @cache
 def _model(name: str) -> str:
     """A fingerprint of the model in a local folder, empty where there is none."""
-    files = sorted(path for pattern in ("config.json", "*.safetensors") for path in Path(locate(name)).glob(pattern))
+    folders = map(Path, here(name)[:1])
+    files = sorted(
+        path for folder in folders for kind in ("config.json", "*.safetensors") for path in folder.glob(kind)
+    )
     return " ".join(file_digest(file.open("rb"), "sha256").hexdigest()[:16] for file in files)  # not whole in memory

@@ -84,7 +84,7 @@ BAD = {
     "more rows than there are": (changed("64", "2001"), "parameters.teacher.train_rows = 2001: must be between 1 and"),
     "a model that is not there": (
         GOOD.replace("{teacher", "{teacher.backbone: nowhere/bert, teacher"),
-        "parameters.teacher.backbone = 'nowhere/bert': no such folder or model"),
+        "parameters.teacher.backbone = 'nowhere/bert': no such folder"),
     "a teacher that is not there": (
         "notebook: 02_distill_last_vs_skip\nparameters: {teacher_dir: nowhere}\n",
         "parameters.teacher_dir = 'nowhere': no result.json there"),
@@ -402,7 +402,7 @@ def test_similarity_is_swept_over_models_that_lie_in_folders(tmp_path):
     with pytest.raises(GridError) as found:
         planned(tmp_path, text.replace("rsa", "csa").replace("seeds: [0, 1]", ""))
     assert str(found.value).startswith("some.yaml: grid.metric = 'csa': must be one of ")
-    with pytest.raises(GridError, match=r"^some.yaml: parameters.model_b = .*/c': no such folder or model"):
+    with pytest.raises(GridError, match=r"^some.yaml: parameters.model_b = .*/c': no such folder"):
         planned(tmp_path, text.replace(str(b), str(tmp_path / "c")))
 
 
