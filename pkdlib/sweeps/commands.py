@@ -20,7 +20,7 @@ def register(commands: argparse._SubParsersAction) -> None:
 
 
 def sweep(given: argparse.Namespace) -> int:
-    """0 when every run has finished, 1 when one failed, 2 when it cannot be begun: why goes to stderr."""
+    """0 when every run has finished, 1 when one failed, 2 when it cannot be done: why goes to stderr; 130: stopped."""
     from pkdlib.sweeps.runner import run_sweep
 
     names = ("grid", "out", "workers", "threads", "runs_per_gpu", "scheduler", "dry_run")
@@ -29,3 +29,5 @@ def sweep(given: argparse.Namespace) -> int:
     except (OSError, ValueError) as error:  # GridError too
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
