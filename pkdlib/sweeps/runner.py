@@ -23,7 +23,8 @@ from pkdlib.engine.progress import say
 from pkdlib.readers.records import load_records
 from pkdlib.sweeps.folder import NOTEBOOK_FILE, RUN_FILE, SWEEP_FILE, finished, state
 from pkdlib.sweeps.grid import SEED, GridError, Stage, Then, grid_path, read_grid
-from pkdlib.sweeps.plan import PlannedRun, plan, teachers_of
+from pkdlib.sweeps.notebooks import read_template
+from pkdlib.sweeps.plan import PlannedRun, plan, scores_of, teachers_of
 from pkdlib.sweeps.worker import end, execute
 
 ATTEMPTS = 2  # of a run that the machine ended: so often is it handed to the executor
@@ -141,6 +142,11 @@ def read_stages(grid: str | Path) -> tuple[Path, list[tuple[Stage, list[PlannedR
     first = read_grid(file)
     stages: list[tuple[Stage, list[PlannedRun]]] = [(first, plan(first, first, file.name))]
     if first.then:
+        best, recording = first.then.best, read_template(first.notebook).makes_records
+        lacking = [scores for run in stages[0][1] if best not in (scores := scores_of(run)) and scores]
+        if not recording or lacking:
+            why = f"must be one of {', '.join(lacking[0])}" if recording else f"{first.notebook} records no run"
+            raise GridError(f"{file.name}: then.best = {best!r}: {why}")
         example = {name: stages[0][1][0].axes[name] for name in first.then.keep}
         stages.append((first.then, plan(first, first.then, file.name, example)))
     return file, stages
@@ -156,6 +162,8 @@ def best_values(runs: list[PlannedRun], then: Then, out: Path) -> dict[str, Any]
         if not any(then.best in row for row in rows):
             raise GridError(f"then.best = {then.best!r}: no column of the results: {', '.join(rows[0])}")
         scores.setdefault(setting, []).extend(row[then.best] for row in rows if not isnan(row.get(then.best, nan)))
+    if not any(scores.values()):
+        raise GridError(f"then.best = {then.best!r}: no run has a number there")
     best = json.loads(max(filter(scores.get, scores), key=lambda key: fmean(scores[key])))
     return {name: best[name] for name in then.keep}
 

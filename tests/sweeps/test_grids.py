@@ -11,10 +11,12 @@ import warnings
 import matplotlib
 import nbformat
 import pytest
-from helpers import bert_config, make_record, save_backbone
+from helpers import bert_config, make_record, noisy_copy, save_backbone, save_model
+from safetensors.torch import load_file, save_file
 
 from pkdlib import ROOT
 from pkdlib.__main__ import main
+from pkdlib.models import load_backbone
 from pkdlib.records import save_result
 from pkdlib.sweeps import plan as plans
 from pkdlib.sweeps import runner
@@ -212,11 +214,34 @@ def test_a_run_s_identity_is_its_content(tmp_path, monkeypatch):
     for change in ("beta: 0.4", "teacher.train_rows: 65", "teacher.seed: 1"):
         other = planned(tmp_path, text.replace("teacher.train_rows: 64", change))
         assert not {run.id for run in other} & {run.id for run in before}
-    with open(backbone / "model.safetensors", "ab") as weights:
-        weights.write(b"\0")
-    assert not {run.id for run in planned(tmp_path, text)} & {run.id for run in before}
-    monkeypatch.setattr(plans, "VERSION", "0.2.0")
-    assert not {run.id for run in planned(tmp_path, GOOD)} & {run.id for run in before}
+    change_weights(backbone)
+    changed_weights = {run.id for run in planned(tmp_path, text)}
+    assert not changed_weights & {run.id for run in before}
+    words = backbone / "tokenizer.json"
+    words.write_text(words.read_text(encoding="utf-8").replace('"the"', '"teh"'), encoding="utf-8")
+    changed_words = {run.id for run in planned(tmp_path, text)}
+    assert not changed_words & changed_weights
+    monkeypatch.setattr(plans, "library_fingerprint", lambda: "0123456789abcdef")  # a changed losses.py, say
+    assert not {run.id for run in planned(tmp_path, text)} & changed_words
+
+
+def test_files_that_a_parameter_names_belong_to_a_run_s_identity(tmp_path):
+    parameters = ("folder = ''\nfiles = ['']\noutput_dir = ''", ["parameters"])
+    notebook = save_notebook(tmp_path / "own.ipynb", parameters)
+    own, one = tmp_path / "texts", tmp_path / "one.jsonl"
+    (own / "student").mkdir(parents=True)
+    for file in (own / "a.txt", own / "student" / "result.json", one):
+        file.write_text("{}")
+    text = f"notebook: {notebook}\nparameters: {{folder: {own}, files: [{one}]}}\n"
+    (before,) = planned(tmp_path, text)
+    (own / "notes.log").write_text("of no effect")
+    (own / ".hidden.txt").write_text("of no effect")
+    assert planned(tmp_path, text)[0].id == before.id
+    ids = {before.id}
+    for file in (own / "a.txt", own / "student" / "result.json", one):
+        file.write_text("{ }")
+        ids.add(planned(tmp_path, text)[0].id)
+    assert len(ids) == 4
 
 
 @pytest.mark.parametrize("file", sorted(GRIDS.glob("*.yaml")), ids=lambda file: file.stem)
@@ -373,9 +398,19 @@ def test_teachers_left_to_the_sweep_are_paths_where_nothing_lies(tmp_path):
 
 def finished_teacher(folder, **changes):
     """A finished teacher's folder: a model of four layers and its record."""
-    save_backbone(folder)
-    save_result(make_record("teacher", method="teacher", **changes), folder)
+    record = make_record("teacher", method="teacher", **changes)
+    backbone = load_backbone(save_backbone(folder))
+    save_model(noisy_copy(backbone, record.get_task().label_names), folder)
+    save_result(record, folder)
     return folder
+
+
+def change_weights(folder, **changes):
+    """Move every weight of a folder's model; or change some by name, None to leave one out."""
+    weights = load_file(folder / "model.safetensors")
+    weights = weights | changes if changes else {name: 2 * tensor for name, tensor in weights.items()}
+    kept = {name: tensor for name, tensor in weights.items() if tensor is not None}
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
 
 
 def test_the_loss_is_looked_at_with_a_teacher_of_the_sweep(tmp_path):
@@ -396,8 +431,7 @@ def test_similarity_is_swept_over_models_that_lie_in_folders(tmp_path):
     text = f"notebook: 06_cls_similarity\nparameters: {fixed}\ngrid: {{metric: [cka, rsa]}}\nseeds: [0, 1]\n"
     runs = planned(tmp_path, text)
     assert len({run.id for run in runs}) == 4 and not teachers_of(runs)
-    with open(b / "model.safetensors", "ab") as weights:
-        weights.write(b"\0")
+    change_weights(b)
     assert not {run.id for run in runs} & {run.id for run in planned(tmp_path, text)}  # another model
     with pytest.raises(GridError) as found:
         planned(tmp_path, text.replace("rsa", "csa").replace("seeds: [0, 1]", ""))
