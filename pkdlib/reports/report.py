@@ -14,15 +14,16 @@ import papermill
 from IPython.core.pylabtools import print_figure
 from IPython.display import HTML
 from matplotlib.figure import Figure
+from papermill.exceptions import PapermillExecutionError
 
 from pkdlib.analysis.figures import STYLE
 from pkdlib.analysis.tables import results_frame
 from pkdlib.engine.files import write_text
 from pkdlib.readers.records import load_records
 from pkdlib.records import RESULT_FILE, RunRecord
-from pkdlib.reports.layouts import NONE, Drawing, as_latex
+from pkdlib.reports.layouts import NONE, Drawing, as_latex, speed_table
 from pkdlib.reports.pages import write_page
-from pkdlib.sweeps.folder import RUN_FILE, SPEC_FILE, SWEEP_FILE, failed, finished, read_json
+from pkdlib.sweeps.folder import RUN_FILE, SPEC_FILE, SWEEP_FILE, failed, finished, listed, read_json
 
 NOTEBOOK = Path(__file__).with_name("report.ipynb")
 
@@ -43,6 +44,11 @@ def read_folder(folder: Path) -> Contents:
     files = results or ([] if runs else sorted(folder.glob("*.jsonl")))
     named = {str(file.relative_to(folder)): read_json(file) for file in sorted(folder.rglob("*speed*.json"))}
     speed = {name: record for name, record in named.items() if {"parameters", "speedups"} <= set(record)}
+    for name, record in speed.items():
+        try:
+            speed_table(record)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise ValueError(f"{folder / name}: no timings as notebook 05 writes them: {error!r}") from None
     if not (files or runs or speed):
         raise FileNotFoundError(f"{folder}: no runs there: no {SWEEP_FILE}, {RESULT_FILE} or .jsonl file")
     return Contents([record for file in files for record in load_records(file)], runs, speed)
@@ -50,12 +56,12 @@ def read_folder(folder: Path) -> Contents:
 
 def _states(sweep: Path) -> list[dict[str, Any]]:
     """What became of every run that a sweep lists, and of every teacher that it made."""
-    content, folder, states = read_json(sweep), sweep.parent, []
-    if not {"runs", "teachers"} <= set(content):  # a benchmark's record may have the same name
+    content, folder, states = listed(sweep), sweep.parent, []
+    if content is None:
         return []
-    listed = {folder / entry["folder"]: kind for kind in ("run", "teacher") for entry in content[f"{kind}s"]}
+    places = {folder / entry["folder"]: kind for kind in ("run", "teacher") for entry in content[f"{kind}s"]}
     earlier = {file.parent: "run of an earlier grid" for file in folder.glob(f"runs/*/{RUN_FILE}")}
-    for run, what in (earlier | listed).items():
+    for run, what in (earlier | places).items():
         state = {"grid": content["grid"], "id": run.name, "what": what, "state": "not finished", "seconds": 0.0}
         if ended := finished(run):
             state |= {"state": "finished", "seconds": ended["seconds"]}
@@ -128,10 +134,14 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
     out = Path(out or folder / "report").resolve()
     read_folder(folder)
     out.mkdir(parents=True, exist_ok=True)
-    notebook = papermill.execute_notebook(
-        NOTEBOOK, out / NOTEBOOK.name, {"folder": str(folder), "out": str(out)}, progress_bar=False, cwd=Path.cwd(),
-        extra_arguments=["--log-level=ERROR"],
-    )  # fmt: skip
+    try:
+        notebook = papermill.execute_notebook(
+            NOTEBOOK, out / NOTEBOOK.name, {"folder": str(folder), "out": str(out)}, progress_bar=False,
+            cwd=Path.cwd(), extra_arguments=["--log-level=ERROR"],
+        )  # fmt: skip
+    except PapermillExecutionError as error:
+        told = f"{error.ename}: {error.evalue.partition(chr(10))[0]}"
+        raise ValueError(f"{folder}: cannot be reported: {told}; see {out / NOTEBOOK.name}") from None
     shown, silent = [], True  # from the end: a text stays if a cell between it and the next one shows something
     for cell in reversed(notebook.cells):
         silent = silent and not cell.get("outputs")

@@ -30,6 +30,20 @@ class _Failure(BaseModel):
     notebook: str
 
 
+class _Listed(BaseModel):
+    """A run as sweep.json lists it."""
+
+    folder: str
+
+
+class _Sweep(BaseModel):
+    """What sweep.json holds, of what is read again."""
+
+    grid: str
+    runs: list[_Listed]
+    teachers: list[_Listed]
+
+
 def read_json(path: Path, kind: type[BaseModel] | None = None) -> dict[str, Any]:
     """The file's object, with the fields of `kind` if that is given; ValueError with the file's name otherwise."""
     try:
@@ -51,6 +65,11 @@ def finished(folder: Path) -> dict[str, Any] | None:
 def failed(folder: Path) -> dict[str, Any] | None:
     """cause, error and notebook of a run that failed; None of any other."""
     return read_json(folder / FAILURE_FILE, _Failure) if (folder / FAILURE_FILE).is_file() else None
+
+
+def listed(sweep: Path) -> dict[str, Any] | None:
+    """grid, runs and teachers of a sweep.json, a folder each; None of a benchmark's record of the same name."""
+    return read_json(sweep, _Sweep) if {"runs", "teachers"} <= read_json(sweep).keys() else None
 
 
 def state(folder: Path) -> str:

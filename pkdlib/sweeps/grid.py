@@ -80,6 +80,8 @@ def read_grid(path: Path) -> Grid:
         lines = [f"line {line + 1}: no YAML: {problem.partition(' with value ')[0]}"]
     except (YAMLError, UnicodeDecodeError) as error:  # a character that no text holds
         lines = [f"no text in UTF-8: {str(error).splitlines()[0]}"]
+    except RecursionError:
+        lines = ["nested too deeply"]
     except ValidationError as error:
         lines = complaints(Grid, error)
     if lines:

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Iterator
 from contextlib import chdir
 from copy import deepcopy
 from dataclasses import dataclass
@@ -25,7 +24,6 @@ from pkdlib.engine.files import ROOT, digest
 from pkdlib.engine.progress import BATCH_VARIABLE
 
 NOTEBOOKS = ROOT / "notebooks"
-RECORDERS = {"fine_tune", "distill", "save_result", "save_records"}
 START = NOTEBOOKS if NOTEBOOKS.is_dir() else ROOT  # where kernels start
 
 
@@ -52,7 +50,6 @@ class Template:
     fingerprint: str  # of the code
     names: dict[str, Any]  # what the cells before its parameters cell have imported and defined
     settings: list[CodeType]  # the settings cell, where there is one
-    makes_records: bool  # whether it names one of the functions that do
 
     def check(self, parameters: dict[str, Any]) -> None:
         """Execute the settings cell with these parameters, in this process; ValueError with what it says of them."""
@@ -94,16 +91,7 @@ def read_template(name: str) -> Template:
         raise ValueError(f"notebook = {name!r}: cannot be run with parameters: {_one_line(error)}") from None
     if "output_dir" not in defaults:
         raise ValueError(f"notebook = {name!r}: has no cell tagged parameters with an output_dir in it")
-    makes_records = not RECORDERS.isdisjoint(name for source in sources for name in _names(source))
-    return Template(path.resolve(), defaults, code_fingerprint(notebook), names, settings, makes_records)
-
-
-def _names(code: CodeType) -> Iterator[str]:
-    """Every name that a piece of code looks up or imports, in its functions too."""
-    yield from code.co_names
-    for inner in code.co_consts:
-        if isinstance(inner, CodeType):
-            yield from _names(inner)
+    return Template(path.resolve(), defaults, code_fingerprint(notebook), names, settings)
 
 
 def _execute(cells: list[CodeType], names: dict[str, Any], assigned: dict[str, Any] | None = None) -> None:

@@ -26,6 +26,8 @@ from pkdlib.tasks import get_task
 FORMAT = 2  # of a run's identity; a new one leaves old runs unused
 TEACHER = "teacher_dir"  # ends the name of a parameter that is filled with a teacher's folder
 TEACHER_NOTEBOOK = "01_finetune_teacher"
+WITHOUT_RECORDS = ("05_speed_benchmark", "06_cls_similarity", "07_ablations")  # of runs, in what they write
+FOLDERS = ("students_dir", "texts", "sources", "sizes")  # or files, which a run reads
 MODELS = ("backbone", "large_backbone", "model_a", "model_b")  # hub ids or folders
 # Files of a folder that a run may read: weights, vocabularies, records, texts.
 READ = {".csv", ".json", ".jsonl", ".model", ".parquet", ".safetensors", ".tsv", ".txt"}
@@ -79,8 +81,10 @@ def teachers_of(runs: list[PlannedRun]) -> list[PlannedRun]:
     return list({teacher.id: teacher for run in runs for teacher in run.teachers.values()}.values())
 
 
-def scores_of(run: PlannedRun) -> list[str]:
-    """The scores that a run's records will have, split_metric each; [] where only the run itself can tell."""
+def scores_of(run: PlannedRun) -> list[str] | None:
+    """The scores that a run's records will have, split_metric each; None where only the run itself can tell."""
+    if run.notebook.stem in WITHOUT_RECORDS:
+        return []
     for teacher in run.teachers.values():
         return scores_of(teacher)
     given = [value for name, value in run.parameters.items() if name.endswith(TEACHER) and value]
@@ -88,7 +92,7 @@ def scores_of(run: PlannedRun) -> list[str]:
         metrics = _teacher(TEACHER, given[0]).metrics
         return [f"{split}_{metric}" for split, scores in metrics.items() for metric in scores if metric != "loss"]
     if not {"task", "source"} <= run.parameters.keys():
-        return []
+        return None
     task, source, train_rows = (run.parameters.get(name) for name in ("task", "source", "train_rows"))
     _, labelled = _rows(task, source, train_rows, None)
     return [f"{split}_{metric}" for split in labelled if split != "train" for metric in get_task(task).metrics]
@@ -129,7 +133,7 @@ def _run(notebook: str, values: dict[str, Any], axes: dict[str, Any], kind: str 
     with_rows = {"task", "source"} <= parameters.keys() and not parameters.get("texts")
     identity = [
         FORMAT, library_fingerprint(), template.fingerprint, parameters, _rows(*rows)[0] if with_rows else None,
-        {name: [_content(one) for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)]
+        {name: [_content(one) for one in _as_list(value) if isinstance(one, str)]
          for name, value in parameters.items() if name != "source"},
         {name: teacher.id for name, teacher in teachers.items()},
     ]  # fmt: skip
@@ -148,10 +152,14 @@ def _types(notebook: str) -> type[BaseModel]:
         example = (*default, None)[0] if isinstance(default, list) else default  # None says nothing of the type
         kind: Any = Any if example is None else type(example)
         if isinstance(default, list):
-            kind = Annotated[list[kind], BeforeValidator(lambda value: value if isinstance(value, list) else [value])]
+            kind = Annotated[list[kind], BeforeValidator(_as_list)]
         if name != "output_dir":
             fields[f"field_{len(fields)}"] = kind, Field(default, alias=name)  # BaseModel keeps some names for itself
     return create_model("Parameters", __config__=STRICT, **fields)
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _check_models(parameters: dict[str, Any], teachers: dict[str, PlannedRun]) -> None:
@@ -164,6 +172,9 @@ def _check_models(parameters: dict[str, Any], teachers: dict[str, PlannedRun]) -
             label_order(classes, task.label_names, f"{name} = {value!r}")
         elif name in MODELS and value:
             configs[name] = _config_of(name, value)
+        for place in _as_list(value) if name in FOLDERS else []:
+            if place and not (ROOT / place).exists() and not Path(place).exists():
+                raise ValueError(f"{name} = {place!r}: no such file or folder")
     sizes = parameters.get("student_layers", 0)
     size = max(sizes, default=0) if isinstance(sizes, list) else sizes
     depths = [one.num_hidden_layers for name, one in configs.items() if name == "backbone" or name.endswith(TEACHER)]

@@ -23,7 +23,6 @@ from pkdlib.engine.progress import say
 from pkdlib.readers.records import load_records
 from pkdlib.sweeps.folder import NOTEBOOK_FILE, RUN_FILE, SWEEP_FILE, finished, state
 from pkdlib.sweeps.grid import SEED, GridError, Stage, Then, grid_path, read_grid
-from pkdlib.sweeps.notebooks import read_template
 from pkdlib.sweeps.plan import PlannedRun, plan, scores_of, teachers_of
 from pkdlib.sweeps.worker import end, execute
 
@@ -142,11 +141,11 @@ def read_stages(grid: str | Path) -> tuple[Path, list[tuple[Stage, list[PlannedR
     first = read_grid(file)
     stages: list[tuple[Stage, list[PlannedRun]]] = [(first, plan(first, first, file.name))]
     if first.then:
-        best, recording = first.then.best, read_template(first.notebook).makes_records
-        lacking = [scores for run in stages[0][1] if best not in (scores := scores_of(run)) and scores]
-        if not recording or lacking:
-            why = f"must be one of {', '.join(lacking[0])}" if recording else f"{first.notebook} records no run"
-            raise GridError(f"{file.name}: then.best = {best!r}: {why}")
+        for run in stages[0][1]:
+            scores = scores_of(run)
+            if scores is not None and first.then.best not in scores:
+                allowed = f"must be one of {', '.join(scores)}" if scores else f"{run.notebook.stem} records no scores"
+                raise GridError(f"{file.name}: then.best = {first.then.best!r}: {allowed}")
         example = {name: stages[0][1][0].axes[name] for name in first.then.keep}
         stages.append((first.then, plan(first, first.then, file.name, example)))
     return file, stages
