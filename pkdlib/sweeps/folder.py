@@ -14,12 +14,9 @@ NOTEBOOK_FILE, LOG_FILE = "notebook.ipynb", "log.txt"
 
 
 class _Ended(BaseModel):
-    """What run.json holds."""
+    """What run.json holds, of what is read again."""
 
-    id: str
     seconds: float
-    finished_at: str
-    host: str
 
 
 class _Failure(BaseModel):
@@ -50,7 +47,9 @@ def read_json(path: Path, kind: type[BaseModel] | None = None) -> dict[str, Any]
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError(f"must be an object of JSON, not {type(content).__name__}")
-        return kind.model_validate(content).model_dump() if kind else content
+        if kind:
+            kind.model_validate(content, strict=True)
+        return content
     except ValidationError as error:
         raise ValueError(f"{path}: {complaints(kind or BaseModel, error)[0]}") from None
     except (ValueError, RecursionError) as error:  # of decoding too

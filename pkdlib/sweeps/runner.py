@@ -77,7 +77,7 @@ def _dask(scheduler: str | None) -> Iterator[tuple[Any, Callable[[], None]]]:
     if not scheduler:
         yield None, lambda: None
         return
-    from dask.distributed import Client  # the extra `cluster`
+    from distributed import Client  # the extra `cluster`
 
     name = f"scheduler = {scheduler!r}"
     try:

@@ -524,7 +524,7 @@ def test_a_grid_that_is_no_text_is_one_line(tmp_path):
 
 def test_a_second_stage_s_runs_are_counted_with_the_first_one_s_seeds(tmp_path):
     text = (
-        f"notebook: 02\nseeds: {[*range(100)]}\ngrid: {{a: [1]}}\nthen: {{keep: [a], grid: {{b: {[*range(101)]}}}}}\n"
+        f"notebook: own\nseeds: {[*range(100)]}\ngrid: {{a: [1]}}\nthen: {{keep: [a], grid: {{b: {[*range(101)]}}}}}\n"
     )
     (tmp_path / "some.yaml").write_text(text)
     with pytest.raises(GridError, match=r"^some.yaml: then.grid: stands for 10,100 runs: must be at most 10,000$"):
@@ -590,7 +590,7 @@ def test_the_scores_of_a_run_are_its_task_s_on_labelled_splits(tmp_path):
     [
         ("run.json", "{", "Expecting property name enclosed in double quotes"),
         ("run.json", "[]", "must be an object of JSON, not list"),
-        ("run.json", "{}", "id: missing"),
+        ("run.json", "{}", "seconds: missing"),
         ("run.json", "\0", "Expecting value"),
         ("failure.json", "{}", "cause: missing"),
         ("failure.json", "", "Expecting value"),
