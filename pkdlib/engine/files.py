@@ -6,6 +6,7 @@ import re
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from pkdlib.engine.progress import say_once
@@ -105,9 +106,9 @@ def digest(*parts: bytes) -> str:
 def write_text(path: Path, text: str) -> None:
     """Write a text file so that it appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{token_hex(8)}.part")  # of this call alone, in any process of any machine
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
+        with open(temporary, "x", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -117,3 +118,10 @@ def write_text(path: Path, text: str) -> None:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def save_model(model: Any, folder: Path) -> None:
+    """Call a model's `save_pretrained`, and let who may read its configuration read its weights too."""
+    model.save_pretrained(folder)
+    for file in Path(folder).glob("*.safetensors"):  # written as 0600, whatever the umask is
+        file.chmod((Path(folder) / "config.json").stat().st_mode & 0o777)
