@@ -223,7 +223,7 @@ def test_a_comparison_that_could_not_run_is_refused_at_once(name: str, value: li
     [
         ({"metric": "ckaa"}, "metric = 'ckaa': must be one of centered_cosine, cosine, cka, rsa"),
         ({"rows": 3}, "rows = 3: must be 0 for all rows or at least 4"),
-        ({"model_b": ""}, "model_b = '': String should have at least 1 character"),
+        ({"model_b": ""}, "model_b = '': must name a folder or a model of the hub"),
         ({"split": "validation"}, "split = 'validation': must be 'train', 'dev' or 'test'"),
     ],
 )

@@ -6,7 +6,9 @@ from collections.abc import Collection, Mapping
 from numbers import Integral
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+
+LARGEST = 2**32  # of whole numbers: above it, libraries below overflow
 
 
 class ConfigError(ValueError):
@@ -17,6 +19,20 @@ class Config(BaseModel):
     """A set of validated fields; an unknown name is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: Any, info: ValidationInfo) -> Any:
+        """The value, if neither it nor an element is one that pydantic would convert without a word."""
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(one, bool) and bool not in (annotation, *get_args(annotation)):
+                raise ValueError("must not be True or False")
+            if isinstance(one, bytes) or (isinstance(one, str) and one and not (one.strip() and one.isprintable())):
+                raise ValueError("must be a text of printable characters, not blank")
+            if isinstance(one, int) and abs(one) > LARGEST:
+                raise ValueError(f"must be at most {LARGEST}")
+        return value
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)

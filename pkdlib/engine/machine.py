@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration
 
+from pkdlib.engine.checks import say_once
 from pkdlib.engine.configs import ConfigError
 from pkdlib.engine.files import VERSION, library_fingerprint
 
@@ -50,4 +51,6 @@ def make_accelerator(mixed_precision: str = "no") -> Accelerator:
             f"WORLD_SIZE = {size}: this process sees {accelerator.num_processes}; without GPUs, start them by "
             f"accelerate launch --cpu --num_processes {size}"
         )
+    if mixed_precision != "no" and accelerator.is_main_process:
+        say_once(f"scores are those of {mixed_precision}: read again, in float32, a model may name some rows otherwise")
     return accelerator

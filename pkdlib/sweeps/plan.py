@@ -13,11 +13,11 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 
 from pkdlib.engine.checks import label_order
 from pkdlib.engine.configs import complaints
-from pkdlib.engine.files import ROOT, digest, here, library_fingerprint, reach
+from pkdlib.engine.files import digest, here, library_fingerprint, reach
 from pkdlib.engine.progress import quiet
 from pkdlib.models import load_tokenizer
-from pkdlib.readers.records import load_records
 from pkdlib.readers.sources import load_split, load_task
+from pkdlib.readers.teachers import check_named, record_of
 from pkdlib.records import RESULT_FILE, RunRecord
 from pkdlib.sweeps.grid import SEED, Grid, GridError, Stage, Then
 from pkdlib.sweeps.notebooks import read_template
@@ -88,10 +88,9 @@ def scores_of(run: PlannedRun) -> list[str] | None:
     for teacher in run.teachers.values():
         return scores_of(teacher)
     given = [value for name, value in run.parameters.items() if name.endswith(TEACHER) and value]
-    if given:
-        metrics = _teacher(TEACHER, given[0]).metrics
-        return [f"{split}_{metric}" for split, scores in metrics.items() for metric in scores if metric != "loss"]
-    if not {"task", "source"} <= run.parameters.keys():
+    if record := _teacher(TEACHER, given[0]) if given else None:
+        return [f"{split}_{name}" for split, scores in record.metrics.items() for name in scores if name != "loss"]
+    if not (run.parameters.get("task") and "source" in run.parameters):
         return None
     task, source, train_rows = (run.parameters.get(name) for name in ("task", "source", "train_rows"))
     _, labelled = _rows(task, source, train_rows, None)
@@ -130,7 +129,7 @@ def _run(notebook: str, values: dict[str, Any], axes: dict[str, Any], kind: str 
     parameters = {name: value for name, value in typed.items() if name not in teachers}
     _check_models(parameters, teachers)
     rows = [parameters.get(name) for name in ("task", "source", "train_rows", "split")]
-    with_rows = {"task", "source"} <= parameters.keys() and not parameters.get("texts")
+    with_rows = parameters.get("task") and "source" in parameters and not parameters.get("texts")
     identity = [
         FORMAT, library_fingerprint(), template.fingerprint, parameters, _rows(*rows)[0] if with_rows else None,
         {name: [_content(one) for one in _as_list(value) if isinstance(one, str)]
@@ -167,7 +166,10 @@ def _check_models(parameters: dict[str, Any], teachers: dict[str, PlannedRun]) -
     configs = {name: _config_of("backbone", run.parameters["backbone"]) for name, run in teachers.items()}
     for name, value in parameters.items():
         if name.endswith(TEACHER) and value:
-            task, configs[name] = _teacher(name, value).get_task(), _config_of(name, value)
+            configs[name] = _config_of(name, value)
+            record = _teacher(name, value)
+            check_named(name, value, parameters)
+            task = record.get_task() if record else get_task(parameters["task"])
             classes = [str(configs[name].id2label[index]) for index in sorted(configs[name].id2label)]
             label_order(classes, task.label_names, f"{name} = {value!r}")
         elif name in MODELS and value:
@@ -183,12 +185,10 @@ def _check_models(parameters: dict[str, Any], teachers: dict[str, PlannedRun]) -
 
 
 @cache
-def _teacher(name: str, folder: str) -> RunRecord:
-    """The record of a finished teacher; ValueError where there is none."""
-    if not (ROOT / folder / RESULT_FILE).is_file():
-        raise ValueError(f"{name} = {folder!r}: no {RESULT_FILE} there, so no finished teacher")
+def _teacher(name: str, folder: str) -> RunRecord | None:
+    """The record of a teacher of this kit, None of another's; ValueError where it is broken."""
     try:
-        return load_records(ROOT / folder / RESULT_FILE)[0]
+        return record_of(folder)
     except ValueError as error:
         raise ValueError(f"{name} = {folder!r}: {error}") from None
 

@@ -1,11 +1,12 @@
 """Each metric against hand computation and its invariances, and what is read off a matrix."""
 
-from math import sqrt
+from fractions import Fraction
+from math import isnan, sqrt
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 from scipy.stats import pearsonr, spearmanr
@@ -27,6 +28,7 @@ from pkdlib.analysis.similarity import (
     shuffled_baseline,
     usable_similarities,
 )
+from pkdlib.engine.checks import say_once
 
 
 def states(layers: int) -> st.SearchStrategy[Tensor]:
@@ -139,6 +141,75 @@ def test_debiased_cka_is_that_of_the_gram_matrices_definition() -> None:
     k, el = x @ x.T, y @ y.T  # neither is centred: the estimator does it
     expected = hsic(k, el) / (hsic(k, k) * hsic(el, el)).sqrt()
     assert linear_cka(x[:, None].float(), y[:, None].float()).item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+def exact_hsic(x: list[list[int]], y: list[list[int]]) -> Fraction:
+    """The debiased HSIC of Song et al. in exact arithmetic, from Gram matrices, up to n (n - 3)."""
+    n = len(x)
+    K, L = (
+        [[sum(p * q for p, q in zip(rows[i], rows[j], strict=True)) * (i != j) for j in range(n)] for i in range(n)]
+        for rows in (x, y)
+    )
+    k, l_ = [sum(row) for row in K], [sum(row) for row in L]
+    trace = sum(K[i][j] * L[j][i] for i in range(n) for j in range(n))
+    both = sum(p * q for p, q in zip(k, l_, strict=True))
+    return trace + Fraction(sum(k) * sum(l_), (n - 1) * (n - 2)) - Fraction(2 * both, n - 2)
+
+
+small_states = st.lists(st.lists(st.integers(-3, 3), min_size=2, max_size=2), min_size=5, max_size=5)
+
+
+@settings(max_examples=300)
+@given(x=small_states, y=small_states, shift=st.sampled_from([0, 40]))
+def test_debiased_cka_is_nan_where_exact_arithmetic_has_no_value(x: list, y: list, shift: int) -> None:
+    a, b = (torch.tensor(rows, dtype=torch.float32)[:, None] + shift for rows in (x, y))
+    found = linear_cka(a, b).item()
+    square = exact_hsic(x, x) * exact_hsic(y, y)
+    if square == 0:
+        assert isnan(found)
+    else:
+        assert found == pytest.approx(float(exact_hsic(x, y)) / sqrt(square), rel=1e-6, abs=1e-7)
+
+
+@pytest.mark.parametrize("rows", [4, 10, 40, 1000])
+@pytest.mark.parametrize("noise", [0.0, 3e-7])
+def test_all_rows_equal_but_one_cannot_be_compared(rows: int, noise: float, capsys) -> None:
+    rng, say = torch.Generator().manual_seed(rows), say_once
+    say.cache_clear()
+    a, b = (torch.randn(1, 1, 16, generator=rng).expand(rows, 1, 16).clone() for _ in range(2))
+    a[rows // 2], b[rows // 2] = torch.randn(2, 1, 16, generator=rng)
+    a, b = (states * (1 + noise * torch.randn(states.shape, generator=rng)) for states in (a, b))
+    other = torch.randn(rows, 1, 16, generator=rng)
+    assert linear_cka(a, b).isnan() and linear_cka(a, other).isnan() and linear_cka(other, b).isnan()
+    assert linear_cka(other, other).item() == pytest.approx(1)
+    lines = "CKA: NaN for a layer whose states differ between rows by rounding alone, or in one row alone\n"
+    assert capsys.readouterr().out == lines
+
+
+@pytest.mark.parametrize("metric", ["cka", "rsa", "centered_cosine"])
+@pytest.mark.parametrize("offset", [1.0, 100.0])
+def test_rows_that_differ_by_rounding_alone_cannot_be_compared(metric: str, offset: float) -> None:
+    rng = torch.Generator().manual_seed(3)
+    same = offset + torch.randn(1, 1, 16, generator=rng).expand(40, 1, 16)
+    noisy = same * (1 + 2.0**-23 * torch.randint(-1, 2, same.shape, generator=rng))
+    other = torch.randn(40, 2, 16, generator=rng)
+    for states in (same, noisy):
+        assert get_similarity(metric)(torch.cat([other, states], dim=1), other).isnan().tolist() == [
+            [False, False], [False, False], [True, True],
+        ]  # fmt: skip
+
+
+def test_two_groups_of_equal_rows_can_be_compared() -> None:
+    one, two = torch.eye(2)
+    states = torch.stack([one, one, one, two, two, two])[:, None]
+    for metric in ("cka", "rsa", "centered_cosine"):
+        assert get_similarity(metric)(states, states).item() == pytest.approx(1, abs=1e-6)
+
+
+def test_what_cannot_be_compared_is_most_similar_to_none() -> None:
+    similarity = torch.tensor([[0.1, float("nan"), 0.3], [float("nan")] * 3, [-0.5, -0.2, float("nan")]])
+    assert most_similar_layers(similarity) == [3, 0, 2]
+    assert map_agreement(similarity, [3, 1]) == 1  # layer 0 is no neighbour of layer 1
 
 
 def test_only_the_debiased_cka_of_independent_noise_is_near_zero() -> None:
