@@ -11,7 +11,7 @@ from transformers import BertTokenizerFast, PreTrainedTokenizerBase
 
 from pkdlib import encode_task, load_task, load_tokenizer
 from pkdlib.config import MINI_BERT
-from pkdlib.data import EncodedSplit, EncodedTask, Split, TaskData
+from pkdlib.data import EncodedSplit, EncodedTask, Split, TaskData, encode_split
 from pkdlib.engine.batches import GROUP_BATCHES, LengthGroupedBatches, SortedBatches, make_loader, split_batch
 from pkdlib.tasks import get_task
 
@@ -95,6 +95,12 @@ def test_a_length_outside_8_to_the_model_s_limit_is_refused(
         encode_task(sentiment, tokenizer, max_length)
 
 
+@pytest.mark.parametrize("max_length", [8, 64])
+def test_both_ends_of_the_allowed_lengths_are_allowed(tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+    split = encode_split(Split("dev", (["a " * 100],), None), tokenizer, max_length)
+    assert split.lengths.tolist() == [max_length]
+
+
 def test_an_encoded_fingerprint_follows_tokens_and_their_order_and_not_labels(
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
@@ -147,6 +153,18 @@ def test_another_epoch_or_seed_is_another_order() -> None:
     assert orders[0] != orders[1] != orders[2] != orders[0]
 
 
+def test_fifty_batches_are_sorted_together_and_equal_lengths_stay_as_drawn() -> None:
+    """Three groups, 150 + 150 + 4 rows of 5 lengths: rows are drawn first and then the order of their batches."""
+    lengths = np.random.default_rng(7).integers(1, 6, 304)
+    batches = LengthGroupedBatches(lengths, 3, seed=5)
+    batches.epoch = 2
+    rng = np.random.default_rng((5, 2))
+    drawn = rng.permutation(304).tolist()
+    groups = [sorted(drawn[start : start + 150], key=lambda row: lengths[row]) for start in (0, 150, 300)]
+    rows = [row for group in groups for row in group]
+    assert list(batches) == [rows[3 * place : 3 * place + 3] for place in rng.permutation(102)]
+
+
 def test_length_grouping_pads_less_than_half_of_what_random_batches_do(encoded: EncodedTask) -> None:
     lengths = encoded.splits["train"].lengths
     order = np.random.default_rng(0).permutation(len(lengths))
@@ -183,6 +201,18 @@ def test_sorted_batches_are_as_large_as_rows_and_tokens_allow(lengths: np.ndarra
         longest = lengths[rows].max()
         assert len(rows) == 1 or len(rows) * longest <= tokens
         assert len(rows) == size or (len(rows) + 1) * longest > tokens
+
+
+@pytest.mark.parametrize(("length", "rows"), [(64, 64), (17, 240), (241, 16), (4096, 1), (5000, 1)])
+def test_a_pass_takes_4096_tokens_at_once(length: int, rows: int) -> None:
+    """64 x 64 = 4,096; 17 x 241 = 4,097, one too many."""
+    assert [len(batch) for batch in SortedBatches(np.full(2 * rows + 1, length), 1000)] == [rows, rows, 1]
+
+
+def test_rows_of_equal_length_stay_in_the_file_s_order() -> None:
+    lengths = np.array([3, 5] * 40)
+    order = [row for batch in SortedBatches(lengths, 7) for row in batch.tolist()]
+    assert order == [*range(1, 80, 2), *range(0, 80, 2)]
 
 
 def test_sorting_pads_less_than_grouping(encoded: EncodedTask) -> None:
