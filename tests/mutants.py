@@ -99,7 +99,7 @@ def changes(node: ast.AST) -> Iterator[tuple[ast.AST, str]]:
             name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", None)
             if name in OTHER_NAME:
                 yield function, ast.unparse(function).removesuffix(name) + OTHER_NAME[name]
-            if len(arguments) > 1 and not any(isinstance(one, ast.Starred) for one in arguments[:2]):
+            elif len(arguments) > 1 and not any(isinstance(one, ast.Starred) for one in arguments[:2]):
                 swapped = [arguments[1], arguments[0], *arguments[2:]]
                 yield node, ast.unparse(ast.Call(function, swapped, keywords))
             for place in range(len(keywords)):

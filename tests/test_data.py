@@ -1,12 +1,14 @@
 """Encoding against the tokenizer's own padding, and the batches: every row once, little padding, by seed and epoch."""
 
 from collections.abc import Sequence
+from hashlib import sha256
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers.processors import TemplateProcessing
 from transformers import BertTokenizerFast, PreTrainedTokenizerBase
 
 from pkdlib import encode_task, load_task, load_tokenizer
@@ -99,6 +101,55 @@ def test_a_length_outside_8_to_the_model_s_limit_is_refused(
 def test_both_ends_of_the_allowed_lengths_are_allowed(tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
     split = encode_split(Split("dev", (["a " * 100],), None), tokenizer, max_length)
     assert split.lengths.tolist() == [max_length]
+
+
+def test_a_length_is_128_unless_told(sentiment: TaskData, tokenizer: PreTrainedTokenizerBase) -> None:
+    for call in (lambda: encode_task(sentiment, tokenizer), lambda: encode_split(sentiment.splits["dev"], tokenizer)):
+        with pytest.raises(ValueError, match=r"^max_length = 128: must be between 8 and the model's 64$"):
+            call()
+
+
+@pytest.mark.parametrize("texts", [["the plot"], ["[CLS] the plot", "the plot"]])
+def test_rows_that_do_not_begin_with_cls_are_refused(texts: list[str]) -> None:
+    tokenizer = BertTokenizerFast(vocab={"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "the": 3, "plot": 4, "[PAD]": 5})
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="$A [SEP]", special_tokens=[("[SEP]", 2)])
+    with pytest.raises(ValueError, match=r"its tokenizer does not begin every row with its \[CLS\] token$"):
+        encode_split(Split("dev", (texts,), None), tokenizer, 8)
+
+
+def test_rows_are_taken_in_the_order_given() -> None:
+    labels = np.array([0, 1, 1, 0, 1])
+    taken = Split("dev", (TEXTS, OTHERS), labels).take([4, 0])
+    assert (taken.name, taken.texts) == ("dev", ([TEXTS[4], TEXTS[0]], [OTHERS[4], OTHERS[0]]))
+    assert taken.labels is not None and taken.labels.tolist() == [1, 0]
+    assert Split("test", (TEXTS,), None).take([1]) == Split("test", ([TEXTS[1]],), None)
+
+
+def test_data_that_says_no_more_was_read_whole_and_strictly() -> None:
+    data = TaskData(get_task("sst2"), {}, "here")
+    assert (data.subset_seed, data.bad_rows) == (0, "error")
+
+
+def test_batches_are_padded_to_a_multiple_or_the_limit(tokenizer: PreTrainedTokenizerBase) -> None:
+    split = EncodedSplit(Split("dev", (["a", "a a", "a a a", "a " * 9],), None), tokenizer, 10)  # 3, 4, 5, 10 tokens
+    padded = split.padded_to(4)
+    assert [padded[[row]]["input_ids"].shape[1] for row in range(4)] == [4, 4, 8, 10]
+    assert padded[[0, 2]]["attention_mask"].tolist() == [[1] * 3 + [0] * 5, [1] * 5 + [0] * 3]
+    assert [split[[row]]["input_ids"].shape[1] for row in range(4)] == [3, 4, 5, 10]  # it stays as it was
+
+
+def test_a_split_keeps_its_first_texts_to_compare_tokenizers_on(tokenizer: PreTrainedTokenizerBase) -> None:
+    texts = ([f"a {row}" for row in range(40)], [f"the {row}" for row in range(40)])
+    assert EncodedSplit(Split("dev", texts, None), tokenizer, 16).examples == (texts[0][:32], texts[1][:32])
+
+
+def test_an_encoded_fingerprint_is_of_lengths_and_columns_by_name(tokenizer: PreTrainedTokenizerBase) -> None:
+    """The key of cached outputs: 32-bit numbers, wherever it is computed."""
+    split = EncodedSplit(Split("dev", (["a", "a a"],), None), tokenizer, 8)
+    cls, a, sep = tokenizer.convert_tokens_to_ids(["[CLS]", "a", "[SEP]"])
+    ids = np.array([cls, a, sep, cls, a, a, sep], np.int32).tobytes()
+    whole = np.array([3, 4], np.int32).tobytes() + b"input_ids" + ids + b"token_type_ids" + bytes(4 * 7)
+    assert split.fingerprint == sha256(whole).hexdigest()[:16]
 
 
 def test_an_encoded_fingerprint_follows_tokens_and_their_order_and_not_labels(
