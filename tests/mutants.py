@@ -57,6 +57,7 @@ OTHER_OPERATION = {
     ast.Pow: ast.Mult, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd,
 }  # fmt: skip
 OTHER_NAME = {"min": "max", "max": "min", "any": "all", "all": "any", "sum": "mean", "mean": "sum", "sorted": "list"}
+SYMMETRIC = ("min", "max", "minimum", "maximum")  # functions whose arguments may be swapped
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,8 @@ def changes(node: ast.AST) -> Iterator[tuple[ast.AST, str]]:
             name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", None)
             if name in OTHER_NAME:
                 yield function, ast.unparse(function).removesuffix(name) + OTHER_NAME[name]
-            elif len(arguments) > 1 and not any(isinstance(one, ast.Starred) for one in arguments[:2]):
+            plain = not any(isinstance(one, ast.Starred) for one in arguments[:2])
+            if len(arguments) > 1 and plain and name not in SYMMETRIC:
                 swapped = [arguments[1], arguments[0], *arguments[2:]]
                 yield node, ast.unparse(ast.Call(function, swapped, keywords))
             for place in range(len(keywords)):
@@ -145,7 +147,8 @@ def mutants(file: str) -> list[Mutant]:
         except SyntaxError:
             continue
         mutant = Mutant(file, part.lineno, *shown, after)
-        made.setdefault(mutant.key, mutant)
+        if mutant.after != mutant.before:
+            made.setdefault(mutant.key, mutant)
     return sorted(made.values(), key=lambda one: one.line)
 
 

@@ -125,6 +125,11 @@ def test_terms_without_tensors_are_zero() -> None:
     assert (terms.loss_kd.item(), terms.loss_pt.item()) == (0.0, 0.0)
 
 
+def test_terms_without_tensors_lie_where_the_logits_do() -> None:
+    terms = pkd_loss(torch.zeros(2, 2, device="meta"), torch.zeros(2, dtype=torch.long, device="meta"), alpha=0.0)
+    assert {term.device.type for term in terms} == {"meta"}
+
+
 # ---------------------------------------------------------------------------------- the authors' formulas
 @given(random_tensor(4, 3), random_tensor(4, 3), st.sampled_from([5.0, 10.0, 20.0]))
 def test_official_kd_is_the_authors_formula(student: Tensor, teacher: Tensor, temperature: float) -> None:
@@ -212,10 +217,10 @@ def test_one_side_s_cls_states_alone_change_nothing_with_beta_zero(one: dict[str
 
 
 def test_pkd_measures_by_the_distance_of_that_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(DISTANCES, "excess", lambda student, teacher: (student - teacher).relu())
+    monkeypatch.setitem(DISTANCES, "excess", lambda student, teacher: (2 * student - teacher).relu())
     options = {"beta": 1.0, "normalize": False, "distance": "excess"}
     terms = pkd_loss(STUDENT, LABELS, TEACHER, STUDENT_CLS, TEACHER_CLS, **options)
-    assert terms.loss_pt.item() == close(((3 + 3) + 2) / 2)
+    assert terms.loss_pt.item() == close(((6 + 3 + 4) + (1 + 3)) / 2)
 
 
 def test_the_defaults_are_the_documented_ones() -> None:
