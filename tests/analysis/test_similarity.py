@@ -299,6 +299,9 @@ def test_principal_components_of_points_on_a_line() -> None:
     assert points.shape == (3, 2)
     np.testing.assert_allclose(abs(points), [[5, 0], [0, 0], [5, 0]], atol=1e-5)
     np.testing.assert_allclose(shares, [1, 0], atol=1e-6)
+    points, shares = principal_components(noise(9, 5)[:, 0])
+    assert points.shape == (9, 2) and shares.shape == (2,)
+    assert points.var(axis=0, ddof=1) / noise(9, 5).numpy().var(axis=0, ddof=1).sum() == pytest.approx(shares, rel=1e-4)
 
 
 # --------------------------------------------------------------------------------------- read off a matrix
@@ -339,6 +342,14 @@ def test_nearest_rows_leave_out_the_row_and_end_with_the_rows() -> None:
         assert sorted([row, *nearest_rows(points, row, count=20)]) == list(range(9))
 
 
+def test_nearest_rows_are_those_of_scikit_learn_s_cosine_of_centred_states() -> None:
+    points = noise(40, 3)[:, 0] * torch.tensor([1.0, 10.0, 0.1]) + torch.tensor([5.0, -3.0, 0.5])
+    cosines = cosine_similarity((points - points.mean(dim=0)).numpy())
+    for row in (0, 17, 39):
+        expected = sorted((other for other in range(40) if other != row), key=lambda other: -cosines[row, other])
+        assert nearest_rows(points, row, count=39) == expected
+
+
 @pytest.mark.parametrize(("row", "count"), [(-1, 5), (9, 5), (0, 0), (0, -1)])
 def test_a_row_that_is_none_or_a_count_below_one_is_refused(row: int, count: int) -> None:
     with pytest.raises(ValueError) as error:
@@ -357,6 +368,8 @@ def test_neighbours_are_five_of_states_of_two_dimensions() -> None:
 def test_equal_rows_come_first_and_in_order() -> None:
     points = torch.tensor([[0.0, 1.0], [5.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
     assert nearest_rows(points, 2) == [0, 3, 1]
+    many = torch.tensor([[0.0, 1.0], [5.0, 0.0]] * 300)
+    assert nearest_rows(many, 2, count=299) == [row for row in range(0, 600, 2) if row != 2]
 
 
 @given(states(1), st.integers(0, 11))
