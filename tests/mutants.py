@@ -43,7 +43,7 @@ TESTS = {
     "engine/checkpoints": ["engine/test_checkpoints"],
     "engine/batches": ["test_data", "test_loop"],
     "engine/checks": ["engine/test_checks"],
-    "engine/arrays": ["test_targets"],
+    "engine/arrays": ["engine/test_arrays", "test_targets"],
     "loop": ["test_loop", "test_training"],
     "tasks": ["test_tasks"],
     "config": ["test_config"],
