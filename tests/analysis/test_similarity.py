@@ -299,6 +299,9 @@ def test_principal_components_of_points_on_a_line() -> None:
     assert points.shape == (3, 2)
     np.testing.assert_allclose(abs(points), [[5, 0], [0, 0], [5, 0]], atol=1e-5)
     np.testing.assert_allclose(shares, [1, 0], atol=1e-6)
+    wide = noise(600, 100)[:, 0]  # scikit-learn would estimate these by random draws
+    variances = torch.linalg.svdvals((wide - wide.mean(dim=0)).double()).square()
+    np.testing.assert_allclose(principal_components(wide)[1], variances[:2] / variances.sum(), rtol=1e-5)
     points, shares = principal_components(noise(9, 5)[:, 0])
     assert points.shape == (9, 2) and shares.shape == (2,)
     assert points.var(axis=0, ddof=1) / noise(9, 5).numpy().var(axis=0, ddof=1).sum() == pytest.approx(shares, rel=1e-4)
