@@ -229,7 +229,7 @@ def test_a_model_reads_rows_to_its_very_edges(data: EncodedTask) -> None:
     for field, message in (
         (
             "vocab_size",
-            f"token {largest} is beyond its {largest} embeddings; the rows were tokenised for another model",
+            f"token {largest} is beyond its {largest} embeddings; " + "the rows were tokenised for another model",
         ),
         ("type_vocab_size", "it has 1 kinds of segments, the rows more"),
         ("max_position_embeddings", f"max_length = 64: a row has {longest} tokens, it has {longest - 1} positions"),
@@ -246,7 +246,7 @@ def test_a_model_that_takes_fewer_inputs_is_refused_rows_that_have_more(data: En
             return super().forward(input_ids, attention_mask)
 
     model = WithoutSegments(bert_config(num_labels=3))
-    with pytest.raises(ValueError, match="^x: cannot read the train rows: it takes no token_type_ids$"):
+    with pytest.raises(ValueError, match=r"^x: cannot read the train rows: it takes no token_type_ids$"):
         check_reads(model, data.splits.values(), "x")
     tokenizer = copy.deepcopy(mini_tokenizer())
     tokenizer.model_input_names = ["input_ids", "attention_mask"]
@@ -356,7 +356,7 @@ def test_a_folder_is_held_and_then_free(tmp_path: Path) -> None:
     with own_folder(tmp_path / "a" / "b", ["", tmp_path / "other"], model):
         assert (tmp_path / "a" / "b").is_dir() and not (tmp_path / "a" / "b" / ".trial").exists()
         with (
-            pytest.raises(ValueError, match="must be a folder to which no other process is writing$"),
+            pytest.raises(ValueError, match=r"must be a folder to which no other process is writing$"),
             own_folder(tmp_path / "a" / "b", [], model),
         ):
             raise AssertionError("two writers")
