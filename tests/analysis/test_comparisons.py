@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import time
 from typing import Annotated
 
@@ -229,6 +230,7 @@ def test_teachers_that_differ_in_their_seed_alone_are_one_setting_and_others_are
     records += [run("KD", seed, 0.6, teacher=f"teacher-{seed}") for seed in (0, 1)]
     (one,) = comparisons(records)
     assert [teacher.seed for teacher in one.teachers] == [0, 1]
+    assert re.fullmatch(r"12 layers of mini-bert-12 \([0-9a-f]{4}\)", one.setting["teacher"])
     other = records[1].model_copy(update={"config": records[1].config | {"learning_rate": 0.5}})
     assert [len(one.records) for one in comparisons([records[0], other, *records[2:]])] == [1, 1]
     unknown = comparisons(records[2:])  # without the teachers' records their weights alone tell them apart
