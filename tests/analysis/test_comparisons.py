@@ -244,6 +244,7 @@ def test_pairs_are_against_ft_kd_and_last() -> None:
     ]  # fmt: skip
     assert method_pairs(["PKD-Skip", "FT"]) == [("PKD-Skip", "FT")]
     assert method_pairs(["FT"]) == []
+    assert method_pairs(iter(["FT", "KD", "FT", "KD"])) == [("KD", "FT")]
 
 
 def test_differences_are_those_of_equal_seeds_each_once_and_corrected_by_task() -> None:
@@ -322,8 +323,16 @@ def test_a_field_that_is_off_is_shown_as_none_and_sizes_fall() -> None:
 
 def test_neither_tasks_nor_rows_are_a_field_that_varies() -> None:
     records = [run("FT", 0, 0.5), run("FT", 0, 0.6, data={"dev": "dev-b", "train": "train-b"})]
-    records += [run("FT", 0, 0.5, task="sst2"), run("KD", 0, 0.5, task="sst2")]
+    records += [run(method, 0, 0.5, task="sst2", data={"of": "sst2"}) for method in ("FT", "KD")]
+    assert len({one.run_id for one in records}) == 4
     assert sensitivities(comparisons(records)) == []
+
+
+def test_a_slice_has_its_methods_in_their_order() -> None:
+    records = [run(method, 0, 0.5, learning_rate=rate) for rate in (0.1, 0.2) for method in reversed(METHODS)]
+    ((_, field, size, table),) = sensitivities(comparisons(records))
+    assert (field, size) == ("learning_rate", 3)
+    assert table["method"].tolist() == [method for method in sorted(METHODS) for _ in range(2)]
 
 
 def test_a_slice_has_the_runs_that_stand_beside_patient_ones_too() -> None:
