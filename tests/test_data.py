@@ -196,6 +196,9 @@ def test_seed_and_epoch_decide_the_batches(lengths: np.ndarray, size: int, seed:
 
 def test_another_epoch_or_seed_is_another_order() -> None:
     lengths = np.arange(1, 101)
+    untold, first = LengthGroupedBatches(lengths, 8, 0), LengthGroupedBatches(lengths, 8, 0)
+    first.epoch = 0
+    assert list(untold) == list(first)
     orders = []
     for seed, epoch in ((0, 1), (0, 2), (1, 1)):
         batches = LengthGroupedBatches(lengths, 8, seed)
