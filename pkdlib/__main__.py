@@ -9,15 +9,24 @@ import sys
 from pkdlib.reports import commands as reports
 from pkdlib.sweeps import commands as sweeps
 
+EXTRAS = {"dask": "cluster", "distributed": "cluster", "datasets": "hub"}  # any other module is of "notebooks"
+
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; its exit status."""
+    """Run one command: 0, 1 when something in it failed, or 2 after a line on stderr that says why it is refused."""
     parser = argparse.ArgumentParser(prog="pkd", description=__doc__)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     sweeps.register(commands)
     reports.register(commands)
-    given = parser.parse_args(arguments)
-    return given.run(given)
+    options = vars(parser.parse_args(arguments))
+    try:
+        return 1 if options.pop("run")(**options) else 0
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get(str(error.name), "notebooks")
+        print(f"{error.name} is not installed; pip install 'pkdlib[{extra}]' installs it", file=sys.stderr)
+    except (OSError, ValueError) as error:  # GridError too
+        print(error, file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

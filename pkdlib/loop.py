@@ -68,7 +68,7 @@ def train(job: Job) -> tuple[History, int]:
         update = StaticUpdate(update, config.train_batch_size, wrapped, accelerator.device)
     updates = len(loader) * config.num_train_epochs
     schedule = get_linear_schedule_with_warmup(optimizer, int(config.warmup_ratio * updates), updates)
-    set_seed(config.seed, device_specific=True)
+    set_seed((config.seed + accelerator.process_index) % 2**32)  # NumPy takes no larger one
     resumed = job.checkpoint.load(step, optimizer, schedule) if job.checkpoint else None
     history, best_weights = resumed or ([], {})
     if resumed:

@@ -1,5 +1,6 @@
 """Tiny tasks and tiny models, real ones, for tests that train and predict within seconds."""
 
+import copy
 import json
 import os
 import socket
@@ -152,6 +153,17 @@ def save_model(model: PreTrainedModel, folder: Path) -> Path:
     model.save_pretrained(folder)
     mini_tokenizer().save_pretrained(folder)
     return folder
+
+
+def permuted(model: PreTrainedModel, order: list[int], names: list[str] | None = None) -> PreTrainedModel:
+    """A copy whose classes stand in another order, head and names together, as another project may have saved it."""
+    other, names = copy.deepcopy(model), names or [model.config.id2label[index] for index in range(len(order))]
+    head = [one for one in other.modules() if getattr(one, "out_features", 0) == len(order)][-1]
+    for parameter in head.parameters():
+        parameter.data = parameter.data[order].clone()
+    other.config.id2label = {place: names[index] for place, index in enumerate(order)}
+    other.config.label2id = {names[index]: place for place, index in enumerate(order)}
+    return other
 
 
 def same_weights(first: PreTrainedModel, second: PreTrainedModel) -> bool:

@@ -647,3 +647,35 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
     labels = torch.from_numpy(train.labels)[rows]
     assert found[0]["still"]["train_loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
     assert found[0]["still"]["train_accuracy"] == pytest.approx((logits.argmax(dim=1) == labels).float().mean().item())
+
+
+LARGEST_SEED = """
+import sys
+from accelerate import PartialState
+from helpers import small_task
+from pkdlib.config import FineTuneConfig
+from pkdlib.training import fine_tune
+
+config = FineTuneConfig(backbone=sys.argv[1], train_batch_size=8, num_train_epochs=1, seed=2**32 - 1)
+print("FOUND", fine_tune(small_task(train=12), config).record.processes, flush=True)
+PartialState().destroy_process_group()
+"""
+
+
+@pytest.mark.skipif(not torch.distributed.is_available() or not torch.distributed.is_gloo_available(), reason="no gloo")
+def test_the_largest_seed_has_a_next_one_for_the_second_process(tmp_path: Path) -> None:
+    save_backbone(tmp_path)
+    printed = run_together(LARGEST_SEED, [str(tmp_path)], two_ranks())
+    assert [text.split("FOUND ")[1].strip() for text in printed] == ["2", "2"]
+
+
+def test_processes_that_do_not_see_each_other_are_refused() -> None:
+    script = "from pkdlib.engine.machine import make_accelerator\ntry:\n    make_accelerator()\n"
+    script += "except ValueError as error:\n    print(error)\nelse:\n    print('accepted')"
+    apart = [{**rank, "ACCELERATE_USE_CPU": "false"} for rank in two_ranks()]
+    if torch.cuda.is_available():
+        pytest.skip("processes on GPUs find each other")
+    refused = (
+        "WORLD_SIZE = 2: this process sees 1; without GPUs, start them by accelerate launch --cpu --num_processes 2"
+    )
+    assert {printed.strip() for printed in run_together(script, [], apart)} == {refused}

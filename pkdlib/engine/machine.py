@@ -44,4 +44,10 @@ def make_accelerator(mixed_precision: str = "no") -> Accelerator:
         raise ConfigError("mixed_precision = 'fp16': needs a CUDA device; allowed here: no, bf16")
     AcceleratorState._reset_state()  # a process may run several precisions, one after the other
     copies = DataLoaderConfiguration(non_blocking=torch.cuda.is_available())  # then batches lie in pinned memory
-    return Accelerator(mixed_precision=mixed_precision, dataloader_config=copies)
+    accelerator = Accelerator(mixed_precision=mixed_precision, dataloader_config=copies)
+    if (size := os.environ.get("WORLD_SIZE", "1")) not in ("1", str(accelerator.num_processes)):
+        raise ConfigError(
+            f"WORLD_SIZE = {size}: this process sees {accelerator.num_processes}; without GPUs, start them by "
+            f"accelerate launch --cpu --num_processes {size}"
+        )
+    return accelerator

@@ -35,7 +35,9 @@ class GradientOf:
     in_place: bool  # reuse the gradient tensors instead of allocating new ones, as a recorded step must
 
     def __call__(self, batch: Batch) -> Tensor:
-        size, sums = len(batch["rows"]), torch.zeros((), device=batch["rows"].device)
+        size, sums = float(len(batch["rows"])), torch.zeros((), device=batch["rows"].device)
+        if self.accelerator.num_processes > 1:  # which average their gradients, though a batch may have fewer rows
+            size = self.accelerator.reduce(torch.tensor(size, device=sums.device), "mean").item()
         self.optimizer.zero_grad(set_to_none=not self.in_place)
         parts = split_batch(batch, self.micro_batch_size)
         for part in parts:

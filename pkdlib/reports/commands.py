@@ -1,17 +1,16 @@
 """The commands of `pkd` that make pages and files for people: `report`, `tutorial` and `submit`."""
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 
 def register(commands: argparse._SubParsersAction) -> None:
-    """Add the three commands; each sets `run`, a function of the parsed arguments that returns the exit status."""
+    """Add the three commands; each sets `run`, a function of its options."""
 
-    def add(name: str, handler: Callable, text: str) -> argparse.ArgumentParser:
+    def add(name: str, run: Callable, text: str) -> argparse.ArgumentParser:
         parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        parser.set_defaults(run=lambda given: _status(handler, given))
+        parser.set_defaults(run=run)
         return parser
 
     tutorial = add("tutorial", _tutorial, "run the course's main notebooks unattended and make one page of them")
@@ -27,33 +26,21 @@ def register(commands: argparse._SubParsersAction) -> None:
     submit.add_argument("--any-size", action="store_true", help="accept test files that are not of the official size")
 
 
-def _status(handler: Callable, given: argparse.Namespace) -> int:
-    """0, or 2 after one line on stderr when the handler refuses what it was given."""
-    try:
-        handler(given)
-        return 0
-    except ModuleNotFoundError as error:
-        print(f"{error.name} is not installed; pip install 'pkdlib[notebooks]' installs it", file=sys.stderr)
-    except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-    return 2
-
-
-def _report(given: argparse.Namespace) -> None:
+def _report(folder: Path, out: Path | None) -> None:
     from pkdlib.reports.report import write_report
 
-    print(f"The page: {write_report(given.folder, given.out)}")
+    print(f"The page: {write_report(folder, out)}")
 
 
-def _tutorial(given: argparse.Namespace) -> None:
+def _tutorial(out: Path | None, in_place: bool) -> None:
     from pkdlib.reports.tutorial import execute_course, run_tutorial
 
-    execute_course() if given.in_place else run_tutorial(given.out)
+    execute_course() if in_place else run_tutorial(out)
 
 
-def _submit(given: argparse.Namespace) -> None:
+def _submit(out: Path, students: list[str], source: Path, any_size: bool) -> None:
     from pkdlib.reports.archive import ALL_FILES, write_archive
 
-    names = write_archive(given.out, given.students, given.source, given.any_size)
-    print(f"{given.out}: {', '.join(names)}: checked")
+    names = write_archive(out, students, source, any_size)
+    print(f"{out}: {', '.join(names)}: checked")
     print(f"not in it, though the benchmark asks for them: {', '.join(n for n in ALL_FILES if n not in names)}")

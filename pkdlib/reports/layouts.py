@@ -130,20 +130,6 @@ def settings_table(compared: Sequence[Comparison], mains: dict[str, Comparison])
     return pd.DataFrame(rows).dropna(axis=1, how="all").fillna(NONE)
 
 
-def differences_table(differences: pd.DataFrame, main: bool) -> pd.DataFrame:
-    """`all_differences` for a reader, at the main settings or at the others: points, p, and p corrected for number."""
-    names = ["what was scored", "setting", "layers", "difference", "points [95 %] (pairs)", "p", "p, Holm"]
-    rows = [
-        (heading(row["task"], row["metric"]), row["setting"], row["num_hidden_layers"],
-         f"{row['method']} − {row['baseline']}", difference_text(row), p_text(row["p"]), p_text(row["p_holm"]),
-         row["rows"], row["warning"])
-        for row in differences.to_dict("records")
-        if (row["setting"] == "main") == main
-    ]  # fmt: skip
-    table = pd.DataFrame(rows, columns=[*names, "scored rows", "warning"])
-    return table.drop(columns="setting") if main else table
-
-
 def teacher_table(compared: Iterable[Comparison]) -> pd.DataFrame:
     """Table 5: teacher → student [start], objective, wherever one task has several teachers or starts."""
     columns: Columns = {}
@@ -173,24 +159,6 @@ def _route(record: RunRecord, depths: dict[str, int]) -> dict[str, Any]:
     scores = {f"{split}_{name}": score for split, scores in record.metrics.items() for name, score in scores.items()}
     route = {"size": size, "start": start, "method": method, "teacher": teacher, "row": row}
     return {"run_id": record.run_id, **route, **scores}
-
-
-def speed_table(record: dict[str, Any]) -> pd.DataFrame:
-    """Table 4 from what notebook 05 writes: millions of parameters by part, times of one batch, the paper's beside."""
-    parts = pd.DataFrame(record["parameters"]).T.sort_values("total")
-    millions = parts[["embedding", "transformer", "total"]] / 1e6
-    millions["times smaller"] = parts["total"].max() / parts["total"]
-    blocks = {"parameters, millions": millions.map("{:.2f}".format)}
-    for clock, entries in record["speedups"].items():
-        table = pd.DataFrame(entries).set_index("model")
-        seconds = table.filter(regex="_ms$").squeeze(axis=1) / 1000  # latency_ms or processor_ms
-        faster = table.apply(lambda row: f"{row['speedup']:.2f} [{row['low']:.2f}, {row['high']:.2f}]", axis=1)
-        blocks[clock] = pd.DataFrame({"one batch, s": seconds.map("{:.2f}".format), "times faster": faster})
-    if record["settings"]["hidden_size"] == 768:
-        paper = paper_table("table_4").rename(index=lambda row: f"{row.removeprefix('BERT')} layers")
-        paper = paper.rename(columns={"total, millions": "total"})[["total", "time, s", "times faster"]]
-        blocks["paper"] = paper.map("{:g}".format, na_action="ignore")
-    return pd.concat(blocks, axis=1).reindex(parts.index).dropna(axis=1, how="all").fillna(NONE)
 
 
 def sensitivity_figures(compared: Sequence[Comparison], mains: dict[str, Comparison]) -> dict[str, list[Drawing]]:

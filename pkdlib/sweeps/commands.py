@@ -1,8 +1,8 @@
-"""The command `sweep`: its options, and what it answers. The work is in runner, imported when it is wanted."""
+"""The command `sweep` and its options. The work is in runner, imported when it is wanted."""
 
 import argparse
-import sys
 from pathlib import Path
+from typing import Any
 
 
 def register(commands: argparse._SubParsersAction) -> None:
@@ -16,16 +16,11 @@ def register(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="of each run; default: the cores shared among them")
     parser.add_argument("--runs-per-gpu", type=int, default=1, metavar="N", help="that share one; default: 1")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask scheduler, whose workers do the runs")
-    parser.set_defaults(run=sweep)
+    parser.set_defaults(run=_sweep)
 
 
-def sweep(given: argparse.Namespace) -> int:
-    """0 when every run has finished, 1 when one failed, 2 when it cannot be begun: why goes to stderr."""
+def _sweep(**options: Any) -> bool:
+    """Whether a run of the grid failed."""
     from pkdlib.sweeps.runner import run_sweep
 
-    names = ("grid", "out", "workers", "threads", "runs_per_gpu", "scheduler", "dry_run")
-    try:
-        return 1 if run_sweep(**{name: getattr(given, name) for name in names}) else 0
-    except (OSError, ValueError) as error:  # GridError too
-        print(error, file=sys.stderr)
-        return 2
+    return bool(run_sweep(**options))

@@ -46,7 +46,7 @@ def run_sweep(
             raise GridError(f"{name} = {value}: must be at least 1")
     file, stages = read_stages(grid)
     if scheduler and not dry_run:
-        from dask.distributed import Client  # the extra `cluster`
+        from distributed import Client  # the extra `cluster`
 
         try:
             client = Client(scheduler, timeout=30)

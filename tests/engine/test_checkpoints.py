@@ -470,6 +470,7 @@ def test_a_checkpoint_that_is_half_written_is_never_read(whole: Run, data, folde
         ("teacher", "teacher"),
         ("method", "config, run"),
         ("threads", "threads"),
+        ("dropout", "model"),
     ],
 )
 def test_checkpoint_of_another_run_is_not_used(
@@ -501,6 +502,9 @@ def test_checkpoint_of_another_run_is_not_used(
             backbone = load_backbone(here / "backbone")
             backbone.pooler.dense.bias.data += 0.1
             backbone.save_pretrained(here / "backbone")
+        case "dropout":
+            text = (here / "backbone" / "config.json").read_text()
+            (here / "backbone" / "config.json").write_text(text.replace('dropout_prob": 0.1', 'dropout_prob": 0.2'))
         case "teacher":
             teacher.classifier.bias.data += 0.1
             save_model(teacher, here / "teacher")

@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
-from helpers import bert_config, mini_tokenizer, noisy_copy, same_weights, save_backbone, save_model, small_data
+from helpers import (
+    bert_config,
+    mini_tokenizer,
+    noisy_copy,
+    permuted,
+    same_weights,
+    save_backbone,
+    save_model,
+    small_data,
+)
 from transformers import (
     AlbertConfig,
     AutoConfig,
@@ -65,17 +74,6 @@ def classifier(config: PreTrainedConfig, names: tuple[str, ...] = THREE) -> PreT
     model.config.id2label = dict(enumerate(names))
     model.config.label2id = {name: index for index, name in enumerate(names)}
     return model.eval()
-
-
-def permuted(model: PreTrainedModel, order: list[int], names: list[str] | None = None) -> PreTrainedModel:
-    """A copy whose classes stand in another order, head and names together, as another project may have saved it."""
-    other, names = copy.deepcopy(model), names or class_names(model)
-    head = [one for one in other.modules() if getattr(one, "out_features", 0) == len(order)][-1]
-    for parameter in head.parameters():
-        parameter.data = parameter.data[order].clone()
-    other.config.id2label = {place: names[index] for place, index in enumerate(order)}
-    other.config.label2id = {names[index]: place for place, index in enumerate(order)}
-    return other
 
 
 @pytest.fixture(scope="module")

@@ -178,6 +178,40 @@ def test_static_shapes_with_fp16_are_refused() -> None:
         validate(FineTuneConfig, static_shapes=True, mixed_precision="fp16")
 
 
+UNEVEN = """
+import torch
+from accelerate import PartialState
+from torch import nn
+from pkdlib.engine.machine import make_accelerator
+from pkdlib.engine.updates import GradientOf
+
+class Step(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+
+    def forward(self, batch):
+        loss = (self.weight * batch["x"]).mean()
+        return loss, loss.detach()[None], torch.zeros(len(batch["rows"]), 2)
+
+accelerator = make_accelerator()
+x = torch.arange(1.0, 13.0)
+rows = torch.arange(8) if accelerator.process_index == 0 else torch.arange(8, 12)
+step = accelerator.prepare(Step())
+optimizer = torch.optim.SGD(step.parameters(), lr=0.1)
+update = GradientOf(step, optimizer, accelerator, 3, 1e9, False)
+update({"rows": rows, "labels": torch.zeros(len(rows), dtype=torch.long), "x": x[rows]})
+print(next(step.parameters()).grad.item(), flush=True)
+PartialState().destroy_process_group()
+"""
+
+
+@pytest.mark.skipif(not torch.distributed.is_available() or not torch.distributed.is_gloo_available(), reason="no gloo")
+def test_processes_of_few_and_many_rows_have_the_gradient_of_all_rows() -> None:
+    # The mean of 1..12, not of the means of 1..8 and 9..12.
+    assert [float(printed) for printed in run_together(UNEVEN, [], two_ranks())] == pytest.approx([6.5, 6.5])
+
+
 TOGETHER = """
 from accelerate import PartialState
 from helpers import save_backbone, small_task

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 from analysis.test_comparisons import run
-from helpers import bert_config, save_backbone
+from helpers import bert_config, permuted, save_backbone, save_model
 
-from pkdlib import build_student, load_backbone, load_tokenizer, predict
+from pkdlib import build_student, load_backbone, load_classifier, load_tokenizer, predict
 from pkdlib.__main__ import main
 from pkdlib.data import encode_split
 from pkdlib.readers.sources import load_split, read_tsv
 from pkdlib.records import save_result
-from pkdlib.reports.archive import ALL_FILES, check_archive, format_labels, write_archive
+from pkdlib.reports.archive import ALL_FILES, check_archive, format_labels, predictions, write_archive
 from pkdlib.tasks import get_task
 
 # task -> folder, test files' stems, header of the download, its first rows
@@ -93,6 +93,15 @@ def test_the_archive_holds_every_task_s_file_with_the_students_predictions(
     assert not list(archive.parent.glob(".*"))
 
 
+def test_a_student_whose_classes_stand_in_another_order_predicts_the_same(
+    students: dict[str, Path], glue: Path, tmp_path: Path
+) -> None:
+    task = get_task("mnli")
+    other = save_model(permuted(load_classifier(students["mnli"]), [2, 0, 1]), tmp_path)
+    save_result(run("FT", 0, 0.5, task="mnli"), other)
+    assert predictions(other, task, glue) == predictions(students["mnli"], task, glue)
+
+
 def test_labels_are_the_format_s() -> None:
     assert format_labels(get_task("mnli-mm")) == ["entailment", "neutral", "contradiction"]
     assert format_labels(get_task("qnli")) == format_labels(get_task("rte")) == ["entailment", "not_entailment"]
@@ -165,7 +174,7 @@ def test_students_that_cannot_predict_are_refused(
         ([tmp_path], "no trained student: it needs result.json and model.safetensors"),
         ([mini], "task = 'mini-sentiment': must be one of sst2, mrpc, "),
         ([students["rte"], students["rte"]], "task rte has a student already"),
-        ([wrong], "its classes are negative, positive, not entailment, not_entailment"),
+        ([wrong], "its classes are negative, positive: must be entailment, not_entailment, in any order"),
     ):
         assert main(["submit", out, "--students", *map(str, folders), "--source", str(glue), "--any-size"]) == 2
         *bars, line = capsys.readouterr().err.splitlines()

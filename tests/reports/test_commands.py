@@ -66,6 +66,26 @@ def test_a_wrong_call_ends_with_status_2(arguments: list[str], capsys: pytest.Ca
     assert ended.value.code == 2 and capsys.readouterr().err.startswith("usage: pkd")
 
 
+@pytest.mark.parametrize(
+    ("module", "extra", "arguments"),
+    [
+        ("papermill", "notebooks", ["report", "missing"]),
+        ("papermill", "notebooks", ["sweep", "smoke", "--out", "out"]),
+        ("distributed", "cluster", ["sweep", "smoke", "--out", "out", "--scheduler", "localhost:1"]),
+        ("datasets", "hub", ["sweep", "rte.yaml", "--out", "out", "--dry-run"]),
+    ],
+)
+def test_a_missing_module_s_extra_is_named(module: str, extra: str, arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "rte.yaml").write_text("notebook: 01_finetune_teacher\nparameters: {task: rte, source: ''}\n")
+    script = "import sys; sys.modules[sys.argv.pop(1)] = None; from pkdlib.__main__ import main; sys.exit(main())"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    call = [sys.executable, "-c", script, module, *arguments]
+    refused = subprocess.run(call, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    line = f"{module} is not installed; pip install 'pkdlib[{extra}]' installs it\n"
+    assert (refused.returncode, refused.stdout, refused.stderr) == (2, "", line)
+    assert [file.name for file in tmp_path.iterdir()] == ["rte.yaml"]
+
+
 def test_a_wheel_reports_a_folder_and_names_what_the_tutorial_needs(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
     shutil.copy(ROOT / "data" / "results" / "rte-3.jsonl", tmp_path / "results")

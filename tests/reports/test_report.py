@@ -24,7 +24,7 @@ from pkdlib.readers.records import save_records
 from pkdlib.records import RESULT_FILE, RunRecord, save_result
 from pkdlib.reports.layouts import as_latex, model_table, sensitivity_figures, settings_table, teacher_table
 from pkdlib.reports.pages import write_page
-from pkdlib.reports.report import counts_table, file_name, read_folder, show_figures, tidy_runs, write_report
+from pkdlib.reports.report import file_name, read_folder, tidy_runs, write_report
 
 RESULTS = ROOT / "data" / "results"
 ERROR = "ValueError: <train> has no row"
@@ -262,10 +262,6 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def cells(table: pd.DataFrame) -> list[list[str]]:
-    return table.reset_index().astype(str).to_numpy().tolist()
-
-
 def test_a_sweep_s_counts_failures_and_unfinished_runs_are_shown(reported: Path) -> None:
     page = Page(reported / "report" / "index.html")
     rows = page.tables["What was run"][0]
@@ -280,10 +276,9 @@ def test_a_sweep_s_counts_failures_and_unfinished_runs_are_shown(reported: Path)
 
 def test_a_run_that_the_grid_no_longer_lists_is_named_so(sweep: Path) -> None:
     write_plan(sweep, ["ft"])
-    contents = read_folder(sweep)
-    rows = cells(counts_table(contents, contents.records))
+    _, *rows = Page(write_report(sweep)).tables["What was run"][0]
     assert ["smoke", "run", "1", "0", "0", "1", "0.50"] in rows
-    assert ["smoke", "run of an earlier grid", "1", "0", "0", "1", "0.50"] in rows
+    assert ["run of an earlier grid", "1", "0", "0", "1", "0.50"] in rows  # of the same grid: one cell for all
 
 
 def test_a_killed_run_s_result_does_not_count(reported: Path, sweep: Path) -> None:
@@ -302,9 +297,8 @@ def test_a_sweep_of_failures_alone_is_reported(sweep: Path) -> None:
     page = write_report(sweep)
     assert "4 not finished</strong>: ft, kd, killed, t0." in page.read_text()
     assert ERROR.replace("<train>", "&lt;train&gt;") in page.read_text()
-    contents = read_folder(sweep)
-    assert cells(counts_table(contents, contents.records)) == [
-        ["smoke", "run", "0", "1", "3", "4", "0.00"], ["smoke", "teacher", "0", "0", "1", "1", "0.00"]
+    assert Page(page).tables["What was run"][0][1:] == [
+        ["smoke", "run", "0", "1", "3", "4", "0.00"], ["teacher", "0", "0", "1", "1", "0.00"]
     ]  # fmt: skip
 
 
@@ -412,21 +406,26 @@ def test_a_full_grid_shows_the_main_setting_s_plots_and_folds_the_others(tmp_pat
     grid = [(temperature, alpha) for temperature in (5, 10, 20) for alpha in (0.2, 0.5)]
     records = [run("KD", seed, 0.5, temperature=t, alpha=a) for t, a in grid for seed in (0, 1)]
     records += [run("KD", 2, 0.5, temperature=10, alpha=0.5)]  # of most runs: the main setting
-    compared = comparisons(records)
+    save_records(records, tmp_path / "runs.jsonl")
+    compared = comparisons(read_folder(tmp_path).records)
     found = sensitivity_figures(compared, main_comparisons(compared))
     captions = [[caption for caption, _ in found[part]] for part in ("main", "other")]
     assert [len(part) for part in captions] == [2, 3]  # either field through the main setting; 1 + 2 elsewhere
     assert all("; " not in caption for caption in captions[0]) and all("; " in caption for caption in captions[1])
-    shown, others = (show_figures(tmp_path, found[part]).data for part in ("main", "other"))
-    assert [re.findall("<figcaption>(.*?)</figcaption>", part) for part in (shown, others)] == captions
-    assert show_figures(tmp_path, []) is None
-    many = show_figures(tmp_path, found["other"] * 5).data
+    page = write_report(tmp_path).read_text().partition("What the outcome hangs on</h2>")[2]
+    shown, folded, others = page.partition('<details open=""><summary>At the other settings</summary>')
+    assert folded and "<details" not in shown + others
+    for part, expected in zip((shown, others.partition("</details>")[0]), captions, strict=True):
+        assert re.findall("<figcaption>(.*?)</figcaption>", part) == expected
+
+
+def test_a_fold_of_few_figures_is_open_and_an_empty_cell_has_none(tmp_path: Path) -> None:
     notebook = nbformat.v4.new_notebook()
-    for html, metadata in ((shown, {}), (others, {"folded": "More"}), (many, {"folded": "Many"})):
-        output = nbformat.v4.new_output("display_data", {"text/html": html})
+    for figures, metadata in ((2, {}), (12, {"folded": "More"}), (13, {"folded": "Many"})):
+        output = nbformat.v4.new_output("display_data", {"text/html": "<figure></figure>" * figures})
         notebook.cells.append(nbformat.v4.new_code_cell(metadata=metadata, outputs=[output]))
     notebook.cells.append(nbformat.v4.new_code_cell(metadata={"folded": "None"}))
     write_page(notebook, tmp_path / "page.html", "Folds", show_code=False)
     page = (tmp_path / "page.html").read_text()
-    assert page.count("<details") == 2 and page.index("<details") > page.index(captions[0][-1])
+    assert page.count("<details") == 2 and page.partition("<details")[0].count("<figure>") == 2
     assert '<details open=""><summary>More</summary>' in page and "<details><summary>Many</summary>" in page
