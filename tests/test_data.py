@@ -295,6 +295,11 @@ def test_a_batch_is_cut_in_order_into_parts_of_at_most_size_rows(size: int | Non
         assert torch.equal(torch.cat([part[name] for part in parts]), tensor)
 
 
+def test_a_batch_of_unequal_columns_is_not_cut() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        split_batch({"input_ids": torch.arange(5), "rows": torch.arange(4)}, 2)
+
+
 def test_rows_beyond_the_first_thousand_are_their_own(tokenizer: PreTrainedTokenizerBase) -> None:
     rows = load_task("mini-inference").splits["train"]
     split = EncodedSplit(rows, tokenizer, 16)
