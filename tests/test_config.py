@@ -172,6 +172,7 @@ def test_values_given_as_text_are_coerced(field: str, text: object, value: objec
         ("init", "random", "must be 'pretrained' or 'teacher'"),
         ("form", "sum", "must be 'paper' or 'official'"),
         ("strategy", "skipp", "must be one of skip, last or a list of teacher layers"),
+        ("distance", "manhattan", "must be one of squared"),
         ("strategy", 3, "must be one of skip, last or a list of teacher layers"),
         ("strategy", "[4, 8]", "must be one of skip, last or a list of teacher layers"),
     ],
