@@ -40,7 +40,7 @@ TESTS = {
     "analysis/statistics": ["analysis/test_statistics"],
     "analysis/similarity": ["analysis/test_similarity"],
     "analysis/comparisons": ["analysis/test_comparisons"],
-    "engine/checkpoints": ["engine/test_checkpoints"],
+    "engine/checkpoints": ["engine/test_checkpoint_file"],
     "engine/batches": ["test_data", "test_loop"],
     "engine/checks": ["engine/test_checks"],
     "engine/arrays": ["engine/test_arrays", "test_targets"],
