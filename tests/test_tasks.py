@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pkdlib.readers.sources import label_index
-from pkdlib.tasks import TASKS, Task, get_task
+from pkdlib.tasks import METRICS, TASKS, Task, get_task
 
 # 8 rows, counted by hand: 3 true positives, 1 false positive, 2 false negatives, 2 true negatives.
 LABELS = np.array([1, 1, 1, 1, 1, 0, 0, 0])
@@ -99,3 +99,18 @@ def test_the_majority_s_scores_are_those_of_the_most_frequent_class() -> None:
     assert get_task("mrpc").majority_scores(labels) == {"f1": 6 / 7, "accuracy": 0.75}
     assert get_task("mrpc").majority_scores(1 - labels) == {"f1": 0.0, "accuracy": 0.75}
     assert get_task("mnli").majority_scores(np.array([2, 2, 0])) == {"accuracy": 2 / 3}
+
+
+def test_f1_is_0_where_class_1_is_nowhere() -> None:
+    zeros = np.zeros(3, int)
+    assert get_task("mrpc").compute_metrics(zeros, zeros) == {"f1": 0.0, "accuracy": 1.0}
+    assert get_task("mrpc").majority_scores(zeros) == {"f1": 0.0, "accuracy": 1.0}
+
+
+def test_a_metric_takes_the_labels_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accuracy and F1 do not mind; a metric of one's own may."""
+    monkeypatch.setitem(METRICS, "recall", lambda labels, predictions: float(predictions[labels == 1].mean()))
+    task = Task("own", ("text",), ("no", "yes"), metrics=("recall",))
+    assert task.compute_metrics(LABELS, PREDICTIONS) == {"recall": 3 / 5}
+    assert task.majority_scores(np.array([1, 0, 1])) == {"recall": 1.0}
+    assert task.majority_scores(np.array([1, 0, 0])) == {"recall": 0.0}
