@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOCK_VENV := build/lock-venv
 TORCH ?= torch
+KILLS ?= 240
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: setup tutorial notebooks book test test-browser lab lint data lock clean help
+.PHONY: setup tutorial notebooks book test test-faults test-browser mutants lab lint data lock clean help
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -29,9 +30,16 @@ book: $(STAMP) ## build/book/html/index.html: the notebooks as they are, in a ga
 test: $(STAMP) ## run the tests, on all cores
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
+test-faults: $(STAMP) ## bad inputs, full disks, and KILLS=240 kills of runs and sweeps (an hour); data/results/faults.json
+	$(BIN)/python -m pytest tests/faults
+	$(BIN)/python -W ignore tests/faults/kills.py --kills $(KILLS) --record data/results/faults.json
+
 test-browser: $(STAMP) ## run every notebook in JupyterLab in Chromium, move every widget; screenshots in runs/browser
 	$(BIN)/python tests/browser/chromium.py
 	$(BIN)/python -m pytest -s -vv tests/browser
+
+mutants: $(STAMP) ## change the code in one small place at a time; what no test notices is listed (hours)
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python -W ignore tests/mutants.py --again
 
 lab: $(STAMP) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks

@@ -13,9 +13,10 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from pkdlib.engine.batches import Batch
-from pkdlib.engine.checks import EXAMPLES
+from pkdlib.engine.checks import EXAMPLES, check_labels, check_texts, checked
+from pkdlib.engine.configs import pick, whole
 from pkdlib.engine.files import digest
-from pkdlib.tasks import Task
+from pkdlib.tasks import METRICS, Task
 
 ENCODED_AT_ONCE = 1000  # rows: a tokenizer's lists take over twenty times the memory of the arrays made of them
 BadRows = Literal["error", "skip"]
@@ -52,6 +53,11 @@ class TaskData:
     source: str
     subset_seed: int = 0
     bad_rows: BadRows = "error"
+
+    def __post_init__(self) -> None:
+        for metric in self.task.metrics:
+            pick("metrics", metric, METRICS)
+        check_labels(self.splits, self.task, ("train", "dev"))
 
 
 class EncodedSplit(Dataset):
@@ -119,19 +125,21 @@ class EncodedTask:
     fingerprints: dict[str, str]  # of each split's texts and labels
 
 
+@checked
 def encode_split(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int = 128) -> EncodedSplit:
     """Tokenise a split once; rows longer than max_length tokens are cut, the longer text of a pair first.
 
     Raises ValueError when max_length is not in 8..the model's own limit, or rows do not begin with [CLS].
     """
-    if not 8 <= max_length <= tokenizer.model_max_length:
-        raise ValueError(f"max_length = {max_length}: must be between 8 and the model's {tokenizer.model_max_length}")
+    whole("max_length", max_length, 8, tokenizer.model_max_length, f"the model's {tokenizer.model_max_length}")
+    check_texts(split)
     encoded = EncodedSplit(split, tokenizer, max_length)
     if (encoded.columns["input_ids"][encoded.offsets] != tokenizer.cls_token_id).any():
         raise ValueError(f"{tokenizer.name_or_path}: its tokenizer does not begin every row with its [CLS] token")
     return encoded
 
 
+@checked
 def encode_task(data: TaskData, tokenizer: PreTrainedTokenizerBase, max_length: int = 128) -> EncodedTask:
     """Every split of a task tokenised as `encode_split` does."""
     splits = {name: encode_split(split, tokenizer, max_length) for name, split in data.splits.items()}

@@ -12,15 +12,16 @@ from transformers import PreTrainedModel
 
 from pkdlib.data import EncodedSplit
 from pkdlib.engine.batches import SortedBatches, make_loader
-from pkdlib.engine.checks import check_reads, with_labels
+from pkdlib.engine.checks import Count, check_labels, check_reads, checked, class_names, with_labels
 from pkdlib.engine.machine import make_accelerator
 from pkdlib.engine.progress import progress_bar
 from pkdlib.models import Output
 from pkdlib.tasks import Task
 
 
+@checked
 def forward_split(
-    model: PreTrainedModel, split: EncodedSplit, batch_size: int = 128, accelerator: Accelerator | None = None,
+    model: PreTrainedModel, split: EncodedSplit, batch_size: Count = 128, accelerator: Accelerator | None = None,
     asks: Mapping[str, bool] | None = None, label: str = "evaluating",
 ) -> Generator[tuple[Tensor, Output]]:  # fmt: skip
     """Yield (rows, output) of every batch, longest rows first, in evaluation mode; restore the model's mode after.
@@ -46,18 +47,20 @@ def forward_split(
         model.train(was_training)
 
 
+@checked
 def predict(
-    model: PreTrainedModel, split: EncodedSplit, batch_size: int = 128, accelerator: Accelerator | None = None
+    model: PreTrainedModel, split: EncodedSplit, batch_size: Count = 128, accelerator: Accelerator | None = None
 ) -> Tensor:
     """Logits (rows, classes) of a split, labelled or not, in its order and the model's classes', float32 on the CPU."""
-    logits = torch.empty(len(split), int(model.config.num_labels or 0))
+    logits = torch.empty(len(split), len(class_names(model)))
     for rows, output in forward_split(model, split, batch_size, accelerator):
         logits[rows] = output.logits.float().cpu()
     return logits
 
 
+@checked
 def evaluate(
-    model: PreTrainedModel, split: EncodedSplit, task: Task, batch_size: int = 128,
+    model: PreTrainedModel, split: EncodedSplit, task: Task, batch_size: Count = 128,
     accelerator: Accelerator | None = None,
 ) -> dict[str, float]:  # fmt: skip
     """The task's metrics (fractions in 0..1) and the mean cross-entropy ("loss") over a labelled split.
@@ -65,9 +68,10 @@ def evaluate(
     The model's classes are matched with the task's by name. Raises ValueError where their names differ, and on an
     unlabelled split.
     """
-    if split.labels is None:
-        raise ValueError(f"the {split.name} split of task {task.name} has no labels: it can be predicted, not scored")
-    return score(predict(with_labels(model, task.label_names), split, batch_size, accelerator), split.labels, task)
+    check_labels({split.name: split}, task, [split.name])
+    return score(
+        predict(with_labels(model, task.label_names), split, batch_size, accelerator), np.asarray(split.labels), task
+    )
 
 
 def score(logits: Tensor, labels: np.ndarray, task: Task) -> dict[str, float]:

@@ -28,8 +28,8 @@ def layer_map(num_teacher_layers: int, num_student_layers: int, strategy: str | 
     Raises ValueError when k is not in 1..N or the strategy is neither a known name nor such a list.
     """
     n, k = num_teacher_layers, num_student_layers
-    if not 1 <= k <= n:
-        raise ValueError(f"num_student_layers = {k}: must be between 1 and the teacher's {n} layers")
+    if not (isinstance(n, int) and isinstance(k, int) and 1 <= k <= n):
+        raise ValueError(f"num_student_layers = {k!r}: must be between 1 and the teacher's {n} layers")
     if isinstance(strategy, str) and strategy in STRATEGIES:
         return STRATEGIES[strategy](n, k)
     if isinstance(strategy, str) or not isinstance(strategy, Sequence):

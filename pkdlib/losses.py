@@ -4,13 +4,15 @@ Every loss takes tensors, computes in float32 and returns a scalar. Form "paper"
 "official" what the authors' code computes (commit 9e9e860 of intersun/PKD-for-BERT-Model-Compression).
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from pkdlib.engine.configs import pick
 
 Form = Literal["paper", "official"]
 FORMS = get_args(Form)
@@ -41,12 +43,9 @@ def soft_targets(logits: Tensor, temperature: float) -> Tensor:
 
 
 def kd_loss(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    temperature: float,
-    form: Form = "paper",
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float, form: Form = "paper",
     t_squared: bool | None = None,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """L_DS = - sum_c P_t(c|x; T) log P_s(c|x; T), averaged over the batch, with P = softmax(logits / T) (section 3.1).
 
     student_logits, teacher_logits: (batch, classes). Form "official" is KL(P_t || P_s) divided by
@@ -57,7 +56,7 @@ def kd_loss(
     Raises ValueError when the shapes differ, temperature is not positive or the form is unknown.
     """
     _check_shapes("logits", student_logits, teacher_logits)
-    _check_name("form", form, FORMS)
+    pick("form", form, FORMS)
     p_teacher = soft_targets(teacher_logits, temperature)  # (batch, classes)
     log_p_student = F.log_softmax(student_logits.float() / temperature, dim=-1)  # (batch, classes)
     if form == "paper":
@@ -93,8 +92,8 @@ def patience_loss(
     _check_shapes("cls", student_cls, teacher_cls)
     if student_cls.ndim != 3:
         raise ValueError(f"student_cls is {tuple(student_cls.shape)}: must be (batch, layers, hidden)")
-    _check_name("form", form, FORMS)
-    _check_name("distance", distance, DISTANCES)
+    pick("form", form, FORMS)
+    pick("distance", distance, DISTANCES)
     student_cls, teacher_cls = student_cls.float(), teacher_cls.float()  # (batch, layers, hidden)
     if normalize:
         student_cls, teacher_cls = F.normalize(student_cls, dim=-1), F.normalize(teacher_cls, dim=-1)
@@ -114,16 +113,9 @@ class LossSettings:
 
 
 def pkd_loss(
-    student_logits: Tensor,
-    labels: Tensor,
-    teacher_logits: Tensor | None = None,
-    student_cls: Tensor | None = None,
-    teacher_cls: Tensor | None = None,
-    *,
-    alpha: float = 0.5,
-    beta: float = 0.0,
-    **settings: Any,
-) -> PKDTerms:
+    student_logits: Tensor, labels: Tensor, teacher_logits: Tensor | None = None, student_cls: Tensor | None = None,
+    teacher_cls: Tensor | None = None, *, alpha: float = 0.5, beta: float = 0.0, **settings: Any,
+) -> PKDTerms:  # fmt: skip
     """L_PKD = (1 - alpha) L_CE + alpha L_DS + beta L_PT (section 3.2); with beta = 0 it is L_KD.
 
     student_logits, teacher_logits: (batch, classes); labels: (batch,); student_cls, teacher_cls:
@@ -144,11 +136,6 @@ def pkd_loss(
     if student_cls is not None and teacher_cls is not None:
         loss_pt = patience_loss(student_cls, teacher_cls, s.normalize, s.form, s.distance)
     return PKDTerms((1 - alpha) * loss_ce + alpha * loss_kd + beta * loss_pt, loss_ce, loss_kd, loss_pt)
-
-
-def _check_name(field: str, name: str, known: Collection[str]) -> None:
-    if name not in known:
-        raise ValueError(f"{field} = {name!r}: must be one of {', '.join(known)}")
 
 
 def _check_shapes(name: str, student: Tensor, teacher: Tensor) -> None:

@@ -15,57 +15,57 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from pkdlib.engine.checks import check_tokenizer, with_labels
-from pkdlib.engine.files import locate
-from pkdlib.engine.progress import quiet
+from pkdlib.engine.checks import ClassNames, Seed, check_tokenizer, check_weights, checked, loading, with_labels
+from pkdlib.engine.files import reach
 
 Init = Literal["pretrained", "teacher"]
 Output = Any  # of a forward pass, as transformers has it: logits, hidden_states, attentions
 
 
+@checked
 def load_tokenizer(backbone: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a hub id or a local folder; ValueError where it is none of an encoder with [CLS]."""
-    return check_tokenizer(AutoTokenizer.from_pretrained(locate(backbone)), backbone)
+    place = reach(backbone, "backbone")
+    with loading(backbone):
+        return check_tokenizer(AutoTokenizer.from_pretrained(place), backbone)
 
 
+@checked
 def load_classifier(path: str | Path, label_names: Sequence[str] = ()) -> PreTrainedModel:
     """A fine-tuned classifier (teacher or student) of a hub id or local folder, in float32 and evaluation mode.
 
     Its classes keep their order, or get that of label_names. Raises ValueError when the checkpoint has no trained
     classifier, or classes of other names.
     """
-    model, missing = _load(AutoModelForSequenceClassification, path)
-    if missing:
-        raise ValueError(f"{path}: not a fine-tuned classifier, {', '.join(missing)} missing")
+    model = _load(AutoModelForSequenceClassification, path, "a fine-tuned classifier")
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()  # mapped from the file, it may be unaligned and then rounds otherwise
     return with_labels(model.eval(), label_names, str(path)) if label_names else model.eval()
 
 
+@checked
 def load_backbone(backbone: str | Path) -> PreTrainedModel:
     """The encoder of any checkpoint, a hub id or a local folder, without the head it may have; in float32.
 
     Raises ValueError where weights of its layers are missing, whose states would be random.
     """
-    model, missing = _load(AutoModel, backbone)
-    missing = [name for name in missing if "pooler" not in name]  # no hidden state needs a pooler
-    if missing:
-        raise ValueError(f"{backbone}: not a complete encoder, {missing[0]} and {len(missing) - 1} more missing")
-    return model.eval()
+    return _load(AutoModel, backbone, "a complete encoder", spare="pooler").eval()  # no hidden state needs a pooler
 
 
-def _load(model_class: Any, path: str | Path) -> tuple[PreTrainedModel, list[str]]:
-    """A model in float32, and the weights that the checkpoint lacks; a head that is left behind is no news."""
-    with quiet():
+def _load(model_class: Any, path: str | Path, kind: str, spare: str = "nothing") -> PreTrainedModel:
+    """A model in float32, all of whose weights but the spare ones are the checkpoint's; it may leave a head behind."""
+    place = reach(path)
+    with loading(path):
         model, info = model_class.from_pretrained(
-            locate(path), dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            place, dtype=torch.float32, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
         )
-    return model, sorted(info["missing_keys"])
+        return check_weights(model, info, path, kind, spare)
 
 
+@checked
 def build_student(
-    backbone: str | Path | PreTrainedModel, num_hidden_layers: int | None, label_names: Sequence[str], *,
-    init: Init = "pretrained", teacher: PreTrainedModel | None = None, seed: int = 0,
+    backbone: str | Path | PreTrainedModel, num_hidden_layers: int | None, label_names: ClassNames, *,
+    init: Init = "pretrained", teacher: PreTrainedModel | None = None, seed: Seed = 0,
 ) -> PreTrainedModel:  # fmt: skip
     """A classifier made of the embeddings, the first k layers and the pooler of its source, with a fresh head.
 

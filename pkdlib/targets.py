@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from pkdlib.data import EncodedSplit
 from pkdlib.engine.arrays import open_rows, write_rows
 from pkdlib.engine.checkpoints import weights_fingerprint
-from pkdlib.engine.checks import config_fingerprint
+from pkdlib.engine.checks import Count, check_folder, check_wanted, checked, config_fingerprint
 from pkdlib.engine.files import RUNS, digest
 from pkdlib.engine.machine import installed_versions, make_accelerator
 from pkdlib.evaluation import forward_split
@@ -37,9 +37,10 @@ class Targets:
         return {name: array[rows] for name, array in self.arrays.items()}
 
 
+@checked
 def teacher_targets(
-    teacher: PreTrainedModel, split: EncodedSplit, wants: Mapping[str, Want], folder: Path = CACHE,
-    asks: Mapping[str, bool] | None = None, batch_size: int = 128, accelerator: Accelerator | None = None,
+    teacher: PreTrainedModel, split: EncodedSplit, wants: Mapping[str, Want], folder: str | Path = CACHE,
+    asks: Mapping[str, bool] | None = None, batch_size: Count = 128, accelerator: Accelerator | None = None,
     fingerprint: str | None = None,
 ) -> Targets:  # fmt: skip
     """Every wanted output of the teacher for every row of the split: read from `folder`, else computed in one pass.
@@ -54,13 +55,13 @@ def teacher_targets(
     accelerator = accelerator or make_accelerator()
     content = [FORMAT, fingerprint or weights_fingerprint(teacher), config_fingerprint(teacher), split.fingerprint]
     content += [accelerator.mixed_precision, installed_versions()["pkdlib"]]
-    paths = {name: Path(folder) / f"{digest(json.dumps([*content, name]).encode())}.npy" for name in wants}
+    folder = check_folder("cache_dir", folder)
+    paths = {name: folder / f"{digest(json.dumps([*content, name]).encode())}.npy" for name in wants}
     arrays = open_rows(paths, len(split))
     if arrays.keys() != paths.keys():
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with FileLock(Path(folder) / f"{digest(json.dumps(content).encode())}.lock"):
+        with FileLock(folder / f"{digest(json.dumps(content).encode())}.lock"):
             found = open_rows(paths, len(split)).keys()  # another run may have made them meanwhile
-            missing = {paths[name]: want for name, want in wants.items() if name not in found}
+            missing = {paths[name]: check_wanted(name, want) for name, want in wants.items() if name not in found}
             with closing(forward_split(teacher, split, batch_size, accelerator, asks, "teacher outputs")) as passes:
                 outputs = ((rows, {path: want(output) for path, want in missing.items()}) for rows, output in passes)
                 write_rows(outputs if missing else (), len(split))

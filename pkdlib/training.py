@@ -10,9 +10,9 @@ from transformers import PreTrainedModel
 
 from pkdlib.config import DistillConfig, FineTuneConfig
 from pkdlib.data import EncodedTask
+from pkdlib.engine import checks
 from pkdlib.engine.checkpoints import Checkpoint, weights_fingerprint
-from pkdlib.engine.checks import check_reads, check_same_tokens, config_fingerprint, own_folder, with_labels
-from pkdlib.engine.files import digest
+from pkdlib.engine.files import digest, save_model
 from pkdlib.engine.machine import device_name, make_accelerator
 from pkdlib.evaluation import predict, score
 from pkdlib.loop import Job, OnEpoch, train
@@ -30,8 +30,9 @@ class Run:
     record: RunRecord
 
 
+@checks.checked
 def fine_tune(
-    data: EncodedTask, config: FineTuneConfig, output_dir: Path | None = None, method: str = "teacher",
+    data: EncodedTask, config: FineTuneConfig, output_dir: str | Path | None = None, method: str = "teacher",
     on_epoch: OnEpoch | None = None,
 ) -> Run:  # fmt: skip
     """Fine-tune the backbone (or its first layers) on the labels; keep the epoch that is best on dev.
@@ -43,16 +44,17 @@ def fine_tune(
     """
     accelerator = make_accelerator(config.mixed_precision)
     model = build_student(config.backbone, config.num_hidden_layers, data.task.label_names, seed=config.seed)
-    check_reads(model, data.splits.values(), config.backbone)
+    checks.check_reads(model, data.splits.values(), config.backbone)
     labels_alone = PKD(DistillConfig(alpha=0.0, beta=0.0), model)
     job = Job(method, model, data, config, accelerator, labels_alone, on_epoch=on_epoch)
-    with own_folder(output_dir, [config.backbone, data.reading["source"]], model, accelerator.is_main_process):
+    with checks.own_folder(output_dir, [config.backbone, data.reading["source"]], model, accelerator.is_main_process):
         return _carry_out(job, output_dir)
 
 
+@checks.checked
 def distill(
     data: EncodedTask, config: DistillConfig, teacher: PreTrainedModel | str | Path | None = None,
-    output_dir: Path | None = None, cache_dir: Path = CACHE, on_epoch: OnEpoch | None = None,
+    output_dir: str | Path | None = None, cache_dir: str | Path = CACHE, on_epoch: OnEpoch | None = None,
     objective: Callable[[DistillConfig, PreTrainedModel, PreTrainedModel | None], Objective] = PKD,
 ) -> Run:  # fmt: skip
     """Train a student on the labels, the teacher's softened predictions and its [CLS] states (L_PKD).
@@ -67,17 +69,18 @@ def distill(
     accelerator = make_accelerator(config.mixed_precision)
     names, layers, rows = data.task.label_names, config.num_hidden_layers, data.splits["train"]
     if isinstance(teacher, str | Path):
-        check_same_tokens(load_tokenizer(teacher), rows, str(teacher))
+        checks.check_same_tokens(load_tokenizer(teacher), rows, str(teacher))
         teacher = load_classifier(teacher)
     if teacher is not None and (config.alpha or config.beta):  # else its first layers alone are of use
-        teacher = with_labels(teacher, names)
+        teacher = checks.with_labels(teacher, names)
     model = build_student(config.backbone, layers, names, init=config.init, teacher=teacher, seed=config.seed)
-    check_reads(model, data.splits.values(), config.backbone)
+    checks.check_reads(model, data.splits.values(), config.backbone)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)  # of what the objective draws, a first projection
         goal = objective(config, model, teacher)
+    checks.check_objective(goal, Objective, data.splits, teacher is not None)
     inputs = [config.backbone, data.reading["source"], teacher.name_or_path if teacher is not None else ""]
-    with own_folder(output_dir, inputs, model, accelerator.is_main_process):
+    with checks.own_folder(output_dir, inputs, model, accelerator.is_main_process):
         started, fingerprint, targets = time.perf_counter(), None, None
         if teacher is not None:
             fingerprint = weights_fingerprint(teacher)  # large weights take a while: once
@@ -89,7 +92,7 @@ def distill(
         return _carry_out(job, output_dir, {"teacher_outputs": time.perf_counter() - started})
 
 
-def _carry_out(job: Job, output_dir: Path | None, spent: dict[str, float] | None = None) -> Run:
+def _carry_out(job: Job, output_dir: str | Path | None, spent: dict[str, float] | None = None) -> Run:
     """Train, score every labelled split with the best epoch's weights, and write it all; spent: seconds before."""
     data, model, accelerator = job.data, job.model, job.accelerator
     teacher = {"teacher_weights": job.teacher_weights} if job.teacher_weights else {}
@@ -99,7 +102,11 @@ def _carry_out(job: Job, output_dir: Path | None, spent: dict[str, float] | None
         output_dir = Path(output_dir)
         tokens = {split.name: split.fingerprint for split in data.splits.values()}
         start: dict[str, object] = {"run": job.name, "terms": list(job.objective.names)}
-        start |= {"tokens": tokens, "model": config_fingerprint(model), "initial weights": weights_fingerprint(model)}
+        start |= {
+            "tokens": tokens,
+            "model": checks.config_fingerprint(model),
+            "initial weights": weights_fingerprint(model),
+        }
         job = replace(job, checkpoint=Checkpoint(output_dir, identity | start, job.name, accelerator))
     history, best_epoch = train(job)
     trained = time.perf_counter()
@@ -139,10 +146,11 @@ def _carry_out(job: Job, output_dir: Path | None, spent: dict[str, float] | None
         processes=accelerator.num_processes,
     )  # fmt: skip
     if output_dir is not None and accelerator.is_main_process:
-        (output_dir / RESULT_FILE).unlink(missing_ok=True)  # an earlier run's: its weights are overwritten now
-        model.save_pretrained(output_dir)
-        data.tokenizer.save_pretrained(output_dir)
-        save_result(record, output_dir)
+        with checks.room_in(output_dir):
+            (output_dir / RESULT_FILE).unlink(missing_ok=True)  # an earlier run's: its weights are overwritten now
+            save_model(model, output_dir)
+            data.tokenizer.save_pretrained(output_dir)
+            save_result(record, output_dir)
         if job.checkpoint:
             job.checkpoint.path.unlink(missing_ok=True)  # only now: until here, nothing that was trained is lost
     accelerator.wait_for_everyone()  # so that any process may read what was written

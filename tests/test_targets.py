@@ -189,6 +189,13 @@ def test_another_precision_is_another_file(teacher: PreTrainedModel, split: Enco
     assert not set(rough.paths.values()) & set(exact.paths.values())
 
 
+def test_a_pass_takes_128_rows_unless_told(teacher: PreTrainedModel, tmp_path: Path) -> None:
+    split, passes = small_task(train=160, max_length=16).splits["train"], []
+    teacher.register_forward_hook(lambda _module, _inputs, output: passes.append(len(output.logits)))
+    teacher_targets(teacher, split, pkd_wants(()), tmp_path)
+    assert sorted(passes) == [32, 128]
+
+
 def test_labels_do_not_matter(teacher: PreTrainedModel, split: EncodedSplit, backbone: Path, tmp_path: Path) -> None:
     rows = small_data().splits["train"]
     unlabelled = EncodedSplit(Split("train", rows.texts, None), load_tokenizer(backbone), 64)

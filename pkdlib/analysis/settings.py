@@ -36,6 +36,10 @@ MATCHING = _rule(
     "a student of one layer has no layer to match; it can learn by FT and KD alone",
     lambda methods, above: 1 not in above.get("student_layers", ()) or set(methods) <= {"FT", "KD"},
 )
+OF_THE_TASK = _rule(
+    "must be a score that the task has",
+    lambda name, above: "task" not in above or name.split("_")[1] in ("loss", *TASKS[above["task"]].metrics),
+)
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Seeds = Annotated[list[Seed], Field(min_length=1), DISTINCT]
 Layers = Annotated[list[Annotated[int, Field(ge=1)]], DISTINCT]
@@ -116,7 +120,7 @@ class AblationConfig(Config):
     student_layers: int = Field(ge=1)
     task: TaskName
     train_rows: int = Field(ge=1)
-    metric: Annotated[str, _one_of(SCORES)]
+    metric: Annotated[str, _one_of(SCORES), OF_THE_TASK]
 
 
 class ComparisonConfig(Config):

@@ -48,6 +48,9 @@ def write_rows(batches: Iterable[tuple[Tensor, Mapping[Path, Tensor]]], rows: in
                 os.fsync(file.fileno())
             write_text(path.with_suffix(".json"), json.dumps({"sha256": _checksum(part)}))
             os.replace(part, path)
+    except OSError as error:
+        error.filename = str(next(iter(begun)).parent)  # which a full disk does not say
+        raise
     finally:
         for path in begun:
             path.with_suffix(".part").unlink(missing_ok=True)
@@ -57,7 +60,7 @@ def open_rows(paths: Mapping[str, Path], rows: int) -> dict[str, Tensor]:
     """The arrays (rows, ...) of `write_rows`'s files, by name, mapped; without those that are absent or damaged."""
     arrays = {}
     for name, path in ((name, path) for name, path in paths.items() if path.exists()):
-        with suppress(OSError, ValueError, KeyError):  # of JSON and of numpy too
+        with suppress(OSError, ValueError, LookupError, TypeError):  # of JSON and of numpy too
             if json.loads(path.with_suffix(".json").read_text())["sha256"] == _checksum(path):
                 array = np.load(path, mmap_mode="c")  # copy-on-write: torch wants memory that may be written to
                 if array.dtype == np.float16 and len(array) == rows:

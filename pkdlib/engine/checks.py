@@ -5,18 +5,23 @@ import inspect
 import json
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import Annotated, Any, TypeVar
 
+import numpy as np
 from filelock import FileLock, Timeout
-from torch import nn
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, InstanceOf, ValidationError, create_model
+from safetensors import SafetensorError
+from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from pkdlib.engine.files import ROOT, digest, locate
-from pkdlib.engine.progress import quiet, say
+from pkdlib.engine.configs import ConfigError
+from pkdlib.engine.files import ROOT, digest, here
+from pkdlib.engine.progress import quiet, say_once
 
 NAMELESS = re.compile(r"LABEL_\d+")  # what transformers calls classes that nobody has named
 # Fields of a model's configuration that change nothing of what the model computes.
@@ -24,8 +29,62 @@ NO_EFFECT = {
     "_name_or_path", "architectures", "dtype", "finetuning_task", "id2label", "label2id", "problem_type",
     "transformers_version", "use_cache",
 }  # fmt: skip
+FLAGS = ("output_hidden_states", "output_attentions")  # of a forward pass
 EXAMPLES = 32  # rows on which two tokenizers are compared
-say_once = cache(say)
+
+
+def _distinct(names: Sequence[str]) -> Sequence[str]:
+    if len({*names}) < len(names):
+        raise ValueError("distinct names")
+    return names
+
+
+Count = Annotated[int, Field(ge=1)]  # of rows, say
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+ClassNames = Annotated[Sequence[str], Field(min_length=2), AfterValidator(_distinct)]
+Function = TypeVar("Function", bound=Callable[..., Any])
+STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
+
+
+# ------------------------------------------------------------------------------------------- arguments by their types
+def checked(function: Function) -> Function:
+    """The function, which refuses arguments that its annotations do not allow: ConfigError, a line for each."""
+    signature, fields = inspect.signature(function), {}
+    for name, parameter in signature.parameters.items():
+        kind = parameter.annotation
+        is_model = isinstance(kind, type) and issubclass(kind, BaseModel)
+        fields[f"of_{name}"] = InstanceOf[kind] if is_model else kind, ...  # else a dict would do
+    model = create_model(function.__name__, __config__=STRICT, **fields)  # type: ignore[call-overload]
+
+    @wraps(function)
+    def call(*arguments: Any, **named: Any) -> Any:
+        given = signature.bind(*arguments, **named)
+        given.apply_defaults()
+        try:
+            model(**{f"of_{name}": value for name, value in given.arguments.items()})
+        except ValidationError as error:
+            raise ConfigError("\n".join(_lines(error, given.arguments))) from None
+        return function(*arguments, **named)
+
+    return call  # type: ignore[return-value]
+
+
+def _lines(error: ValidationError, given: Mapping[str, Any]) -> list[str]:
+    """A line per bad argument; of a choice of types, all that it may be."""
+    allowed: dict[str, list[str]] = {}
+    for entry in error.errors():
+        text = (
+            "a list"
+            if entry["type"] == "sequence_str"
+            else entry["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+        )
+        allowed.setdefault(str(entry["loc"][0]).removeprefix("of_"), []).append(text)
+    lines = []
+    for name, texts in allowed.items():
+        shown = " ".join(repr(given[name]).split())
+        shown = shown if len(shown) <= 80 else f"{shown[:80]}..."
+        lines.append(f"{name} = {shown}: must be {' or '.join(dict.fromkeys(texts))}")
+    return lines
 
 
 # ------------------------------------------------------------------------------------------------ classes by name
@@ -38,10 +97,17 @@ def label_order(theirs: Sequence[str], ours: Sequence[str], where: str) -> list[
     if len(theirs) == len(ours) and all(map(NAMELESS.fullmatch, theirs)):
         say_once(f"{where}: its classes have no names; they are taken for {', '.join(ours)}, in this order")
         return list(range(len(ours)))
-    spelled, wanted = ([re.sub(r"[\s_-]+", " ", name).strip().casefold() for name in names] for names in (theirs, ours))
-    if sorted(spelled) != sorted(wanted):
+    found, wanted = list(map(spelled, theirs)), list(map(spelled, ours))
+    if len(set(wanted)) < len(wanted):  # names that differ in upper case alone, say
+        found, wanted = list(theirs), list(ours)
+    if sorted(found) != sorted(wanted):
         raise ValueError(f"{where}: its classes are {', '.join(theirs)}: must be {', '.join(ours)}, in any order")
-    return [spelled.index(name) for name in wanted]
+    return [found.index(name) for name in wanted]
+
+
+def spelled(name: str) -> str:
+    """A class's name as it is compared: upper case, spaces, - and _ make no difference."""
+    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
 
 
 def with_labels(model: PreTrainedModel, names: Sequence[str], where: str = "") -> PreTrainedModel:
@@ -67,7 +133,104 @@ def with_labels(model: PreTrainedModel, names: Sequence[str], where: str = "") -
 
 def class_names(model: PreTrainedModel) -> list[str]:
     """The names of a classifier's classes, in the order of its logits."""
+    if model.base_model is model:
+        raise ValueError(f"{model.name_or_path or type(model).__name__}: has no classifier: must be a fine-tuned one")
     return [str(model.config.id2label[index]) for index in range(int(model.config.num_labels or 0))]
+
+
+# ---------------------------------------------------------------------------------------------- rows and their labels
+def check_texts(split: Any) -> None:
+    """ValueError unless a Split has one or two columns of as many texts, and at least one row."""
+    rows = [len(column) if isinstance(column, list | tuple) else 0 for column in split.texts]
+    if not (len(rows) in (1, 2) and len({*rows}) == 1 and rows[0]):
+        raise ValueError(
+            f"the {split.name} split has columns of {rows} texts: must be one or two lists, equal, not empty"
+        )
+    for column in split.texts:
+        if wrong := next((number for number, text in enumerate(column) if not isinstance(text, str)), -1) + 1:
+            raise ValueError(f"the {split.name} split, row {wrong - 1}: {column[wrong - 1]!r}: must be a text")
+
+
+def check_labels(splits: Mapping[str, Any], task: Any, needed: Iterable[str]) -> None:
+    """ValueError unless the needed splits have labels, and those of all are classes of the task, one per row."""
+    if not task.metrics or len({*task.label_names}) < max(2, len(task.label_names)):
+        shown = f"label_names = {task.label_names}, metrics = {task.metrics}"
+        raise ValueError(f"task {task.name}: {shown}: must be at least two distinct classes and one metric")
+    for name in needed:
+        if name not in splits or splits[name].labels is None:
+            lacks = f"has no labels: it {'is trained on' if name == 'train' else 'can be predicted, not scored'}"
+            raise ValueError(f"the {name} split of task {task.name} {lacks if name in splits else 'is missing'}")
+    for name, split in splits.items():
+        labels, where = split.labels, f"the {name} split of task {task.name}"
+        if hasattr(split, "texts"):  # an EncodedSplit has none any more
+            check_texts(split)
+        if labels is None:
+            continue
+        if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu" or labels.shape != (len(split),):
+            shown = f"{labels.shape} {labels.dtype}" if isinstance(labels, np.ndarray) else type(labels).__name__
+            raise ValueError(f"{where}: labels are {shown}: must be an array of {len(split)} whole numbers")
+        if wrong := sorted({*labels.tolist()} - {*range(task.num_labels)}):
+            allowed = ", ".join(f"{index} ({name})" for index, name in enumerate(task.label_names))
+            raise ValueError(f"{where}: label {wrong[0]}: must be one of {allowed}")
+
+
+# ----------------------------------------------------------------------------------------- objectives of one's own
+def check_objective(goal: Any, kind: type, splits: Mapping[str, Any], has_teacher: bool) -> None:
+    """ValueError unless an object is an Objective whose `names`, `asks` and `wants` can be used."""
+    where = f"objective = {type(goal).__name__}"
+    if not isinstance(goal, kind):
+        raise ValueError(f"{where}: must give an Objective")
+    inputs = {"rows", "labels", "attention_mask", *(name for split in splits.values() for name in split.columns)}
+    names = list(goal.names)
+    rules = {
+        f"names = {goal.names!r}: must be distinct names, the first one loss, none accuracy": (
+            not isinstance(goal.names, str)
+            and names[:1] == ["loss"]
+            and len({*names}) == len(names)
+            and all(isinstance(name, str) for name in names)
+            and "accuracy" not in names
+        ),
+        f"asks = {goal.asks!r}: must be flags among {', '.join(FLAGS)}": set(goal.asks) <= set(FLAGS),
+        f"wants = {', '.join(goal.wants)}: must be functions of the teacher's output": all(
+            map(callable, goal.wants.values())
+        ),
+        f"wants = {', '.join(goal.wants)}: must not be names of a batch's own: {', '.join(inputs)}": not inputs
+        & set(goal.wants),
+        f"wants = {', '.join(goal.wants)}: needs a teacher": has_teacher or not goal.wants,
+    }
+    for rule, holds in rules.items():
+        if not holds:
+            raise ValueError(f"{where}: {rule}")
+
+
+def check_terms(goal: Any, terms: Any) -> Sequence[Tensor]:
+    """The terms, if they are as many scalars as the objective has names and the first can be minimised; ValueError."""
+    are_scalars = isinstance(terms, list | tuple) and all(isinstance(one, Tensor) and not one.ndim for one in terms)
+    if not are_scalars or len(terms) != len(goal.names) or not terms[0].requires_grad:
+        parts = terms if isinstance(terms, list | tuple) else [terms]
+        shown = ", ".join(str(tuple(one.shape)) if isinstance(one, Tensor) else type(one).__name__ for one in parts)
+        raise ValueError(
+            f"objective = {type(goal).__name__}: forward gave {shown}: must give a scalar tensor () for each of "
+            f"{', '.join(goal.names)}, the first with a gradient"
+        )
+    return terms
+
+
+def check_wanted(name: str, want: Callable[[Any], Any]) -> Callable[[Any], Tensor]:
+    """The function of a teacher's output, which refuses to give anything but a tensor of an entry per row."""
+
+    def take(output: Any) -> Tensor:
+        try:
+            value = want(output)
+        except (AttributeError, LookupError, TypeError) as error:  # as of states that nobody has asked for
+            raise ValueError(f"wants.{name}: cannot be had: {type(error).__name__}: {error}") from error
+        rows = len(output.logits)
+        if not isinstance(value, Tensor) or value.shape[:1] != (rows,):
+            shown = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"wants.{name}: gave {shown}: must give a tensor of an entry for each of {rows} rows")
+        return value
+
+    return take
 
 
 # -------------------------------------------------------------------------------------- a model and what it reads
@@ -78,6 +241,38 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, where: str | Path) -> Pr
     if tokenizer.cls_token_id is None:
         raise ValueError(f"{where}: its tokenizer has no [CLS] token; an encoder with one, such as BERT, is needed")
     return tokenizer
+
+
+@contextmanager
+def loading(where: str | Path) -> Iterator[None]:
+    """Load quietly; whatever transformers raises becomes one line that begins with the checkpoint's name."""
+    try:
+        with quiet():
+            yield
+    except Exception as error:  # each library below has its own kinds
+        if isinstance(error, ValueError) and str(error).startswith(f"{where}: "):
+            raise
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+        line = f"{where}: cannot be loaded: {type(error).__name__}: {' '.join(lines[: 1 + lines[0].endswith(':')])}"
+        raise (OSError(line) if isinstance(error, OSError) else ValueError(line)) from error
+
+
+def check_weights(model: PreTrainedModel, info: Mapping[str, Any], where: str | Path, kind: str, spare: str) -> Any:
+    """The loaded model; ValueError where weights but the spare ones were not there, or are no numbers, or too many."""
+    for name, theirs, ours in sorted(info["mismatched_keys"]):
+        if spare not in name:
+            shapes = f"{name} is {tuple(theirs)} among its weights, {tuple(ours)} by its config.json"
+            raise ValueError(f"{where}: not {kind}, {shapes}: must be equal")
+    missing = sorted(name for name in info["missing_keys"] if spare not in name)
+    if missing:
+        more = f" and {len(missing) - 2} more" if len(missing) > 2 else ""
+        raise ValueError(f"{where}: not {kind}, {', '.join(missing[:2])}{more} missing")
+    if left := sorted(name for name in info["unexpected_keys"] if re.search(r"\blayers?\.\d+\.", name)):
+        raise ValueError(f"{where}: its config.json has fewer layers than its weights: {left[0]} is left over")
+    for name, weights in model.state_dict().items():
+        if weights.is_floating_point() and not weights.isfinite().all():
+            raise ValueError(f"{where}: {name} is not finite: must be numbers")
+    return model
 
 
 def check_reads(model: PreTrainedModel, splits: Iterable[Any], where: str) -> None:
@@ -134,6 +329,18 @@ def config_fingerprint(model: PreTrainedModel) -> str:
     return digest(json.dumps([type(model).__name__, config], sort_keys=True, default=str).encode())
 
 
+def check_folder(field: str, folder: str | Path) -> Path:
+    """The folder, made where it is not there; ValueError where it has no name, OSError where nothing can be written."""
+    if str(folder) in ("", ".") or Path(folder).resolve() == ROOT:
+        raise ValueError(f"{field} = {str(folder)!r}: must name a folder of its own")
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            return Path(folder)
+    except OSError as error:
+        raise OSError(f"{field} = {str(folder)!r}: must be a folder that can be written: {error.strerror}") from None
+
+
 @contextmanager
 def own_folder(
     folder: str | Path | None, inputs: Iterable[str | Path], model: PreTrainedModel, writes: bool = True
@@ -148,12 +355,10 @@ def own_folder(
         yield
         return
     place, refused = Path(folder).resolve(), f"output_dir = {str(folder)!r}: must"
-    if str(folder) in ("", ".") or place == ROOT:
-        raise ValueError(f"{refused} name a folder of its own")
     for name in map(str, inputs):
-        if name and Path(locate(name)).resolve() == place:
+        if name and any(Path(found).resolve() == place for found in here(name)[:1]):
             raise ValueError(f"{refused} not be {name}, which this run reads")
-    place.mkdir(parents=True, exist_ok=True)
+    check_folder("output_dir", folder)
     lock = FileLock(place / ".writer.lock")
     try:
         lock.acquire(timeout=0)
@@ -164,12 +369,21 @@ def own_folder(
         yield
 
 
+@contextmanager
+def room_in(folder: str | Path) -> Iterator[None]:
+    """Write into a folder; OSError with its name and one line where that fails, on a full disk say."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise OSError(f"output_dir = {str(folder)!r}: must have room for the model: {error}") from error
+
+
 def _try_to_save(model: PreTrainedModel, folder: Path) -> None:
     try:
-        with quiet():
+        with quiet(), room_in(folder.parent):
             model.save_pretrained(folder)
             AutoConfig.from_pretrained(folder)
-    except OSError:  # a full disk, say
+    except OSError:
         raise
     except Exception as error:  # of any class's own checks
         line = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
