@@ -106,23 +106,24 @@ def test_a_length_that_is_no_whole_number_is_refused(
         lambda: encode_task(sentiment, tokenizer, max_length),
         lambda: encode_split(DEV, tokenizer, max_length),
     ):
-        with pytest.raises(ValueError, match=f"^max_length = {max_length!r}: must be a whole number$"):
+        with pytest.raises(ValueError, match=f"^max_length = {max_length!r}: must be a valid integer$"):
             call()
 
 
 def test_what_is_no_split_task_or_tokenizer_is_refused(sentiment: TaskData, tokenizer: PreTrainedTokenizerBase) -> None:
     for call, line in (
-        (lambda: encode_task(DEV, tokenizer), r"data = Split\(.*: must be a TaskData, as load_task gives"),
-        (lambda: encode_task("rte", tokenizer), "data = 'rte': must be a TaskData, as load_task gives"),
-        (lambda: encode_split(["a"], tokenizer), r"split = \['a'\]: must be a Split, as load_split gives"),
+        (lambda: encode_task(DEV, tokenizer), r"data = Split\(.*: must be an instance of TaskData"),
+        (lambda: encode_task("rte", tokenizer), "data = 'rte': must be an instance of TaskData"),
+        (lambda: encode_split(["a"], tokenizer), r"split = \['a'\]: must be an instance of Split"),
         (
             lambda: encode_split(DEV, MINI_BERT),
-            f"tokenizer = '{MINI_BERT}': must be a tokenizer, as load_tokenizer gives",
+            f"tokenizer = '{MINI_BERT}': must be an instance of PreTrainedTokenizerBase",
         ),
     ):
         with pytest.raises(ValueError, match=f"^{line}$"):
             call()
-    assert encode_split(DEV, tokenizer, np.int64(8)).max_length == 8
+
+
 @pytest.mark.parametrize("max_length", [8, 64])
 def test_both_ends_of_the_allowed_lengths_are_allowed(tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
     split = encode_split(Split("dev", (["a " * 100],), None), tokenizer, max_length)
