@@ -122,6 +122,8 @@ def test_what_is_no_split_task_or_tokenizer_is_refused(sentiment: TaskData, toke
     ):
         with pytest.raises(ValueError, match=f"^{line}$"):
             call()
+
+
 @pytest.mark.parametrize("max_length", [8, 64])
 def test_both_ends_of_the_allowed_lengths_are_allowed(tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
     split = encode_split(Split("dev", (["a " * 100],), None), tokenizer, max_length)

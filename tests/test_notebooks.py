@@ -4,7 +4,9 @@ import ast
 import base64
 import json
 import re
+import shlex
 from itertools import product
+from pathlib import Path
 
 import matplotlib
 import nbformat
@@ -21,6 +23,8 @@ from helpers import (
     small_data,
     small_parameters,
 )
+from papermill.cli import _resolve_type as parse_scalar
+from ruamel.yaml import YAML
 
 from pkdlib import ROOT
 from pkdlib.__main__ import main
@@ -480,6 +484,42 @@ def test_what_the_models_cannot_do_is_refused_before_any_training(name, changes,
                 values |= {"backbone": str(tmp_path / "backbone"), "teacher_dir": str(tmp_path / "teacher")} | changes
     assert str(raised.value).startswith(line)
     assert not out.exists()
+
+
+def commands(text):
+    """The shell's words of every command in a text's indented blocks; a line that ends in a backslash goes on."""
+    lines = re.findall(r"(?m)^ {4}(\S.*)$", re.sub(r"\\\n *", " ", text))
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+@pytest.mark.parametrize("path", ["data/README.md", "notebooks/guide/real-data.md", "08_reproduce_the_paper"])
+def test_the_commands_of_a_text_fit_the_notebooks_and_a_fresh_clone(path):
+    text = (
+        (ROOT / path).read_text()
+        if path.endswith(".md")
+        else read(ROOT / "notebooks" / f"{path}.ipynb").cells[2].source
+    )
+    made, checked = set(), 0
+    for program, *words in commands(text):
+        if program == "mkdir":
+            made |= {words[-1]}
+        if program == "papermill":
+            notebook, executed, *rest = words
+            assert str(Path(executed).parent) in made  # papermill makes no folder
+            plain = [rest[at + 1 : at + 3] for at, word in enumerate(rest) if word == "-p"]
+            given = {name: parse_scalar(value) for name, value in plain}
+            for at in [at for at, word in enumerate(rest) if word == "-y"]:
+                given |= YAML(typ="safe").load(rest[at + 1])
+            template = read_template(Path(notebook).stem)
+            assert set(given) <= set(template.defaults)
+            template.check(given)
+            checked += 1
+        if program.endswith("python") and words[0] == "data/remake.py":
+            options = [word for word in words if word.startswith("--")]
+            assert set(options) <= set(re.findall(r'"(--[a-z-]+)"', (ROOT / "data" / "remake.py").read_text()))
+        if program == "pkd" and words[0] == "sweep":
+            assert (ROOT / "notebooks" / "grids" / f"{words[1]}.yaml").is_file() or Path(words[1]).suffix
+    assert checked
 
 
 def test_a_bad_parameter_stops_the_notebook_with_one_clear_line(executed, tmp_path):

@@ -10,9 +10,9 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration
 
-from pkdlib.engine.checks import say_once
 from pkdlib.engine.configs import ConfigError
 from pkdlib.engine.files import VERSION, library_fingerprint
+from pkdlib.engine.progress import say_once
 
 
 def installed_versions() -> dict[str, str]:

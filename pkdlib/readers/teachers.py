@@ -14,7 +14,7 @@ from pkdlib.data import EncodedTask, encode_task
 from pkdlib.engine.checkpoints import weights_fingerprint
 from pkdlib.engine.checks import check_same_tokens
 from pkdlib.engine.configs import ConfigError
-from pkdlib.engine.files import locate
+from pkdlib.engine.files import here, locate, reach
 from pkdlib.engine.machine import device_name, make_accelerator
 from pkdlib.evaluation import evaluate
 from pkdlib.models import load_classifier, load_tokenizer
@@ -27,9 +27,9 @@ from pkdlib.training import Run
 NEEDED = ("task", "max_length", "backbone")  # what a record would say, and nobody can guess
 
 
-def record_of(teacher: str | Path) -> RunRecord | None:
-    """The record beside a model; None where there is none."""
-    file = Path(locate(teacher)) / RESULT_FILE
+def record_of(teacher: str | Path, parameter: str = "teacher_dir") -> RunRecord | None:
+    """The record beside a model; None where there is none. Raises as `locate` where there can be no model either."""
+    file = Path(locate(teacher, parameter)) / RESULT_FILE
     return load_records(file)[0] if file.is_file() else None
 
 
@@ -37,7 +37,7 @@ def check_named(parameter: str, teacher: str, named: Mapping[str, Any]) -> None:
     """ConfigError unless the teacher has a record, or all is named of what is NEEDED (and a parameter) without one."""
     needed = [name for name in NEEDED if name in named] or NEEDED
     lacking = [name for name in needed if not named.get(name)]
-    if lacking and record_of(teacher) is None:
+    if record_of(teacher, parameter) is None and lacking:
         raise ConfigError(
             f"{parameter} = {teacher!r}: no {RESULT_FILE} there, so no finished teacher of this kit; "
             f"of another classifier, name {', '.join(lacking)}"
@@ -48,7 +48,7 @@ def _check_agreement(record: RunRecord, teacher: str, named: Mapping[str, Any]) 
     said = {name: getattr(record, name) for name in ("task", "source", "train_rows", "max_length")}
     for name, value in {**said, "backbone": record.config["backbone"]}.items():
         given = named.get(name) or value  # empty or 0: as the record says
-        if locate(str(given)) != locate(str(value)):
+        if (here(str(given)) or [str(given)])[0] != (here(str(value)) or [str(value)])[0]:
             raise ConfigError(f"{name} = {given!r}: the record of {teacher} says {value!r}; leave it empty")
 
 
@@ -73,7 +73,7 @@ def check_students(students: Iterable[DistillConfig], teacher: str, backbone: st
 
 def _configuration(model: str) -> Any:
     try:
-        return AutoConfig.from_pretrained(locate(model))
+        return AutoConfig.from_pretrained(reach(model))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{model}: no such folder or model: {str(error).splitlines()[0]}") from None
 

@@ -166,9 +166,9 @@ def _check_models(parameters: dict[str, Any], teachers: dict[str, PlannedRun]) -
     configs = {name: _config_of("backbone", run.parameters["backbone"]) for name, run in teachers.items()}
     for name, value in parameters.items():
         if name.endswith(TEACHER) and value:
-            configs[name] = _config_of(name, value)
             record = _teacher(name, value)
             check_named(name, value, parameters)
+            configs[name] = _config_of(name, value)
             task = record.get_task() if record else get_task(parameters["task"])
             classes = [str(configs[name].id2label[index]) for index in sorted(configs[name].id2label)]
             label_order(classes, task.label_names, f"{name} = {value!r}")

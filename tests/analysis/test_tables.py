@@ -59,6 +59,7 @@ def test_students_are_found_by_their_teacher_s_weights(tmp_path: Path) -> None:
 def test_no_students_are_no_error(tmp_path: Path) -> None:
     save_result(make_record("teacher", fingerprints={"weights": "abc"}), tmp_path / "teacher")
     assert students_of(tmp_path / "teacher", tmp_path / "nowhere") == []
+    (tmp_path / "no-record-here").mkdir()
     assert students_of(tmp_path / "no-record-here", tmp_path) == []
 
 

@@ -9,6 +9,8 @@ from helpers import bert_config, permuted, save_backbone, save_model, small_data
 from pkdlib.analysis.tables import students_of
 from pkdlib.config import ConfigError, DistillConfig, FineTuneConfig, validate
 from pkdlib.data import EncodedTask, encode_task
+from pkdlib.engine.machine import make_accelerator
+from pkdlib.engine.progress import say_once
 from pkdlib.evaluation import evaluate
 from pkdlib.models import load_tokenizer
 from pkdlib.readers.sources import load_task
@@ -93,6 +95,30 @@ def test_what_is_named_beside_a_record_must_agree_with_it(room: Path, name: str,
         load_teacher_data(str(room / "kit"), **NOTHING | {name: value})
     line = f"{name} = {value!r}: the record of {room / 'kit'} says {said[name]!r}; leave it empty"
     assert str(raised.value) == line
+
+
+def test_a_source_may_be_named_by_another_path_of_the_same_folder(room: Path, monkeypatch) -> None:
+    monkeypatch.chdir(room)
+    assert loaded(room / "kit", **NOTHING | {"source": str(room / "rows"), "backbone": str(room / "backbone")})
+    with pytest.raises(ConfigError, match=r"^source = .*/kit': the record of .* says .*/rows'; leave it empty$"):
+        load_teacher_data(str(room / "kit"), **NOTHING | {"source": str(room / "kit")})
+
+
+def test_a_teacher_that_is_nowhere_is_refused_at_once(tmp_path: Path) -> None:
+    for place, line in (
+        (tmp_path / "none", "no such folder"),
+        (Path(__file__), "is a file, must be a folder or a hub"),
+    ):
+        with pytest.raises((OSError, ValueError), match=rf"^teacher_dir = '{place}': {line}"):
+            load_teacher_data(str(place), **NOTHING)
+
+
+def test_that_scores_are_rounded_is_said_once(capsys: pytest.CaptureFixture) -> None:
+    say_once.cache_clear()
+    for precision in ("no", "bf16", "bf16"):
+        make_accelerator(precision)
+    line = "scores are those of bf16: read again, in float32, a model may name some rows otherwise\n"
+    assert capsys.readouterr().out == line
 
 
 def test_students_that_do_not_fit_are_refused_by_the_configurations_alone(room: Path, tmp_path: Path) -> None:
