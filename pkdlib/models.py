@@ -22,7 +22,6 @@ Init = Literal["pretrained", "teacher"]
 Output = Any  # of a forward pass, as transformers has it: logits, hidden_states, attentions
 
 
-@checked
 def load_tokenizer(backbone: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a hub id or a local folder; ValueError where it is none of an encoder with [CLS]."""
     place = reach(backbone, "backbone")
@@ -30,7 +29,6 @@ def load_tokenizer(backbone: str | Path) -> PreTrainedTokenizerBase:
         return check_tokenizer(AutoTokenizer.from_pretrained(place), backbone)
 
 
-@checked
 def load_classifier(path: str | Path, label_names: Sequence[str] = ()) -> PreTrainedModel:
     """A fine-tuned classifier (teacher or student) of a hub id or local folder, in float32 and evaluation mode.
 
@@ -43,7 +41,6 @@ def load_classifier(path: str | Path, label_names: Sequence[str] = ()) -> PreTra
     return with_labels(model.eval(), label_names, str(path)) if label_names else model.eval()
 
 
-@checked
 def load_backbone(backbone: str | Path) -> PreTrainedModel:
     """The encoder of any checkpoint, a hub id or a local folder, without the head it may have; in float32.
 

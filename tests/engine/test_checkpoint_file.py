@@ -122,11 +122,11 @@ def test_the_last_part_of_a_killed_writer_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "checkpoint.part" / "new").write_bytes(b"half")
     parts = learning(seed=1)
     checkpoint = Checkpoint(tmp_path, {}, "", make_accelerator())
-    checkpoint.save(*parts, [{"epoch": 1}], {})
-    checkpoint.save(*parts, [{"epoch": 1}, {"epoch": 2}], {})
-    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT_FILE]
-    found = checkpoint.load(*parts)
-    assert found is not None and found[0] == [{"epoch": 1}, {"epoch": 2}]
+    for history in ([{"epoch": 1}], [{"epoch": 1}, {"epoch": 2}]):
+        checkpoint.save(*parts, history, {})
+        assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT_FILE]
+        found = checkpoint.load(*parts)
+        assert found is not None and found[0] == history
 
 
 def test_gradient_scaler_is_restored(tmp_path: Path) -> None:
