@@ -48,6 +48,14 @@ def test_what_is_opened_may_be_written_to_and_leaves_the_file_alone(tmp_path: Pa
     assert open_rows(paths, 3)["pair"][0, 0] == 0
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads /proc")
+def test_what_is_opened_is_mapped_and_not_read(tmp_path: Path) -> None:
+    paths = write(tmp_path)
+    opened = open_rows(paths, 3)
+    maps = Path("/proc/self/maps").read_text()
+    assert all(str(paths[name].resolve()) in maps for name in opened) and len(opened) == 2
+
+
 def test_absent_files_are_not_spoken_of_and_damaged_ones_are(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     paths = write(tmp_path)
     paths["pair"].write_bytes(paths["pair"].read_bytes()[:-1] + b"x")
