@@ -68,7 +68,7 @@ CASES = {  # the limit in bytes, or from which touch of which file on; what is s
     "no room for the config": ((100,), FULL, 0),
     "no room for the model": ((100_000,), FULL, 0),
     "no room for a checkpoint": ((200_000,), "", 2),
-    "the cache, at its first file": ((100, "cache/", 8), "cache'", 1),
+    "the cache, at its first file": ((100, "file/cache/", 2), "/cache'", 1),
     "the checkpoint, in the second run": ((1000, "checkpoint.part", 40), FULL, None),
     "the result": ((100, "FT/.result.json", 1), FULL, 0),
     "the weights": ((1000, "KD/config.json", 1), FULL, 1),
@@ -93,7 +93,8 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(name: str, found: dict[str,
     _, line, finished = CASES[name]
     seen = found[name]
     if line:
-        assert seen["status"] == 256 and line in seen["said"] and "\n" not in seen["said"]
+        assert seen["status"] == 256, seen
+        assert line in seen["said"] and "\n" not in seen["said"], seen["said"]
         assert seen["said"].startswith("OSError: ") or "Errno" in seen["said"]
     else:
         assert (seen["status"], seen["said"]) == (0, "") and seen["no checkpoint"] == 8  # of every epoch
