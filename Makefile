@@ -10,7 +10,7 @@ KILLS ?= 240
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: setup tutorial notebooks book test test-faults test-browser lab lint data lock clean help
+.PHONY: setup tutorial notebooks book test test-faults test-browser mutants lab lint data lock clean help
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -37,6 +37,9 @@ test-faults: $(STAMP) ## bad inputs, full disks, and KILLS=240 kills of runs and
 test-browser: $(STAMP) ## run every notebook in JupyterLab in Chromium, move every widget; screenshots in runs/browser
 	$(BIN)/python tests/browser/chromium.py
 	$(BIN)/python -m pytest -s -vv tests/browser
+
+mutants: $(STAMP) ## change the code in one small place at a time; what no test notices is listed (hours)
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python -W ignore tests/mutants.py --again
 
 lab: $(STAMP) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks

@@ -13,7 +13,7 @@ EXTRAS = {"dask": "cluster", "distributed": "cluster", "datasets": "hub"}  # any
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command: 0, 1 when something in it failed, or 2 after a line on stderr that says why it is refused."""
+    """Run one command: 0, 1 when something in it failed, 130 by Ctrl-C, or 2 after a line on stderr: why not."""
     parser = argparse.ArgumentParser(prog="pkd", description=__doc__)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     sweeps.register(commands)
@@ -26,6 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{error.name} is not installed; pip install 'pkdlib[{extra}]' installs it", file=sys.stderr)
     except (OSError, ValueError) as error:  # GridError too
         print(error, file=sys.stderr)
+    except KeyboardInterrupt:
+        return 130
     return 2
 
 

@@ -32,7 +32,7 @@ METHODS: dict[str, dict[str, Any]] = {
 class FineTuneConfig(Config):
     """Plain fine-tuning. The defaults suit the miniature BERT; `notebooks/guide/` names the paper's."""
 
-    backbone: str = MINI_BERT  # hub id or local folder of the pre-trained model
+    backbone: str = Field(MINI_BERT, min_length=1)  # hub id or local folder of the pre-trained model
     num_hidden_layers: Annotated[int | None, Role.NAMED] = Field(None, ge=1)  # None: all of the backbone's
     num_train_epochs: int = Field(5, ge=1)
     train_batch_size: int = Field(32, ge=1)  # rows per update (and per process)
@@ -64,9 +64,9 @@ class DistillConfig(FineTuneConfig):
     learning_rate: float = Field(1e-3, gt=0, le=1)
     init: Literal["pretrained", "teacher"] = "pretrained"  # whose first layers the student starts from
     strategy: Annotated[str | list[int], Role.NAMED] = "skip"  # a name of STRATEGIES, or the k-1 matched teacher layers
-    temperature: Annotated[float, Role.SOFT] = Field(5.0, gt=0)
+    temperature: Annotated[float, Role.SOFT] = Field(5.0, gt=0, le=1000)
     alpha: Annotated[float, Role.SOFT] = Field(0.7, ge=0, le=1)  # weight of the teacher; 1 - alpha of the labels
-    beta: Annotated[float, Role.PATIENCE] = Field(0.3, ge=0)  # weight of the patience term, on the scale of `form`
+    beta: Annotated[float, Role.PATIENCE] = Field(0.3, ge=0, le=1e6)  # weight of patience, on the scale of `form`
     projection: Annotated[bool, Role.PATIENCE] = False  # learn a map of [CLS] states to the teacher's width
     normalize: Annotated[bool, Role.PATIENCE] = True  # compare the directions of [CLS] states, not the raw states
     distance: Annotated[str, Role.PATIENCE] = "squared"  # between [CLS] states: a name of losses.DISTANCES

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from pkdlib.engine.batches import Batch
 from pkdlib.engine.checks import EXAMPLES, check_labels, check_texts, checked
-from pkdlib.engine.configs import pick
+from pkdlib.engine.configs import pick, whole
 from pkdlib.engine.files import digest
 from pkdlib.tasks import METRICS, Task
 
@@ -131,8 +131,7 @@ def encode_split(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: i
 
     Raises ValueError when max_length is not in 8..the model's own limit, or rows do not begin with [CLS].
     """
-    if not 8 <= max_length <= tokenizer.model_max_length:
-        raise ValueError(f"max_length = {max_length}: must be between 8 and the model's {tokenizer.model_max_length}")
+    whole("max_length", max_length, 8, tokenizer.model_max_length, f"the model's {tokenizer.model_max_length}")
     check_texts(split)
     encoded = EncodedSplit(split, tokenizer, max_length)
     if (encoded.columns["input_ids"][encoded.offsets] != tokenizer.cls_token_id).any():

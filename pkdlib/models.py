@@ -16,20 +16,19 @@ from transformers import (
 )
 
 from pkdlib.engine.checks import ClassNames, Seed, check_tokenizer, check_weights, checked, loading, with_labels
-from pkdlib.engine.files import locate
+from pkdlib.engine.files import reach
 
 Init = Literal["pretrained", "teacher"]
 Output = Any  # of a forward pass, as transformers has it: logits, hidden_states, attentions
 
 
-@checked
 def load_tokenizer(backbone: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a hub id or a local folder; ValueError where it is none of an encoder with [CLS]."""
+    place = reach(backbone, "backbone")
     with loading(backbone):
-        return check_tokenizer(AutoTokenizer.from_pretrained(locate(backbone)), backbone)
+        return check_tokenizer(AutoTokenizer.from_pretrained(place), backbone)
 
 
-@checked
 def load_classifier(path: str | Path, label_names: Sequence[str] = ()) -> PreTrainedModel:
     """A fine-tuned classifier (teacher or student) of a hub id or local folder, in float32 and evaluation mode.
 
@@ -42,7 +41,6 @@ def load_classifier(path: str | Path, label_names: Sequence[str] = ()) -> PreTra
     return with_labels(model.eval(), label_names, str(path)) if label_names else model.eval()
 
 
-@checked
 def load_backbone(backbone: str | Path) -> PreTrainedModel:
     """The encoder of any checkpoint, a hub id or a local folder, without the head it may have; in float32.
 
@@ -53,13 +51,10 @@ def load_backbone(backbone: str | Path) -> PreTrainedModel:
 
 def _load(model_class: Any, path: str | Path, kind: str, spare: str = "nothing") -> PreTrainedModel:
     """A model in float32, all of whose weights but the spare ones are the checkpoint's; it may leave a head behind."""
+    place = reach(path)
     with loading(path):
         model, info = model_class.from_pretrained(
-            locate(path),
-            dtype=torch.float32,
-            use_safetensors=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
+            place, dtype=torch.float32, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
         )
         return check_weights(model, info, path, kind, spare)
 

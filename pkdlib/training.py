@@ -12,7 +12,7 @@ from pkdlib.config import DistillConfig, FineTuneConfig
 from pkdlib.data import EncodedTask
 from pkdlib.engine import checks
 from pkdlib.engine.checkpoints import Checkpoint, weights_fingerprint
-from pkdlib.engine.files import digest
+from pkdlib.engine.files import digest, save_model
 from pkdlib.engine.machine import device_name, make_accelerator
 from pkdlib.evaluation import predict, score
 from pkdlib.loop import Job, OnEpoch, train
@@ -148,7 +148,7 @@ def _carry_out(job: Job, output_dir: str | Path | None, spent: dict[str, float] 
     if output_dir is not None and accelerator.is_main_process:
         with checks.room_in(output_dir):
             (output_dir / RESULT_FILE).unlink(missing_ok=True)  # an earlier run's: its weights are overwritten now
-            model.save_pretrained(output_dir)
+            save_model(model, output_dir)
             data.tokenizer.save_pretrained(output_dir)
             save_result(record, output_dir)
         if job.checkpoint:

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from pkdlib import ROOT, ConfigError, DistillConfig, FineTuneConfig, method_config, validate
 from pkdlib.analysis.settings import ComparisonConfig, ReproductionConfig, SimilarityConfig, SpeedConfig
-from pkdlib.config import METHODS
+from pkdlib.config import METHODS, Role, fields_with_role, method_name, role_of, roles_of_method
 from pkdlib.engine.files import locate
 
 COMPARISON = {"student_layers": [6, 3], "methods": ["FT", "PKD-Last"], "seeds": [0, 1]}
@@ -23,6 +23,102 @@ def complaint(config_class: type, **values: object) -> str:
 def test_defaults_are_valid(config_class: type) -> None:
     defaults = config_class()
     assert validate(config_class, **defaults.model_dump()) == defaults
+
+
+def test_the_defaults_are_these() -> None:
+    """A result recorded without a field was made with its default: a change here changes what old records mean."""
+    tuning = {
+        "backbone": "data/mini-bert-12", "num_hidden_layers": None, "num_train_epochs": 5, "train_batch_size": 32,
+        "micro_batch_size": None, "eval_batch_size": 128, "learning_rate": 0.0005, "warmup_ratio": 0.1,
+        "weight_decay": 0.01, "max_grad_norm": 1.0, "shuffle": True, "dropout_epochs": None, "mixed_precision": "no",
+        "static_shapes": None, "seed": 0,
+    }  # fmt: skip
+    distilling = {
+        "num_hidden_layers": 6, "num_train_epochs": 6, "learning_rate": 0.001, "init": "pretrained",
+        "strategy": "skip", "temperature": 5.0, "alpha": 0.7, "beta": 0.3, "projection": False, "normalize": True,
+        "distance": "squared", "form": "paper", "t_squared": True,
+    }  # fmt: skip
+    assert FineTuneConfig().model_dump() == tuning
+    assert DistillConfig().model_dump() == tuning | distilling
+
+
+@pytest.mark.parametrize(
+    ("field", "last", "beyond"),
+    [
+        ("num_hidden_layers", 1, 0),
+        ("num_train_epochs", 1, 0),
+        ("train_batch_size", 1, 0),
+        ("micro_batch_size", 1, 0),
+        ("eval_batch_size", 1, 0),
+        ("learning_rate", 1e-9, 0),
+        ("learning_rate", 1, 1.01),
+        ("warmup_ratio", 0, -0.01),
+        ("warmup_ratio", 1, 1.01),
+        ("weight_decay", 0, -0.01),
+        ("max_grad_norm", 1e-9, 0),
+        ("dropout_epochs", 0, -1),
+        ("seed", 0, -1),
+        ("seed", 4294967295, 4294967296),
+    ],
+)
+@pytest.mark.parametrize("config_class", [FineTuneConfig, DistillConfig])
+def test_a_range_ends_where_it_says(config_class: type, field: str, last: float, beyond: float) -> None:
+    assert getattr(validate(config_class, **{field: last}), field) == last
+    assert complaint(config_class, **{field: beyond}).startswith(f"{field} = {beyond}: must be ")
+
+
+@pytest.mark.parametrize(
+    ("field", "last", "beyond"),
+    [("temperature", 1e-9, 0), ("alpha", 0, -0.01), ("alpha", 1, 1.01), ("beta", 0, -0.01)],
+)
+def test_a_range_of_a_distillation_ends_where_it_says(field: str, last: float, beyond: float) -> None:
+    assert getattr(validate(DistillConfig, **{field: last}), field) == last
+    assert complaint(DistillConfig, **{field: beyond}).startswith(f"{field} = {beyond}: must be ")
+
+
+def test_static_shapes_do_not_go_with_fp16() -> None:
+    line = "static_shapes = True: must not be True with fp16, whose loss scaling is decided anew at every step"
+    assert complaint(FineTuneConfig, mixed_precision="fp16", static_shapes=True) == line
+    for precision, static in (("fp16", False), ("fp16", None), ("bf16", True), ("no", True)):
+        assert validate(FineTuneConfig, mixed_precision=precision, static_shapes=static).static_shapes is static
+
+
+# ------------------------------------------------------------------------------------------- roles
+def test_the_roles_of_a_distillation_s_fields() -> None:
+    found = {role: {name for name in DistillConfig.model_fields if role_of(name) is role} for role in Role}
+    assert found[Role.SOFT] == {"temperature", "alpha", "form", "t_squared"}
+    assert found[Role.PATIENCE] == {"beta", "projection", "normalize", "distance"}
+    assert found[Role.NAMED] == {"num_hidden_layers", "seed", "strategy"}
+    assert role_of("no such field") is Role.ALWAYS and role_of("beta", FineTuneConfig) is Role.ALWAYS
+
+
+def test_a_method_s_roles_are_what_can_change_its_runs() -> None:
+    assert roles_of_method("FT") == {Role.ALWAYS}
+    assert roles_of_method("KD") == {Role.ALWAYS, Role.SOFT}
+    assert roles_of_method("PKD-Skip") == roles_of_method("PKD-1,3") == {Role.ALWAYS, Role.SOFT, Role.PATIENCE}
+
+
+def test_fields_are_found_by_their_roles() -> None:
+    config = DistillConfig(seed=4, strategy=[1, 2, 3, 4, 5])
+    assert fields_with_role(config, Role.NAMED) == {"num_hidden_layers": 6, "seed": 4, "strategy": [1, 2, 3, 4, 5]}
+    assert fields_with_role(FineTuneConfig(seed=4), Role.NAMED) == {"num_hidden_layers": None, "seed": 4}
+    assert fields_with_role(config) == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"alpha": 0, "beta": 0}, "FT"),
+        ({"beta": 0}, "KD"),
+        ({}, "PKD-Skip"),
+        ({"alpha": 0}, "PKD-Skip"),
+        ({"strategy": "last"}, "PKD-Last"),
+        ({"strategy": [4, 8], "num_hidden_layers": 3}, "PKD-4,8"),
+        ({"strategy": [4, 8], "num_hidden_layers": 3, "beta": 0}, "KD"),
+    ],
+)
+def test_a_configuration_s_method(changes: dict, name: str) -> None:
+    assert method_name(DistillConfig(**changes)) == name
 
 
 @pytest.mark.parametrize(
@@ -76,6 +172,7 @@ def test_values_given_as_text_are_coerced(field: str, text: object, value: objec
         ("init", "random", "must be 'pretrained' or 'teacher'"),
         ("form", "sum", "must be 'paper' or 'official'"),
         ("strategy", "skipp", "must be one of skip, last or a list of teacher layers"),
+        ("distance", "manhattan", "must be one of squared"),
         ("strategy", 3, "must be one of skip, last or a list of teacher layers"),
         ("strategy", "[4, 8]", "must be one of skip, last or a list of teacher layers"),
     ],
@@ -223,7 +320,7 @@ def test_a_comparison_that_could_not_run_is_refused_at_once(name: str, value: li
     [
         ({"metric": "ckaa"}, "metric = 'ckaa': must be one of centered_cosine, cosine, cka, rsa"),
         ({"rows": 3}, "rows = 3: must be 0 for all rows or at least 4"),
-        ({"model_b": ""}, "model_b = '': String should have at least 1 character"),
+        ({"model_b": ""}, "model_b = '': must name a folder or a model of the hub"),
         ({"split": "validation"}, "split = 'validation': must be 'train', 'dev' or 'test'"),
     ],
 )

@@ -1,23 +1,26 @@
 """Encoding against the tokenizer's own padding, and the batches: every row once, little padding, by seed and epoch."""
 
 from collections.abc import Sequence
+from hashlib import sha256
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers.processors import TemplateProcessing
 from transformers import BertTokenizerFast, PreTrainedTokenizerBase
 
 from pkdlib import encode_task, load_task, load_tokenizer
 from pkdlib.config import MINI_BERT
-from pkdlib.data import EncodedSplit, EncodedTask, Split, TaskData
+from pkdlib.data import EncodedSplit, EncodedTask, Split, TaskData, encode_split
 from pkdlib.engine.batches import GROUP_BATCHES, LengthGroupedBatches, SortedBatches, make_loader, split_batch
 from pkdlib.tasks import get_task
 
 TEXTS = ["the plot is good .", "a", "", "the food was never really cold , but the waiter bored us .", "zyx"]
 OTHERS = ["the soup is cold .", "the nurse watched the saw in the meadow .", "", "", "i"]
 
+DEV = Split("dev", (TEXTS,), None)
 row_lengths = st.lists(st.integers(1, 60), min_size=1, max_size=200).map(np.array)
 
 
@@ -95,6 +98,88 @@ def test_a_length_outside_8_to_the_model_s_limit_is_refused(
         encode_task(sentiment, tokenizer, max_length)
 
 
+@pytest.mark.parametrize("max_length", [64.0, "64", True, None])
+def test_a_length_that_is_no_whole_number_is_refused(
+    sentiment: TaskData, tokenizer: PreTrainedTokenizerBase, max_length: object
+) -> None:
+    for call in (
+        lambda: encode_task(sentiment, tokenizer, max_length),
+        lambda: encode_split(DEV, tokenizer, max_length),
+    ):
+        with pytest.raises(ValueError, match=f"^max_length = {max_length!r}: must be a valid integer$"):
+            call()
+
+
+def test_what_is_no_split_task_or_tokenizer_is_refused(sentiment: TaskData, tokenizer: PreTrainedTokenizerBase) -> None:
+    for call, line in (
+        (lambda: encode_task(DEV, tokenizer), r"data = Split\(.*: must be an instance of TaskData"),
+        (lambda: encode_task("rte", tokenizer), "data = 'rte': must be an instance of TaskData"),
+        (lambda: encode_split(["a"], tokenizer), r"split = \['a'\]: must be an instance of Split"),
+        (
+            lambda: encode_split(DEV, MINI_BERT),
+            f"tokenizer = '{MINI_BERT}': must be an instance of PreTrainedTokenizerBase",
+        ),
+    ):
+        with pytest.raises(ValueError, match=f"^{line}$"):
+            call()
+
+
+@pytest.mark.parametrize("max_length", [8, 64])
+def test_both_ends_of_the_allowed_lengths_are_allowed(tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+    split = encode_split(Split("dev", (["a " * 100],), None), tokenizer, max_length)
+    assert split.lengths.tolist() == [max_length]
+
+
+def test_a_length_is_128_unless_told(sentiment: TaskData, tokenizer: PreTrainedTokenizerBase) -> None:
+    for call in (lambda: encode_task(sentiment, tokenizer), lambda: encode_split(sentiment.splits["dev"], tokenizer)):
+        with pytest.raises(ValueError, match=r"^max_length = 128: must be between 8 and the model's 64$"):
+            call()
+
+
+@pytest.mark.parametrize("texts", [["the plot"], ["[CLS] the plot", "the plot"]])
+def test_rows_that_do_not_begin_with_cls_are_refused(texts: list[str]) -> None:
+    tokenizer = BertTokenizerFast(vocab={"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "the": 3, "plot": 4, "[PAD]": 5})
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="$A [SEP]", special_tokens=[("[SEP]", 2)])
+    with pytest.raises(ValueError, match=r"its tokenizer does not begin every row with its \[CLS\] token$"):
+        encode_split(Split("dev", (texts,), None), tokenizer, 8)
+
+
+def test_rows_are_taken_in_the_order_given() -> None:
+    labels = np.array([0, 1, 1, 0, 1])
+    taken = Split("dev", (TEXTS, OTHERS), labels).take([4, 0])
+    assert (taken.name, taken.texts) == ("dev", ([TEXTS[4], TEXTS[0]], [OTHERS[4], OTHERS[0]]))
+    assert taken.labels is not None and taken.labels.tolist() == [1, 0]
+    assert Split("test", (TEXTS,), None).take([1]) == Split("test", ([TEXTS[1]],), None)
+
+
+def test_data_that_says_no_more_was_read_whole_and_strictly() -> None:
+    labelled = Split("train", (["a", "the"],), np.array([0, 1]))
+    data = TaskData(get_task("sst2"), {"train": labelled, "dev": labelled}, "here")
+    assert (data.subset_seed, data.bad_rows) == (0, "error")
+
+
+def test_batches_are_padded_to_a_multiple_or_the_limit(tokenizer: PreTrainedTokenizerBase) -> None:
+    split = EncodedSplit(Split("dev", (["a", "a a", "a a a", "a " * 9],), None), tokenizer, 10)  # 3, 4, 5, 10 tokens
+    padded = split.padded_to(4)
+    assert [padded[[row]]["input_ids"].shape[1] for row in range(4)] == [4, 4, 8, 10]
+    assert padded[[0, 2]]["attention_mask"].tolist() == [[1] * 3 + [0] * 5, [1] * 5 + [0] * 3]
+    assert [split[[row]]["input_ids"].shape[1] for row in range(4)] == [3, 4, 5, 10]  # it stays as it was
+
+
+def test_a_split_keeps_its_first_texts_to_compare_tokenizers_on(tokenizer: PreTrainedTokenizerBase) -> None:
+    texts = ([f"a {row}" for row in range(40)], [f"the {row}" for row in range(40)])
+    assert EncodedSplit(Split("dev", texts, None), tokenizer, 16).examples == (texts[0][:32], texts[1][:32])
+
+
+def test_an_encoded_fingerprint_is_of_lengths_and_columns_by_name(tokenizer: PreTrainedTokenizerBase) -> None:
+    """The key of cached outputs: 32-bit numbers, wherever it is computed."""
+    split = EncodedSplit(Split("dev", (["a", "a a"],), None), tokenizer, 8)
+    cls, a, sep = tokenizer.convert_tokens_to_ids(["[CLS]", "a", "[SEP]"])
+    ids = np.array([cls, a, sep, cls, a, a, sep], np.int32).tobytes()
+    whole = np.array([3, 4], np.int32).tobytes() + b"input_ids" + ids + b"token_type_ids" + bytes(4 * 7)
+    assert split.fingerprint == sha256(whole).hexdigest()[:16]
+
+
 def test_an_encoded_fingerprint_follows_tokens_and_their_order_and_not_labels(
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
@@ -139,12 +224,27 @@ def test_seed_and_epoch_decide_the_batches(lengths: np.ndarray, size: int, seed:
 
 def test_another_epoch_or_seed_is_another_order() -> None:
     lengths = np.arange(1, 101)
+    untold, first = LengthGroupedBatches(lengths, 8, 0), LengthGroupedBatches(lengths, 8, 0)
+    first.epoch = 0
+    assert list(untold) == list(first)
     orders = []
     for seed, epoch in ((0, 1), (0, 2), (1, 1)):
         batches = LengthGroupedBatches(lengths, 8, seed)
         batches.epoch = epoch
         orders.append(list(batches))
     assert orders[0] != orders[1] != orders[2] != orders[0]
+
+
+def test_fifty_batches_are_sorted_together_and_equal_lengths_stay_as_drawn() -> None:
+    """Three groups, 150 + 150 + 4 rows of 5 lengths: rows are drawn first and then the order of their batches."""
+    lengths = np.random.default_rng(7).integers(1, 6, 304)
+    batches = LengthGroupedBatches(lengths, 3, seed=5)
+    batches.epoch = 2
+    rng = np.random.default_rng((5, 2))
+    drawn = rng.permutation(304).tolist()
+    groups = [sorted(drawn[start : start + 150], key=lambda row: lengths[row]) for start in (0, 150, 300)]
+    rows = [row for group in groups for row in group]
+    assert list(batches) == [rows[3 * place : 3 * place + 3] for place in rng.permutation(102)]
 
 
 def test_length_grouping_pads_less_than_half_of_what_random_batches_do(encoded: EncodedTask) -> None:
@@ -185,6 +285,18 @@ def test_sorted_batches_are_as_large_as_rows_and_tokens_allow(lengths: np.ndarra
         assert len(rows) == size or (len(rows) + 1) * longest > tokens
 
 
+@pytest.mark.parametrize(("length", "rows"), [(64, 64), (17, 240), (241, 16), (4096, 1), (5000, 1)])
+def test_a_pass_takes_4096_tokens_at_once(length: int, rows: int) -> None:
+    """64 x 64 = 4,096; 17 x 241 = 4,097, one too many."""
+    assert [len(batch) for batch in SortedBatches(np.full(2 * rows + 1, length), 1000)] == [rows, rows, 1]
+
+
+def test_rows_of_equal_length_stay_in_the_file_s_order() -> None:
+    lengths = np.array([3, 5] * 40)
+    order = [row for batch in SortedBatches(lengths, 7) for row in batch.tolist()]
+    assert order == [*range(1, 80, 2), *range(0, 80, 2)]
+
+
 def test_sorting_pads_less_than_grouping(encoded: EncodedTask) -> None:
     lengths = encoded.splits["train"].lengths
     grouped, ordered = LengthGroupedBatches(lengths, 32, 0), SortedBatches(lengths, 32)
@@ -209,6 +321,11 @@ def test_a_batch_is_cut_in_order_into_parts_of_at_most_size_rows(size: int | Non
     assert [len(part["rows"]) for part in parts] == sizes
     for name, tensor in batch.items():
         assert torch.equal(torch.cat([part[name] for part in parts]), tensor)
+
+
+def test_a_batch_of_unequal_columns_is_not_cut() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        split_batch({"input_ids": torch.arange(5), "rows": torch.arange(4)}, 2)
 
 
 def test_rows_beyond_the_first_thousand_are_their_own(tokenizer: PreTrainedTokenizerBase) -> None:

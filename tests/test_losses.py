@@ -1,5 +1,7 @@
 """The objective's terms against numbers worked out by hand, the authors' formulas and what the equations imply."""
 
+import warnings
+from dataclasses import asdict
 from math import log, sqrt
 
 import pytest
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pkdlib import ce_loss, convert_beta, kd_loss, patience_loss, pkd_loss
-from pkdlib.losses import PKDTerms, soft_targets
+from pkdlib.losses import DISTANCES, LossSettings, PKDTerms, soft_targets
 
 FORMS = ("paper", "official")
 
@@ -74,6 +76,14 @@ def test_soft_targets_need_a_positive_temperature(temperature: float) -> None:
     assert str(error.value) == f"temperature = {temperature}: must be positive"
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_no_axis_or_mean_is_left_for_torch_to_choose(form: str) -> None:
+    """It warns where one is: a later release may choose another."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kd_loss(STUDENT, TEACHER, 2.0, form)
+
+
 def test_kd_softens_by_the_temperature() -> None:
     student = (1 / (1 + sqrt(3)), sqrt(3) / (1 + sqrt(3)))  # softmax of (0, log 3) / 2
     teacher = (2 / 3, 1 / 3)  # softmax of (log 4, 0) / 2
@@ -113,6 +123,11 @@ def test_pkd_passes_form_normalisation_temperature_and_t_squared_on() -> None:
 def test_terms_without_tensors_are_zero() -> None:
     terms = pkd_loss(STUDENT, LABELS, alpha=0.0)
     assert (terms.loss_kd.item(), terms.loss_pt.item()) == (0.0, 0.0)
+
+
+def test_terms_without_tensors_lie_where_the_logits_do() -> None:
+    terms = pkd_loss(torch.zeros(2, 2, device="meta"), torch.zeros(2, dtype=torch.long, device="meta"), alpha=0.0)
+    assert {term.device.type for term in terms} == {"meta"}
 
 
 # ---------------------------------------------------------------------------------- the authors' formulas
@@ -192,6 +207,31 @@ def test_beta_zero_is_the_same_with_and_without_cls_states() -> None:
     without = pkd_loss(STUDENT, LABELS, TEACHER, alpha=0.7, beta=0.0)
     given_them = pkd_loss(STUDENT, LABELS, TEACHER, STUDENT_CLS, TEACHER_CLS, alpha=0.7, beta=0.0)
     assert torch.equal(without.loss, given_them.loss)
+
+
+@pytest.mark.parametrize("one", [{"student_cls": STUDENT_CLS}, {"teacher_cls": TEACHER_CLS}])
+def test_one_side_s_cls_states_alone_change_nothing_with_beta_zero(one: dict[str, Tensor]) -> None:
+    alone, without = pkd_loss(STUDENT, LABELS, TEACHER, **one), pkd_loss(STUDENT, LABELS, TEACHER)
+    assert all(torch.equal(a, b) for a, b in zip(alone, without, strict=True))
+    assert alone.loss_pt.item() == 0
+
+
+def test_pkd_measures_by_the_distance_of_that_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DISTANCES, "excess", lambda student, teacher: (2 * student - teacher).relu())
+    options = {"beta": 1.0, "normalize": False, "distance": "excess"}
+    terms = pkd_loss(STUDENT, LABELS, TEACHER, STUDENT_CLS, TEACHER_CLS, **options)
+    assert terms.loss_pt.item() == close(((6 + 3 + 4) + (1 + 3)) / 2)
+
+
+def test_the_defaults_are_the_documented_ones() -> None:
+    """alpha 0.5, beta 0, T 5 without T^2, the paper's sums of squared distances between directions."""
+    assert asdict(LossSettings()) == {
+        "temperature": 5.0, "normalize": True, "distance": "squared", "form": "paper", "t_squared": None,
+    }  # fmt: skip
+    terms = pkd_loss(STUDENT, LABELS, TEACHER, STUDENT_CLS, TEACHER_CLS)
+    assert terms.loss_kd.item() == close(kd_loss(STUDENT, TEACHER, 5.0).item())
+    assert terms.loss_pt.item() == close(sum(UNIT_DISTANCES) / 2)
+    assert terms.loss.item() == close(0.5 * CE + 0.5 * terms.loss_kd.item())
 
 
 # -------------------------------------------------------------------------- what the equations imply

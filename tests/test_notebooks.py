@@ -4,20 +4,42 @@ import ast
 import base64
 import json
 import re
+import shlex
+from itertools import product
+from pathlib import Path
 
 import matplotlib
 import nbformat
 import pandas as pd
 import pytest
-from helpers import FEW_ROWS, save_hub_dataset, small_data, small_parameters
+from helpers import (
+    FEW_ROWS,
+    bert_config,
+    noisy_copy,
+    permuted,
+    save_backbone,
+    save_hub_dataset,
+    save_model,
+    small_data,
+    small_parameters,
+)
+from papermill.cli import _resolve_type as parse_scalar
+from ruamel.yaml import YAML
 
 from pkdlib import ROOT
+from pkdlib.__main__ import main
 from pkdlib.analysis.similarity import SIMILARITIES
 from pkdlib.analysis.tables import load_results
+from pkdlib.config import ConfigError, FineTuneConfig, validate
+from pkdlib.data import encode_task
+from pkdlib.models import load_backbone, load_tokenizer
+from pkdlib.readers.records import load_records
+from pkdlib.readers.sources import load_task
 from pkdlib.reports.pages import WIDGET, drop_widgets
 from pkdlib.reports.tutorial import write_page
-from pkdlib.sweeps.notebooks import code_fingerprint, run_notebook
+from pkdlib.sweeps.notebooks import code_fingerprint, read_template, run_notebook
 from pkdlib.tasks import TASKS
+from pkdlib.training import fine_tune
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # exercise -> (right answer, wrong answer), evaluated in the notebook itself
@@ -52,6 +74,8 @@ ANSWERS = {
     },
 }
 
+# What a teacher without a record needs: five more in each notebook that reads one.
+TAUGHT = ("task", "source", "train_rows", "max_length", "backbone")
 PLACES = {"teacher_dir", "large_teacher_dir", "students_dir", "output_dir", "model_a", "model_b", "backbone",
           "large_backbone", "source", "texts", "sizes"}  # fmt: skip
 # notebook, parameter, bad value, the line that says so
@@ -59,9 +83,22 @@ BAD_VALUES = [
     ("00", "student_layers", 1, "student_layers = 1: must be greater than or equal to 2"),
     ("00", "student_layers", 13, "student_layers = 13: must be less than or equal to 12"),
     ("00", "task", "sst", f"task = 'sst': must be one of {', '.join(TASKS)}"),
+    ("00", "student_epochs", 0, "student_epochs = 0: must be greater than or equal to 1"),
     ("00", "train_rows", -1, "train_rows = -1: must be greater than or equal to 0"),
     ("01", "max_length", 7, "max_length = 7: must be greater than or equal to 8"),
     ("01", "output_dir", "", "output_dir = '': must name a folder"),
+    ("01", "output_dir", "README.md", "output_dir = 'README.md': must be a folder, not a file"),
+    ("01", "output_dir", "README.md/a", "output_dir = 'README.md/a': must name a folder of its own, not below a file"),
+    ("01", "output_dir", "notebooks/..",
+     "output_dir = 'notebooks/..': must name a folder of its own, not below a file"),
+    ("01", "backbone", "", "backbone = '': must name a folder or a model of the hub"),
+    ("01", "seed", True, "seed = True: must not be True or False"),
+    ("01", "train_batch_size", 10**30, f"train_batch_size = {10**30}: must be at most 4294967296"),
+    ("02", "seeds", [0, True], "seeds = [0, True]: must not be True or False"),
+    ("02", "seeds", [0, 0], "seeds = [0, 0]: must not repeat"),
+    ("02", "task", "sst", f"task = 'sst': must be one of {', '.join(TASKS)}, or empty"),
+    ("02", "max_length", 7, "max_length = 7: must be at least 8, or 0"),
+    ("02", "teacher_dir", None, "teacher_dir = None: must be a valid string"),
     ("02", "alpha", 7, "alpha = 7: must be less than or equal to 1"),
     (
         "02", "student_layers", [6, 1],
@@ -72,7 +109,13 @@ BAD_VALUES = [
     ("03", "batch_rows", 0, "batch_rows = 0: must be greater than or equal to 1"),
     ("03", "student_layers", 1, "student_layers = 1: must be greater than or equal to 2"),
     ("04", "student_layers", 1, "student_layers = 1: must be greater than or equal to 2"),
-    ("04", "teacher_epochs", 0, "num_train_epochs = 0: must be greater than or equal to 1"),
+    ("04", "teacher_epochs", 0, "teacher_epochs = 0: must be greater than or equal to 1"),
+    ("04", "large_backbone", "", "large_backbone = '': must name a folder or a model of the hub"),
+    ("05", "hidden_size", 64 * 10**6, "hidden_size = 64000000: must be less than or equal to 8192"),
+    ("05", "layers", [12, 129], "layers = [12, 129]: must be numbers of layers up to 128"),
+    ("06", "texts", "a\0b", "texts = 'a\\x00b': must be a text of printable characters, not blank"),
+    ("07", "sources", ["a", "a"], "sources = ['a', 'a']: must not repeat"),
+    ("07", "student_layers", 0, "student_layers = 0: must be greater than or equal to 1"),
     ("05", "precision", "fp12", "precision = 'fp12': must be 'auto', 'fp32', 'bf16' or 'fp16'"),
     ("06", "metric", "ckaa", "metric = 'ckaa': must be one of centered_cosine, cosine, cka, rsa"),
     ("06", "students_dir", 3, "students_dir = 3: must be a valid string"),
@@ -80,8 +123,9 @@ BAD_VALUES = [
         "07", "metric", "nonsense",
         "metric = 'nonsense': must be one of dev_accuracy, dev_f1, dev_loss, test_accuracy, test_f1, test_loss",
     ),
-    ("07", "sizes", "", "sizes = '': must name a folder"),
-    ("08", "learning_rate_scale", 1e6, "learning_rate = 20.0: must be less than or equal to 1"),
+    ("07", "sizes", "", "sizes = '': must name a folder or a file"),
+    ("08", "learning_rate_scale", 1e6, "learning_rate_scale = 1000000.0: must be less than or equal to 20000"),
+    ("08", "teacher_dir", 0, "teacher_dir = 0: must be a valid string"),
     (
         "08", "student_layers", [4],
         "task = 'sst2', num_hidden_layers = 4: the authors' settings are for mnli 3, mnli 6, mrpc 3, mrpc 6, qnli 3, "
@@ -105,6 +149,12 @@ def code_cells(notebook):
 def cell_number(cells, tag):
     (number,) = [number for number, cell in enumerate(cells) if tag in cell.metadata.get("tags", [])]
     return number
+
+
+def without_taught(cell):
+    """The cell's lines but those five of a parameters cell."""
+    first = cell.source.startswith("teacher_dir")
+    return [line for line in cell.source.splitlines() if not (first and line.split(" ")[0] in TAUGHT)]
 
 
 def run_settings(path, **changes):
@@ -153,7 +203,7 @@ def test_notebook_keeps_to_the_template(path):
     assert len(notebook.cells) <= 40
     assert notebook.cells[0].source.startswith(f"# {path.name[:2]} · ")
     for cell in code_cells(notebook):
-        assert len(cell.source.splitlines()) <= 15, cell.source
+        assert len(without_taught(cell)) <= 15, cell.source
         assert not re.search(r"^\s*class ", cell.source, re.MULTILINE)
     assert len([cell for cell in code_cells(notebook) if cell.source.startswith("answer_")]) >= 2
 
@@ -161,7 +211,7 @@ def test_notebook_keeps_to_the_template(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_parameters_are_a_few_plain_literals_with_help(path):
     (cell,) = [cell for cell in code_cells(read(path)) if "parameters" in cell.metadata.get("tags", [])]
-    assert len(cell.source.splitlines()) <= 12
+    assert len(without_taught(cell)) <= 12
     for line in cell.source.splitlines():
         assignment, help_text = line.split("  # ")
         (statement,) = ast.parse(assignment).body
@@ -195,6 +245,35 @@ def test_a_bad_value_is_one_line_of_the_settings_cell(name, parameter, value, li
         run_settings(path, **{parameter: value})
     assert str(raised.value) == line
     assert not list(tmp_path.iterdir())
+
+
+# What may stand in a parameters cell by mistake, and is wrong for whatever it stands in, or means the number it is.
+MISTAKES = [
+    True, -1, 0, 0.5, 3.0, 10**30, float("nan"), float("inf"), "", " ", "nonsense", None, [], [1], [1, 1], ["a", "a"],
+    {}, "README.md", "1e3", b"x", "a\0b", [float("nan")], [None], [True], [-1], [0], [10**30], [3.0], [0.5], ["3"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_mistake_is_one_line_that_names_the_parameter_and_its_value(path):
+    template = read_template(path.stem)
+    accepted, refused = set(), 0
+    for name, value in product(template.defaults, MISTAKES):
+        try:
+            template.check({name: value})
+            accepted.add((name, repr(value)))
+        except ValueError as error:
+            refused += 1
+            named = [value, *value[:1]] if isinstance(value, list) else [value]  # the list, or what is wrong in it
+            layerless = value == [1] and str(error).startswith("methods = ['FT', 'KD', 'PKD-Skip', 'PKD-Last']: ")
+            assert layerless or str(error).startswith(tuple(f"{name} = {one!r}: " for one in named)), (name, value)
+            assert len(str(error).splitlines()) == 1
+    assert refused > 15 * len(template.defaults)
+    never = {repr(value) for value in (True, -1, 10**30, float("nan"), float("inf"), " ", None, {}, b"x", "a\0b")}
+    never |= {repr(value) for value in ([], [1, 1], ["a", "a"], [None], [True], [-1], [10**30])}
+    assert not {found for found in accepted if found[1] in never}
+    folders = {name for name in template.defaults if name.endswith(("_dir", "backbone")) or name.startswith("model_")}
+    assert not {(name, repr("README.md")) for name in folders} & accepted
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -337,6 +416,110 @@ def test_exercises_accept_the_right_answer_and_refuse_wrong_and_missing_ones(exe
     assert len(answered["right"]) == len(answered["wrong"]) == len(missing) == len(ANSWERS[name])
     assert all(printed(cell) == "right\n" for cell in answered["right"])
     assert all(printed(cell) == "not yet\n" for cell in answered["wrong"] + missing)
+
+
+def test_a_teacher_from_elsewhere_gives_the_very_students_in_a_notebook_and_in_a_grid(tmp_path):
+    """Its classes stand in another order, and no record says what it was trained on."""
+    raw = small_data("mini-inference", train=32, dev=16)
+    for name in ("train", "dev"):
+        split = raw.splits[name]
+        labels = [raw.task.label_names[label] for label in split.labels]
+        columns = dict(zip(raw.task.columns, split.texts, strict=True)) | {"label": labels}
+        (tmp_path / "rows").mkdir(exist_ok=True)
+        pd.DataFrame(columns).to_csv(tmp_path / "rows" / f"{name}.csv", index=False)
+    backbone = str(save_backbone(tmp_path / "backbone"))
+    data = encode_task(load_task("mini-inference", tmp_path / "rows"), load_tokenizer(backbone), 32)
+    kit = fine_tune(data, validate(FineTuneConfig, backbone=backbone, num_train_epochs=1), tmp_path / "kit").model
+    save_model(permuted(kit, [1, 2, 0]), tmp_path / "foreign")
+    named = {"task": "mini-inference", "source": str(tmp_path / "rows"), "max_length": 32, "backbone": backbone}
+    few = {"student_layers": [2], "methods": ["FT", "KD", "PKD-Skip"], "num_train_epochs": 1}
+    for name, said in (("kit", {}), ("foreign", named)):
+        folders = {"teacher_dir": str(tmp_path / name), "output_dir": str(tmp_path / f"{name}-students")}
+        notebook = ROOT / "notebooks" / "02_distill_last_vs_skip.ipynb"
+        run_notebook(notebook, tmp_path / f"{name}.ipynb", few | said | folders)
+    ours, theirs = (load_records(tmp_path / f"{name}-students" / "comparison.jsonl") for name in ("kit", "foreign"))
+    assert [record.fingerprints for record in ours] == [record.fingerprints for record in theirs]
+    assert len({record.fingerprints["weights"] for record in ours}) == 3
+    grid = {"notebook": "02_distill_last_vs_skip", "grid": {"methods": ["KD", "PKD-Skip"]}, "seeds": [0]}
+    grid["parameters"] = named | {"teacher_dir": str(tmp_path / "foreign"), "student_layers": 2, "num_train_epochs": 1}
+    (tmp_path / "grid.yaml").write_text(json.dumps(grid))  # JSON is YAML too
+    assert main(["sweep", str(tmp_path / "grid.yaml"), "--out", str(tmp_path / "sweep"), "--threads", "1"]) == 0
+    swept = {record.method: record.fingerprints for record in load_records(tmp_path / "sweep")}
+    assert swept == {record.method: record.fingerprints for record in ours if record.method != "FT"}
+
+
+def test_a_grid_with_a_teacher_from_elsewhere_names_its_data(tmp_path, capsys):
+    folder = save_backbone(tmp_path / "foreign")
+    for notebook, fields in (("02_distill_last_vs_skip", "task, max_length, backbone"), ("08_reproduce_the_paper", "")):
+        (tmp_path / "grid.yaml").write_text(f"notebook: {notebook}\nparameters: {{teacher_dir: {folder}}}\n")
+        planned = main(["sweep", str(tmp_path / "grid.yaml"), "--out", str(tmp_path / "out"), "--dry-run"])
+        assert planned == (2 if fields else 0)  # 08 names its own data
+        assert fields in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "line"),
+    [
+        ("02", {"student_layers": [6, 5]}, "student_layers = 6: must be at most 4, as "),
+        ("03", {"student_layers": 5}, "student_layers = 5: must be at most 4, as "),
+        ("03", {"student_layers": 2, "batch_rows": 33}, "batch_rows = 33: must be at most the 32 training rows"),
+        ("04", {"student_layers": 5}, "student_layers = 5: must be at most 4, as "),
+        ("04", {"student_layers": 3, "large_backbone": "{shallow}"}, "student_layers = 3: must be at most 2, as "),
+    ],
+)
+def test_what_the_models_cannot_do_is_refused_before_any_training(name, changes, line, tmp_path):
+    (path,) = (ROOT / "notebooks").glob(f"{name}_*.ipynb")
+    cells, out = code_cells(read(path)), tmp_path / "out"
+    save_model(noisy_copy(load_backbone(save_backbone(tmp_path / "backbone")), TASKS["mini-sentiment"].label_names),
+               tmp_path / "teacher")  # fmt: skip
+    save_backbone(tmp_path / "shallow", bert_config(2))
+    changes = {key: str(tmp_path / "shallow") if value == "{shallow}" else value for key, value in changes.items()}
+    values = {"display": print}
+    with matplotlib.rc_context(), pytest.raises(ConfigError) as raised:
+        for number, cell in enumerate(cells):
+            exec(cell.source, values)
+            if number == cell_number(cells, "parameters"):
+                values |= {"task": "mini-sentiment", "train_rows": 32, "max_length": 32, "output_dir": str(out)}
+                values |= {"backbone": str(tmp_path / "backbone"), "teacher_dir": str(tmp_path / "teacher")} | changes
+    assert str(raised.value).startswith(line)
+    assert not out.exists()
+
+
+def commands(text):
+    """The shell's words of every command in a text's indented blocks; a line that ends in a backslash goes on."""
+    lines = re.findall(r"(?m)^ {4}(\S.*)$", re.sub(r"\\\n *", " ", text))
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+@pytest.mark.parametrize("path", ["data/README.md", "notebooks/guide/real-data.md", "08_reproduce_the_paper"])
+def test_the_commands_of_a_text_fit_the_notebooks_and_a_fresh_clone(path):
+    text = (
+        (ROOT / path).read_text()
+        if path.endswith(".md")
+        else read(ROOT / "notebooks" / f"{path}.ipynb").cells[2].source
+    )
+    made, checked = set(), 0
+    for program, *words in commands(text):
+        if program == "mkdir":
+            made |= {words[-1]}
+        if program == "papermill":
+            notebook, executed, *rest = words
+            assert str(Path(executed).parent) in made  # papermill makes no folder
+            plain = [rest[at + 1 : at + 3] for at, word in enumerate(rest) if word == "-p"]
+            given = {name: parse_scalar(value) for name, value in plain}
+            for at in [at for at, word in enumerate(rest) if word == "-y"]:
+                given |= YAML(typ="safe").load(rest[at + 1])
+            template = read_template(Path(notebook).stem)
+            assert set(given) <= set(template.defaults)
+            template.check(given)
+            checked += 1
+        if program.endswith("python") and words[0] == "data/remake.py":
+            options = [word for word in words if word.startswith("--")]
+            assert set(options) <= set(re.findall(r'"(--[a-z-]+)"', (ROOT / "data" / "remake.py").read_text()))
+        if program == "pkd" and words[0] == "sweep":
+            assert (ROOT / "notebooks" / "grids" / f"{words[1]}.yaml").is_file() or Path(words[1]).suffix
+    assert checked
 
 
 def test_a_bad_parameter_stops_the_notebook_with_one_clear_line(executed, tmp_path):

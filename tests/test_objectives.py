@@ -6,10 +6,10 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 import torch
-from helpers import figures, same_weights, save_backbone, small_task
+from helpers import bert_config, figures, noisy_copy, same_weights, save_backbone, small_task
 from torch import nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel
+from transformers import BertModel, PreTrainedModel
 
 from pkdlib import DistillConfig, Objective, build_student, distill, fine_tune, load_backbone, validate
 from pkdlib.config import ConfigError, FineTuneConfig, Role, role_of
@@ -170,6 +170,7 @@ def test_an_unknown_distance_is_one_clear_line() -> None:
         ({"alpha": 0, "beta": 0}, set(), {}),
         ({"beta": 0}, {"teacher_logits"}, {}),
         ({}, {"teacher_logits", "teacher_cls_2"}, {"output_hidden_states": True}),
+        ({"alpha": 0}, {"teacher_logits", "teacher_cls_2"}, {"output_hidden_states": True}),
         ({"strategy": "last"}, {"teacher_logits", "teacher_cls_3"}, {"output_hidden_states": True}),
     ],
 )
@@ -189,3 +190,58 @@ def test_every_setting_of_the_loss_reaches_it(backbone, teacher) -> None:
     logits, labels = torch.zeros(1, 2), torch.tensor([0])
     cls = torch.ones(1, 1, 2)
     assert pkd_loss(logits, labels, logits, cls, cls, **objective.weights).loss_pt.item() == 0
+
+
+@pytest.mark.parametrize("weights", [{"alpha": 0.5, "beta": 0}, {"alpha": 0, "beta": 0.5}])
+def test_a_term_of_the_teacher_needs_one(weights, backbone) -> None:
+    student = build_student(load_backbone(backbone), 2, ("negative", "positive"))
+    config = validate(DistillConfig, num_hidden_layers=2, **weights)
+    with pytest.raises(ValueError) as error:
+        PKD(config, student)
+    assert str(error.value) == f"alpha = {config.alpha}, beta = {config.beta}: needs a teacher"
+
+
+def test_patience_needs_a_layer_to_match(backbone, teacher) -> None:
+    student = build_student(load_backbone(backbone), 1, ("negative", "positive"))
+    message = r"^beta = 0\.3: a student of one layer has no layer to match; beta must be 0$"
+    with pytest.raises(ConfigError, match=message):
+        PKD(validate(DistillConfig, num_hidden_layers=1), student, teacher)
+    PKD(validate(DistillConfig, num_hidden_layers=1, beta=0), student, teacher)
+
+
+@pytest.mark.parametrize("projection", [False, True])
+def test_its_terms_are_those_worked_out_from_both_models(projection, data, backbone, teacher) -> None:
+    """Three layers matched with the teacher's 1st and 2nd; a projection turns both of the student's states alike."""
+    values = {"alpha": 0.6, "beta": 0.25, "temperature": 2.0, "projection": projection, "num_hidden_layers": 3}
+    config = validate(DistillConfig, **values)
+    student = build_student(load_backbone(backbone), 3, data.task.label_names).eval()
+    objective = PKD(config, student, teacher)
+    assert list(objective.layers) == [1, 2]
+    batch = data.splits["train"][[0, 5, 9]]
+    inputs = {name: batch[name] for name in ("input_ids", "token_type_ids", "attention_mask")}
+    with torch.no_grad():
+        ours, theirs = (model(**inputs, output_hidden_states=True) for model in (student, teacher))
+        batch |= {name: want(theirs) for name, want in objective.wants.items()}
+        terms = objective(ours, batch)
+        turn = objective.projection.weight.T if projection else torch.eye(32)
+    patience = sum(
+        (F.normalize(ours.hidden_states[k][:, 0] @ turn, dim=-1) - F.normalize(theirs.hidden_states[k][:, 0], dim=-1))
+        .square().sum(dim=-1).mean().item()
+        for k in (1, 2)
+    )  # fmt: skip
+    kd = -4 * ((theirs.logits / 2).softmax(-1) * (ours.logits / 2).log_softmax(-1)).sum(-1).mean().item()  # T^2 = 4
+    ce = F.cross_entropy(ours.logits, batch["labels"]).item()
+    expected = [0.4 * ce + 0.6 * kd + 0.25 * patience, ce, kd, patience]
+    assert [term.item() for term in terms] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_projection_starts_as_a_turn_and_has_the_teacher_s_width(backbone, teacher) -> None:
+    student = build_student(load_backbone(backbone), 2, ("negative", "positive"))
+    config = validate(DistillConfig, num_hidden_layers=2, projection=True)
+    weight = PKD(config, student, teacher).projection.weight
+    torch.testing.assert_close(weight @ weight.T, torch.eye(32), atol=1e-5, rtol=0)
+    wide = noisy_copy(BertModel(bert_config(4, 48)), ("negative", "positive"))
+    projection = PKD(config, student, wide).projection
+    assert projection.weight.shape == (48, 32) and projection.bias is None
+    with pytest.raises(ValueError, match=r"^hidden_size: the teacher's is 48, the student's 32; the patience term"):
+        PKD(config.model_copy(update={"projection": False}), student, wide)

@@ -21,6 +21,7 @@ from pkdlib.analysis.similarity import split_cls_states
 from pkdlib.data import EncodedSplit, Split
 from pkdlib.engine.arrays import open_rows, write_rows
 from pkdlib.engine.batches import LengthGroupedBatches, make_loader
+from pkdlib.engine.checkpoints import weights_fingerprint
 from pkdlib.evaluation import predict
 from pkdlib.models import load_classifier, load_tokenizer
 from pkdlib.objectives import pkd_wants
@@ -187,6 +188,21 @@ def test_another_precision_is_another_file(teacher: PreTrainedModel, split: Enco
         AcceleratorState._reset_state()
     assert not torch.equal(cls_of(rough, LAYERS), cls_of(exact, LAYERS))
     assert not set(rough.paths.values()) & set(exact.paths.values())
+
+
+def test_a_fingerprint_that_is_known_takes_the_place_of_the_teacher_s(
+    teacher: PreTrainedModel, split: EncodedSplit, tmp_path: Path
+) -> None:
+    own = outputs_of(teacher, split, [], tmp_path).paths
+    assert outputs_of(teacher, split, [], tmp_path, fingerprint=weights_fingerprint(teacher)).paths == own
+    assert outputs_of(teacher, split, [], tmp_path, fingerprint="another").paths != own
+
+
+def test_a_pass_takes_128_rows_unless_told(teacher: PreTrainedModel, tmp_path: Path) -> None:
+    split, passes = small_task(train=160, max_length=16).splits["train"], []
+    teacher.register_forward_hook(lambda _module, _inputs, output: passes.append(len(output.logits)))
+    teacher_targets(teacher, split, pkd_wants(()), tmp_path)
+    assert sorted(passes) == [32, 128]
 
 
 def test_labels_do_not_matter(teacher: PreTrainedModel, split: EncodedSplit, backbone: Path, tmp_path: Path) -> None:

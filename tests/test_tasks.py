@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pkdlib.readers.sources import label_index
-from pkdlib.tasks import TASKS, get_task
+from pkdlib.tasks import METRICS, TASKS, Task, get_task
 
 # 8 rows, counted by hand: 3 true positives, 1 false positive, 2 false negatives, 2 true negatives.
 LABELS = np.array([1, 1, 1, 1, 1, 0, 0, 0])
@@ -46,12 +46,14 @@ def test_metrics_are_plain_floats_between_0_and_1() -> None:
     assert all(type(value) is float for value in metrics.values())
 
 
-@pytest.mark.parametrize("label", [2, "2", "2.0", 2.0, "contradiction", " contradiction ", np.int64(2)])
+@pytest.mark.parametrize(
+    "label", [2, "2", "2.0", 2.0, "contradiction", " contradiction ", "Contradiction", "CONTRADICTION", np.int64(2)]
+)
 def test_a_label_is_read_by_name_or_number(label: object) -> None:
     assert label_index(get_task("mnli"), label) == 2
 
 
-@pytest.mark.parametrize("label", ["", "maybe", "Entailment", -1, 3, "0.5", "nan", "inf", None, True])
+@pytest.mark.parametrize("label", ["", "maybe", -1, 3, "0.5", "nan", "inf", None, True])
 def test_any_other_label_is_refused_with_what_is_allowed(label: object) -> None:
     with pytest.raises(ValueError) as error:
         label_index(get_task("mnli"), label)
@@ -59,9 +61,37 @@ def test_any_other_label_is_refused_with_what_is_allowed(label: object) -> None:
     assert str(error.value) == f"label {str(label)!r}: must be one of {allowed}"
 
 
+@pytest.mark.parametrize(
+    ("names", "label", "index"),
+    [
+        (("no", "yes"), "YES", 1),
+        (("false", "true"), True, 1),
+        (("Very bad", "good"), "very-bad", 0),
+        (("US", "us"), "us", 1),  # the name as it is written comes first
+        (("US", "us"), "Us", None),
+        (("1", "2", "3"), 1, 0),  # numbers are names here,
+        (("1", "2", "3"), 1.0, 0),
+        (("1", "2", "3"), "2.0", 1),
+        (("1", "2", "3"), 0, None),  # and no positions
+        (("-1", "1"), -1, 0),
+        (("-1", "1"), 0, None),
+    ],
+)
+def test_names_come_before_numbers(names: tuple[str, ...], label: object, index: int | None) -> None:
+    task = Task("mine", ("text",), names)
+    if index is None:
+        with pytest.raises(ValueError, match=f"^label '{label}': must be one of 0 "):
+            label_index(task, label)
+    else:
+        assert label_index(task, label) == index
+
+
 def test_an_unknown_task_is_answered_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"task = 'sst-2': must be one of sst2, mrpc, .*, mini-inference"):
         get_task("sst-2")
+    for other in (3, None, ["sst2"], {}):
+        with pytest.raises(ValueError, match=r"^task = .*: must be one of sst2, "):
+            get_task(other)
 
 
 def test_the_majority_s_scores_are_those_of_the_most_frequent_class() -> None:
@@ -69,3 +99,18 @@ def test_the_majority_s_scores_are_those_of_the_most_frequent_class() -> None:
     assert get_task("mrpc").majority_scores(labels) == {"f1": 6 / 7, "accuracy": 0.75}
     assert get_task("mrpc").majority_scores(1 - labels) == {"f1": 0.0, "accuracy": 0.75}
     assert get_task("mnli").majority_scores(np.array([2, 2, 0])) == {"accuracy": 2 / 3}
+
+
+def test_f1_is_0_where_class_1_is_nowhere() -> None:
+    zeros = np.zeros(3, int)
+    assert get_task("mrpc").compute_metrics(zeros, zeros) == {"f1": 0.0, "accuracy": 1.0}
+    assert get_task("mrpc").majority_scores(zeros) == {"f1": 0.0, "accuracy": 1.0}
+
+
+def test_a_metric_takes_the_labels_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accuracy and F1 do not mind; a metric of one's own may."""
+    monkeypatch.setitem(METRICS, "recall", lambda labels, predictions: float(predictions[labels == 1].mean()))
+    task = Task("own", ("text",), ("no", "yes"), metrics=("recall",))
+    assert task.compute_metrics(LABELS, PREDICTIONS) == {"recall": 3 / 5}
+    assert task.majority_scores(np.array([1, 0, 1])) == {"recall": 1.0}
+    assert task.majority_scores(np.array([1, 0, 0])) == {"recall": 0.0}

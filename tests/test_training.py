@@ -427,6 +427,17 @@ def test_patience_between_widths_is_refused_and_kd_is_not(data: EncodedTask, bac
     assert run.record.method == "KD"
 
 
+def test_plain_fine_tuning_starts_from_a_teacher_of_any_classes(data: EncodedTask, backbone: Path) -> None:
+    """Its first layers alone are taken; the student's classes are the task's, in the task's order."""
+    config = distilling(backbone, alpha=0, beta=0, init="teacher", num_train_epochs=1, warmup_ratio=1)
+    for names in (("entailment", "neutral", "contradiction"), ("positive", "negative")):
+        other = noisy_copy(load_backbone(backbone), names)
+        run = distill(data, config, other)
+        assert run.record.method == "FT" and run.model.config.id2label == {0: "negative", 1: "positive"}
+        assert run.model.config.num_labels == 2
+        assert run.record.fingerprints["teacher_weights"] == weights_fingerprint(other)
+
+
 @pytest.mark.parametrize("changes", [{}, {"beta": 0}, {"alpha": 0}])
 def test_teacher_of_another_task_is_refused(changes: dict, data: EncodedTask, backbone: Path, tmp_path: Path) -> None:
     other = noisy_copy(load_backbone(backbone), ("entailment", "neutral", "contradiction"))

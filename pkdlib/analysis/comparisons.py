@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from itertools import chain, groupby, product
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -34,6 +35,17 @@ class Comparison:
         """Columns of the tidy table, the task's first metric first: on test where all have it, else on dev."""
         split = "test" if all("test" in run.metrics for run in self.records) else "dev"
         return [f"{split}_{name}" for name in self.records[0].get_task().metrics]
+
+    @property
+    def dev_metric(self) -> str:
+        """The column of the task's first metric on dev, by which settings are chosen."""
+        return f"dev_{self.records[0].get_task().metrics[0]}"
+
+    @property
+    def mean_on_dev(self) -> float:
+        """The mean of that score over all runs that have it, 0 where none has."""
+        split, name = self.dev_metric.split("_", 1)
+        return fmean([run.metrics[split][name] for run in self.records if split in run.metrics] or [0.0])
 
     @property
     def sizes(self) -> list[int]:
@@ -73,18 +85,24 @@ def _key(setting: Setting) -> frozenset[tuple[str, Hashable]]:
 
 
 def unique_runs(records: Iterable[RunRecord]) -> list[RunRecord]:
-    """The latest record of every method, size, seed, setting, data and teacher, in the place of the first."""
-    same: dict[Hashable, list[RunRecord]] = defaultdict(list)
+    """The latest record of every method, size, seed, setting, data and teacher, in the place of the first.
+
+    A record whose run was scored on fewer splits than another's of the same gives way to that.
+    """
+    same: dict[Hashable, dict[frozenset, RunRecord]] = defaultdict(dict)
     for run in records:
-        same[run.method, run.config["num_hidden_layers"], run.seed, _key(setting_of(run))].append(run)
-    return [max(runs, key=lambda run: run.created_at) for runs in same.values()]
+        setting = setting_of(run)
+        scored = frozenset((f"{split} rows", setting.pop(f"{split} rows")) for split in run.metrics)
+        latest = same[run.method, run.config["num_hidden_layers"], run.seed, _key(setting)]
+        latest[scored] = max(latest.get(scored, run), run, key=lambda run: run.created_at)
+    return [run for latest in same.values() for own, run in latest.items() if not any(own < other for other in latest)]
 
 
 def comparisons(records: Iterable[RunRecord]) -> list[Comparison]:
-    """All comparisons among runs that `unique_runs` gave, a task's largest first; a run may be in several.
+    """All comparisons among runs that `unique_runs` gave, a task's largest first, of equals the best on dev.
 
-    Plain fine-tuning has no temperature, so it stands beside the students of every temperature. Data and teacher may
-    change with the seed, as long as all methods of a seed share them; otherwise they are part of the setting.
+    A run may be in several: plain fine-tuning has no temperature, so it stands beside all temperatures. Data and
+    teacher may change with the seed, as long as all methods of a seed share them; else they are part of the setting.
     """
     records, made = list(records), []
     teachers = {f"weights {run.fingerprints.get('weights', '')}": run for run in records if run.method == "teacher"}
@@ -101,7 +119,9 @@ def comparisons(records: Iterable[RunRecord]) -> list[Comparison]:
             known = [teachers[name] for name in weights if name in teachers]
             made.append(Comparison(setting["task"], setting, [run for run, _ in same], known))
     places = {name: place for place, name in enumerate(TASKS)}  # tasks of one's own come last, by name
-    return sorted(made, key=lambda one: (places.get(one.task, len(places)), one.task, -len(one.records)))
+    return sorted(
+        made, key=lambda one: (places.get(one.task, len(places)), one.task, -len(one.records), -one.mean_on_dev)
+    )
 
 
 def most_specific(items: Iterable[Any], setting: Callable[[Any], Setting]) -> list[tuple[Setting, list[Any]]]:
@@ -122,7 +142,7 @@ def most_specific(items: Iterable[Any], setting: Callable[[Any], Setting]) -> li
 
 
 def main_comparisons(compared: Iterable[Comparison]) -> dict[str, Comparison]:
-    """The comparison of most runs of each task, which is the task's first of those that `comparisons` gave."""
+    """Each task's comparison of most runs, of equals the best on dev: the first of those that `comparisons` gave."""
     return {task: next(ones) for task, ones in groupby(compared, lambda one: one.task)}
 
 

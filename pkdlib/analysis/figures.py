@@ -101,7 +101,9 @@ def plot_similarity(similarity: ArrayLike, ax: Axes, layers: Sequence[int] = (),
         ax.add_patch(Rectangle((layer - 1, row), 1, 1, linewidth=2, **outline))
     if chosen:  # a student layer from 1, framed; not clipped, as half of the frame's line lies outside
         ax.add_patch(Rectangle((0, chosen - 1), len(columns), 1, linewidth=3, **outline)).set_clip_on(False)
-    ax.scatter(matrix.argmax(axis=1) + 0.5, np.array(rows) - 0.5, s=12, color="#ffffff", edgecolor="#000000")
+    known = ~np.isnan(matrix).all(axis=1)  # the other rows stay blank
+    ax.scatter(np.nanargmax(matrix[known], axis=1) + 0.5, np.array(rows)[known] - 0.5, s=12, color="#ffffff",
+               edgecolor="#000000")  # fmt: skip
     ax.tick_params(axis="y", rotation=0)
     return _finish(ax, xlabel="teacher layer", ylabel="student layer", title=title)
 
@@ -121,8 +123,10 @@ def plot_points(points: np.ndarray, labels: np.ndarray | None, label_names: Sequ
     """Points (rows, 2) coloured by label, or in one colour where there are none; the axes' shares of the variance."""
     if labels is None:
         labels, label_names = np.zeros(len(points)), ["no labels"]
-    for index, (name, color) in enumerate(zip(label_names, ("#0072B2", "#D55E00", "#009E73"), strict=False)):
-        ax.scatter(*points[labels == index].T, s=8, alpha=0.5, linewidth=0, color=color, label=name)
+    three = ["#0072B2", "#D55E00", "#009E73"]
+    colors = three if len(label_names) <= 3 else sns.color_palette("husl", len(label_names))
+    for index, name in enumerate(label_names):
+        ax.scatter(*points[labels == index].T, s=8, alpha=0.5, linewidth=0, color=colors[index], label=name)
     return _finish(ax, {"markerscale": 2}, **_axis_names(shares))
 
 
@@ -154,15 +158,20 @@ def plot_history(history: pd.DataFrame, metric: str, ax: Axes) -> Axes:
 
 
 def plot_comparison(frame: pd.DataFrame, metric: str, ax: Axes, teacher: float | None = None) -> Axes:
-    """`metric` of one student size by method: a dot per seed, the mean with its 95 % interval, the teacher's line."""
+    """`metric` of one student size by method: a dot per seed, the mean with its 95 % interval, the teacher's line.
+
+    A dotted line is the score of the most frequent class, where the frame has it.
+    """
     places, methods = pd.factorize(frame["method"])
     colors = [COLORS.get(method, OTHER) for method in frame["method"]]
     ax.scatter(places - 0.12, frame[metric], s=14, color=colors, alpha=0.5)
     means = {"marker": "D", "markersize": 7, "linestyle": "", "legend": False, "err_kws": {"capsize": 4}}
     _plot_means(frame.assign(place=places + 0.12), "place", metric, ax, **INTERVALS, **means)
-    if teacher is not None:
-        ax.axhline(teacher, color=COLORS["teacher"], linestyle="--", linewidth=1)
-        ax.text(len(methods) - 0.42, teacher, "teacher", ha="right", va="bottom", fontsize=8)
+    majority = frame[f"{metric}_majority"].mean() if f"{metric}_majority" in frame else None
+    for name, score, line in (("teacher", teacher, "--"), ("majority", majority, ":")):
+        if score is not None and not np.isnan(score):
+            ax.axhline(score, color=COLORS["teacher"], linestyle=line, linewidth=1)
+            ax.text(len(methods) - 0.42, score, name, ha="right", va="bottom", fontsize=8)
     return _finish(ax, xticks=range(len(methods)), xticklabels=methods, xlim=(-0.6, len(methods) - 0.4), xlabel="")
 
 

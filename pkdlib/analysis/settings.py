@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Collection
 from itertools import product
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo
 
 from pkdlib.analysis.similarity import SIMILARITIES
 from pkdlib.config import METHODS, MINI_BERT, Config, DistillConfig, method_config
+from pkdlib.engine.files import ROOT
 from pkdlib.tasks import METRICS, TASKS
 
 HEAD_WIDTH = 64  # of one attention head in BERT of every size
@@ -23,20 +25,37 @@ def _rule(allowed: str, holds: Callable[[Any, dict[str, Any]], Any]) -> AfterVal
     return AfterValidator(check)
 
 
-def _one_of(known: Collection[str]) -> AfterValidator:
-    return _rule(f"must be one of {', '.join(known)}", lambda name, _: name in known)
+def _one_of(known: Collection[str], or_empty: bool = False) -> AfterValidator:
+    allowed = f"must be one of {', '.join(known)}{', or empty' * or_empty}"
+    return _rule(allowed, lambda name, _: name in known or (or_empty and not name))
 
 
 DISTINCT = _rule("must not repeat", lambda values, _: len(set(values)) == len(values))
+AT_MOST_128 = _rule("must be numbers of layers up to 128", lambda layers, _: max(layers) <= 128)
 MATCHING = _rule(
     "a student of one layer has no layer to match; it can learn by FT and KD alone",
     lambda methods, above: 1 not in above.get("student_layers", ()) or set(methods) <= {"FT", "KD"},
+)
+OF_THE_TASK = _rule(
+    "must be a score that the task has",
+    lambda name, above: "task" not in above or name.split("_")[1] in ("loss", *TASKS[above["task"]].metrics),
 )
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Seeds = Annotated[list[Seed], Field(min_length=1), DISTINCT]
 Layers = Annotated[list[Annotated[int, Field(ge=1)]], DISTINCT]
 TaskName = Annotated[str, _one_of(TASKS)]
-Folder = Annotated[str, _rule("must name a folder", lambda name, _: name)]  # from the project's root, or absolute
+FILE = _rule("must be a folder, not a file", lambda name, _: not Path(ROOT / name).is_file())
+Place = Annotated[str, FILE]  # a folder from the project's root, or absolute; or a hub id; may be empty
+Folder = Annotated[str, _rule("must name a folder", lambda name, _: name), FILE]
+Records = Annotated[str, _rule("must name a folder or a file", lambda name, _: name)]
+Model = Annotated[str, _rule("must name a folder or a model of the hub", lambda name, _: name), FILE]
+OutputFolder = Annotated[
+    Folder,
+    _rule(
+        "must name a folder of its own, not below a file",
+        lambda name, _: (ROOT / name).resolve() != ROOT and not any(map(Path.is_file, (ROOT / name).resolve().parents)),
+    ),
+]
 GLUE = [task for task in TASKS if not task.startswith("mini-")]
 Preset = Annotated[
     str,
@@ -46,12 +65,12 @@ Preset = Annotated[
 
 
 class Folders(Config):
-    """Where a notebook writes, and where it reads earlier runs."""
+    """Where a notebook writes, and where it reads earlier runs if it is told of any."""
 
-    output_dir: Folder
-    teacher_dir: Folder | None = None  # None: the notebook trains its teacher
-    large_teacher_dir: str = ""
-    students_dir: str = ""
+    output_dir: OutputFolder
+    teacher_dir: Place = ""
+    large_teacher_dir: Place = ""
+    students_dir: Place = ""
 
 
 class RowsConfig(Config):
@@ -61,12 +80,26 @@ class RowsConfig(Config):
     source: str = ""  # empty: the embedded files of the miniature tasks, the hub's GLUE for the others
     train_rows: int = Field(0, ge=0)  # drawn from the training split; 0 takes all
     max_length: int = Field(64, ge=8)  # tokens
+    backbone: Model = MINI_BERT
+
+
+class TeacherConfig(Config):
+    """A teacher; and its rows and what its students start from, empty or 0 where its own record says it."""
+
+    teacher_dir: Folder  # or a hub id
+    task: Annotated[str, _one_of(TASKS, or_empty=True)] = ""
+    source: str = ""
+    train_rows: int = Field(0, ge=0)
+    max_length: Annotated[int, _rule("must be at least 8, or 0", lambda tokens, _: tokens == 0 or tokens >= 8)] = 0
+    backbone: Place = ""
 
 
 class StartConfig(RowsConfig):
     """The first notebook: one student of the embedded BERT of twelve layers, with at least one layer to match."""
 
     student_layers: int = Field(ge=2, le=12)
+    teacher_epochs: int = Field(ge=1)
+    student_epochs: int = Field(ge=1)
 
 
 class ExplorationConfig(Config):
@@ -75,16 +108,19 @@ class ExplorationConfig(Config):
     student_layers: int = Field(ge=2)
     seeds: Seeds
     batch_rows: int = Field(16, ge=1)  # of the batch that is computed by hand
+    teacher_epochs: int = Field(5, ge=1)  # of a larger teacher
+    large_backbone: Model = MINI_BERT  # of a larger teacher
 
 
 class AblationConfig(Config):
     """Which recorded runs are compared, and by which score."""
 
-    sources: list[Folder] = Field(min_length=1)
-    sizes: Folder  # or a file: runs over numbers of rows
+    sources: Annotated[list[Records], DISTINCT] = Field(min_length=1)
+    sizes: Records  # runs over numbers of rows
+    student_layers: int = Field(ge=1)
     task: TaskName
     train_rows: int = Field(ge=1)
-    metric: Annotated[str, _one_of(SCORES)]
+    metric: Annotated[str, _one_of(SCORES), OF_THE_TASK]
 
 
 class ComparisonConfig(Config):
@@ -105,21 +141,21 @@ class ReproductionConfig(ComparisonConfig):
 
     task: TaskName
     source: str = ""  # as of RowsConfig
-    backbone: str = Field(MINI_BERT, min_length=1)  # hub id or local folder
+    backbone: Model = MINI_BERT
     train_rows: int = Field(0, ge=0)  # drawn from the training split; 0 takes all
     preset_of: Preset = Field("", validate_default=True)  # whose settings and figures; empty: the task's own
-    learning_rate_scale: float = Field(1.0, gt=0)  # times the authors' rates, the teacher's and the students'
+    learning_rate_scale: float = Field(1.0, gt=0, le=20_000)  # times the authors' rates, of 5e-5 at most
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"  # fp16 needs CUDA
 
 
 class SimilarityConfig(Config):
     """Which two models' layers are compared, on which rows and by which metric."""
 
-    model_a: str = Field(min_length=1)  # hub id or local folder, as model_b
-    model_b: str = Field(min_length=1)
+    model_a: Model
+    model_b: Model
     task: TaskName
     source: str = ""  # as of RowsConfig
-    texts: str = ""  # folder of texts of your own, in place of the task's rows
+    texts: Place = ""  # folder of texts of your own, in place of the task's rows
     split: Literal["train", "dev", "test"] = "dev"
     rows: Annotated[int, _rule("must be 0 for all rows or at least 4", lambda rows, _: rows == 0 or rows > 3)] = 1000
     max_length: int = Field(64, ge=8)  # tokens
@@ -130,11 +166,11 @@ class SimilarityConfig(Config):
 class SpeedConfig(Config):
     """What is timed: one batch through random classifiers of BERT's proportions."""
 
-    layers: Layers = Field([12, 6, 3], min_length=2)  # the deepest is the baseline
-    hidden_size: int = Field(768, ge=HEAD_WIDTH, multiple_of=HEAD_WIDTH)  # 768 is BERT-base's
-    batch_size: int = Field(128, ge=1)  # rows
+    layers: Annotated[Layers, AT_MOST_128] = Field([12, 6, 3], min_length=2)  # the deepest is the baseline
+    hidden_size: int = Field(768, ge=HEAD_WIDTH, le=8192, multiple_of=HEAD_WIDTH)  # 768 is BERT-base's
+    batch_size: int = Field(128, ge=1, le=65_536)  # rows
     length: int = Field(128, ge=2, le=512)  # tokens per row, without padding
-    repeats: int = Field(5, ge=2)  # timings per model; an interval needs two
-    warmup: int = Field(1, ge=0)  # calls per model before the first that counts
+    repeats: int = Field(5, ge=2, le=10_000)  # timings per model; an interval needs two
+    warmup: int = Field(1, ge=0, le=10_000)  # calls per model before the first that counts
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: fp16 on CUDA, else fp32
     seed: Seed = 0  # of the weights and the token ids

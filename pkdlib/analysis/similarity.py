@@ -2,8 +2,10 @@
 
 Every metric maps (rows, layers_a, hidden_a) and (rows, layers_b, hidden_b) to a (layers_a, layers_b) matrix, and
 raises ValueError where shapes do not fit: a cosine of states needs equal widths, CKA and RSA compare how rows lie.
+It is NaN where a layer's states hold nothing to compare but rounding, as when all rows are equal: a line says so.
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,23 +18,40 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from pkdlib.data import EncodedSplit, Split, encode_split
+from pkdlib.engine.checks import say_once
 from pkdlib.engine.configs import pick
 from pkdlib.evaluation import forward_split
 from pkdlib.models import cls_states, load_backbone, load_tokenizer
 
 TINY = 1e-30  # no division by zero for a layer whose states are equal in every row
+ROUNDING = 16 * 2.0**-23  # relative: the states of equal texts differ by some last places of single precision
 
 
 def raw_cosine(a_cls: Tensor, b_cls: Tensor) -> Tensor:
     """Mean cosine of paired [CLS] states as they are: high everywhere where all rows share a direction."""
     _check(a_cls, b_cls, equal_widths=True)
     a, b = F.normalize(a_cls, dim=-1), F.normalize(b_cls, dim=-1)
-    return torch.einsum("nsd,ntd->st", a, b) / len(a)
+    cosines = torch.einsum("nsd,ntd->st", a, b) / len(a)
+    return _without(cosines, ~a.any(dim=2).any(dim=0), ~b.any(dim=2).any(dim=0), "cosine")
 
 
 def centered_cosine(student_cls: Tensor, teacher_cls: Tensor) -> Tensor:
     """`raw_cosine` after each layer's mean state, the direction that all rows share, is taken off."""
-    return raw_cosine(student_cls - student_cls.mean(dim=0), teacher_cls - teacher_cls.mean(dim=0))
+    return raw_cosine(_centred(student_cls), _centred(teacher_cls))
+
+
+def _centred(states: Tensor) -> Tensor:
+    """States less their mean; zero where a row differs from it by rounding alone."""
+    centred = states - states.mean(dim=0)
+    noise = centred.norm(dim=-1, keepdim=True) <= ROUNDING * states.norm(dim=-1, keepdim=True)
+    return centred.masked_fill(noise, 0.0)
+
+
+def _without(similarity: Tensor, of_a: Tensor, of_b: Tensor, metric: str) -> Tensor:
+    """NaN for the layers of a (layers_a,) and of b (layers_b,) that cannot be compared, and a line that says why."""
+    if of_a.any() or of_b.any():
+        say_once(f"{metric}: NaN for a layer whose states differ between rows by rounding alone, or in one row alone")
+    return similarity.masked_fill(of_a[:, None] | of_b, math.nan)
 
 
 def linear_cka(a_cls: Tensor, b_cls: Tensor, debiased: bool = True) -> Tensor:
@@ -42,12 +61,27 @@ def linear_cka(a_cls: Tensor, b_cls: Tensor, debiased: bool = True) -> Tensor:
     far above zero where rows are few beside the width.
     """
     _check(a_cls, b_cls, least_rows=4 if debiased else 2)
-    a, b = (states.double() - states.double().mean(dim=0) for states in (a_cls, b_cls))
+    centred = [states.double() - states.double().mean(dim=0) for states in (a_cls, b_cls)]
     # CKA knows no scale: root mean squares of one keep the sums in a middle range.
-    a, b = ((x / x.square().mean(dim=(0, 2), keepdim=True).sqrt().clamp_min(TINY)).unbind(dim=1) for x in (a, b))
+    a, b = ((x / x.square().mean(dim=(0, 2), keepdim=True).sqrt().clamp_min(TINY)).unbind(dim=1) for x in centred)
     cross = torch.stack([torch.stack([_hsic(x, y, debiased) for y in b]) for x in a])  # (layers_a, layers_b)
     a_self, b_self = (torch.stack([_hsic(x, x, debiased) for x in layers]) for layers in (a, b))
-    return (cross / (a_self[:, None] * b_self).clamp_min(TINY).sqrt()).float()
+    noise = [_self_noise(states, x) for states, x in zip((a_cls, b_cls), centred, strict=True)]
+    similarity = cross / (a_self[:, None] * b_self).clamp_min(TINY).sqrt()
+    return _without(similarity, a_self <= noise[0], b_self <= noise[1], "CKA").float()
+
+
+def _self_noise(states: Tensor, centred: Tensor) -> Tensor:
+    """What rounding alone can make of each layer's HSIC with itself (layers,), states scaled as in `linear_cka`.
+
+    HSIC(K, K) is the squared norm of a projection of K = X X', of centred states X. Errors E of the states move K by at
+    most 2 |X| |E| + |E|^2, so by rounding, |E| <= r |states|, a HSIC of zero becomes at most the square of that. The
+    sums in double precision add at most 8 n 2^-53 |X|^4.
+    """
+    n, squared = len(states), len(states) * states.shape[-1]  # |X|^2, as scaled
+    whole, own = (x.double().square().sum(dim=(0, 2)) for x in (states, centred))  # (layers,)
+    error = ROUNDING * (whole / own.clamp_min(TINY)).sqrt()  # |E| / |X|
+    return squared**2 * ((2 * error + error**2) ** 2 + 8 * n * 2.0**-53)
 
 
 def _hsic(x: Tensor, y: Tensor, debiased: bool) -> Tensor:
@@ -71,7 +105,8 @@ def rsa(a_cls: Tensor, b_cls: Tensor, spearman: bool = True) -> Tensor:
     """
     _check(a_cls, b_cls, least_rows=3)
     a, b = ([_distances(states, spearman) for states in layers.unbind(dim=1)] for layers in (a_cls, b_cls))
-    return torch.stack([torch.stack([x @ y for y in b]) for x in a])
+    similarity = torch.stack([torch.stack([x @ y for y in b]) for x in a])
+    return _without(similarity, *(torch.stack([~x.any() for x in layers]) for layers in (a, b)), "RSA")
 
 
 def _distances(states: Tensor, ranked: bool) -> Tensor:
@@ -79,9 +114,10 @@ def _distances(states: Tensor, ranked: bool) -> Tensor:
     unit = F.normalize(states.double(), dim=-1)
     first, second = torch.triu_indices(len(unit), len(unit), offset=1, device=unit.device)
     distances = (1 - unit @ unit.T)[first, second].cpu()
+    distances[distances <= ROUNDING**2] = 0.0  # of equal rows; an angle of r is a distance of r^2 / 2
     if ranked:
         distances = torch.from_numpy(rankdata(distances.numpy()))
-    return F.normalize(distances - distances.mean(), dim=0).float()
+    return F.normalize(distances - distances.mean(), dim=0).float()  # zero where all are equal
 
 
 def _check(a_cls: Tensor, b_cls: Tensor, equal_widths: bool = False, least_rows: int = 1) -> None:
@@ -129,8 +165,13 @@ def checkpoint_cls_states(checkpoint: str | Path, split: Split, max_length: int)
 
 
 def most_similar_layers(similarity: Tensor) -> list[int]:
-    """The 1-based teacher layer most similar to each student layer of a (student layers, teacher layers) matrix."""
-    return (similarity.argmax(dim=1) + 1).tolist()
+    """The 1-based teacher layer most similar to each student layer of a (student layers, teacher layers) matrix.
+
+    0 for a student layer that can be compared with none, whose row is NaN.
+    """
+    known = ~similarity.isnan()
+    most = similarity.masked_fill(~known, -math.inf).argmax(dim=1) + 1
+    return (most * known.any(dim=1)).tolist()
 
 
 def matched_similarity(similarity: Tensor, layers: list[int]) -> list[float]:
@@ -141,7 +182,7 @@ def matched_similarity(similarity: Tensor, layers: list[int]) -> list[float]:
 def map_agreement(similarity: Tensor, layers: list[int]) -> int:
     """How many matched student layers have their most similar teacher layer at most one layer from the map's."""
     pairs = zip(most_similar_layers(similarity), layers, strict=False)
-    return sum(abs(teacher - matched) <= 1 for teacher, matched in pairs)
+    return sum(teacher > 0 and abs(teacher - matched) <= 1 for teacher, matched in pairs)
 
 
 def nearest_rows(states: Tensor, row: int, count: int = 5) -> list[int]:

@@ -1,21 +1,28 @@
 """Records of runs as tidy tables, and the runs among them that belong together."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
 
 from pkdlib.config import DistillConfig
+from pkdlib.engine.checkpoints import weights_fingerprint
 from pkdlib.engine.configs import pick
+from pkdlib.models import load_classifier
 from pkdlib.readers.records import load_records
+from pkdlib.readers.teachers import record_of
 from pkdlib.records import RESULT_FILE, RunRecord
 
 
-def students_of(teacher_dir: Path, students_dir: Path) -> list[tuple[Path, RunRecord]]:
+def students_of(teacher: str | Path, students_dir: Path) -> list[tuple[Path, RunRecord]]:
     """(folder, record) of every student below students_dir that this very teacher taught; none is no error."""
-    teachers = [load_records(file)[0] for file in Path(teacher_dir).glob(RESULT_FILE)]  # one or none
-    weights = [teacher.fingerprints["weights"] for teacher in teachers]
     students = [(file.parent, load_records(file)[0]) for file in sorted(Path(students_dir).rglob(RESULT_FILE))]
+    record = record_of(teacher)
+    weights = {record.fingerprints["weights"]} if record else set()
+    for names in {student.get_task().label_names for _, student in students} if not record else ():
+        with suppress(OSError, ValueError):  # no classifier, or one of other classes: it taught none of these
+            weights.add(weights_fingerprint(load_classifier(teacher, names)))
     return [student for student in students if student[1].fingerprints.get("teacher_weights") in weights]
 
 
@@ -33,7 +40,10 @@ def varied(records: Iterable[RunRecord], config: DistillConfig, field: str) -> l
 
 
 def load_results(folder: Path) -> pd.DataFrame:
-    """A row per run: what it was, its configuration's fields, and "<split>_<metric>" columns in 0..1."""
+    """A row per run: what it was, its configuration's fields, and "<split>_<metric>" columns in 0..1.
+
+    A column that ends in "_majority" is the score of the most frequent class; older records lack it.
+    """
     return results_frame(load_records(folder))
 
 
@@ -42,7 +52,8 @@ def results_frame(records: Iterable[RunRecord]) -> pd.DataFrame:
     rows, names = [], "run_id method task source max_length train_rows best_epoch num_parameters layer_map".split()
     for record in records:
         row = {name: getattr(record, name) for name in names} | record.config
-        row |= {f"{split}_{name}": value for split, scores in record.metrics.items() for name, value in scores.items()}
+        for scored, end in ((record.metrics, ""), (record.majority, "_majority")):
+            row |= {f"{split}_{name}{end}": value for split, scores in scored.items() for name, value in scores.items()}
         row |= {f"{name}_s": seconds for name, seconds in record.durations_s.items()}
         rows.append(row | {"device": record.device, "created_at": record.created_at})
     return pd.DataFrame(rows)

@@ -161,7 +161,7 @@ def similarity_explorer(states: Mapping[str, Tensor], texts: Sequence[Sequence[s
         figures.plot_similarity(matrix, heatmap, title=metric, chosen=layer)
         heatmap.set(xlabel=f"layer of {a}", ylabel=f"layer of {b}")
         nearest = {}  # title -> the rows' numbers and texts
-        for model, number, ax in ((b, layer, maps[0]), (a, alike, maps[1])):
+        for model, number, ax in ((b, layer, maps[0]), (a, alike or states[a].shape[1], maps[1])):
             rows = similarity.nearest_rows(states[model][:, number - 1], row)
             (points, shares), title = components(model, number), f"{model}, layer {number}"
             figures.plot_neighbours(points, row, rows, ax, shares).set_title(title)
@@ -170,6 +170,8 @@ def similarity_explorer(states: Mapping[str, Tensor], texts: Sequence[Sequence[s
             table = pd.DataFrame(nearest).to_html(index=False, border=0, escape=False)
         table = table.replace("<th>", '<th style="text-align: left">')  # JupyterLab sets it right
         html = f"{escape(metric)}: layer {layer} of {escape(b)} is most like layer {alike} of {escape(a)}.<br>"
+        if not alike:
+            html = f"{escape(metric)}: layer {layer} of {escape(b)} can be compared with no layer of {escape(a)}.<br>"
         html += f"<b>Row {row}:</b> {_row_text(texts, row)}<br>Nearest to it in "
         return f'{html}<div style="line-height: 1.4">{table}</div>'
 

@@ -7,7 +7,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache, wraps
+from functools import wraps
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Annotated, Any, TypeVar
@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from pkdlib.engine.configs import ConfigError
-from pkdlib.engine.files import ROOT, digest, locate
-from pkdlib.engine.progress import quiet, say
+from pkdlib.engine.files import ROOT, digest, here
+from pkdlib.engine.progress import quiet, say_once
 
 NAMELESS = re.compile(r"LABEL_\d+")  # what transformers calls classes that nobody has named
 # Fields of a model's configuration that change nothing of what the model computes.
@@ -31,7 +31,6 @@ NO_EFFECT = {
 }  # fmt: skip
 FLAGS = ("output_hidden_states", "output_attentions")  # of a forward pass
 EXAMPLES = 32  # rows on which two tokenizers are compared
-say_once = cache(say)
 
 
 def _distinct(names: Sequence[str]) -> Sequence[str]:
@@ -98,10 +97,17 @@ def label_order(theirs: Sequence[str], ours: Sequence[str], where: str) -> list[
     if len(theirs) == len(ours) and all(map(NAMELESS.fullmatch, theirs)):
         say_once(f"{where}: its classes have no names; they are taken for {', '.join(ours)}, in this order")
         return list(range(len(ours)))
-    spelled, wanted = ([re.sub(r"[\s_-]+", " ", name).strip().casefold() for name in names] for names in (theirs, ours))
-    if sorted(spelled) != sorted(wanted):
+    found, wanted = list(map(spelled, theirs)), list(map(spelled, ours))
+    if len(set(wanted)) < len(wanted):  # names that differ in upper case alone, say
+        found, wanted = list(theirs), list(ours)
+    if sorted(found) != sorted(wanted):
         raise ValueError(f"{where}: its classes are {', '.join(theirs)}: must be {', '.join(ours)}, in any order")
-    return [spelled.index(name) for name in wanted]
+    return [found.index(name) for name in wanted]
+
+
+def spelled(name: str) -> str:
+    """A class's name as it is compared: upper case, spaces, - and _ make no difference."""
+    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
 
 
 def with_labels(model: PreTrainedModel, names: Sequence[str], where: str = "") -> PreTrainedModel:
@@ -350,7 +356,7 @@ def own_folder(
         return
     place, refused = Path(folder).resolve(), f"output_dir = {str(folder)!r}: must"
     for name in map(str, inputs):
-        if name and Path(locate(name)).resolve() == place:
+        if name and any(Path(found).resolve() == place for found in here(name)[:1]):
             raise ValueError(f"{refused} not be {name}, which this run reads")
     check_folder("output_dir", folder)
     lock = FileLock(place / ".writer.lock")

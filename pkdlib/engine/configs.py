@@ -1,10 +1,14 @@
 """Validated configurations, whose errors are lines for a person."""
 
 import difflib
+import math
 from collections.abc import Collection, Mapping
+from numbers import Integral
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+
+LARGEST = 2**32  # of whole numbers: above it, libraries below overflow
 
 
 class ConfigError(ValueError):
@@ -15,6 +19,20 @@ class Config(BaseModel):
     """A set of validated fields; an unknown name is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: Any, info: ValidationInfo) -> Any:
+        """The value, if neither it nor an element is one that pydantic would convert without a word."""
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(one, bool) and bool not in (annotation, *get_args(annotation)):
+                raise ValueError("must not be True or False")
+            if isinstance(one, bytes) or (isinstance(one, str) and one and not (one.strip() and one.isprintable())):
+                raise ValueError("must be a text of printable characters, not blank")
+            if isinstance(one, int) and abs(one) > LARGEST:
+                raise ValueError(f"must be at most {LARGEST}")
+        return value
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
@@ -30,9 +48,31 @@ def validate(config_class: type[AnyConfig], /, **values: Any) -> AnyConfig:
 
 def pick(field: str, name: Any, known: Collection[str]) -> Any:
     """The entry of that name, or of a list the name itself; ConfigError says what is allowed."""
-    if name not in known:
+    if name not in list(known):  # a list, in which even what has no hash can be looked for
         raise ConfigError(f"{field} = {name!r}: must be one of {', '.join(known)}")
     return known[name] if isinstance(known, Mapping) else name
+
+
+def whole(field: str, value: Any, low: int = 0, high: float = math.inf, limit: str = "") -> int:
+    """The value, a whole number in low..high; ConfigError says what is allowed. limit: how a line names `high`."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise ConfigError(f"{field} = {value!r}: must be a whole number")
+    if not low <= value <= high:
+        allowed = f"at least {low}" if high == math.inf else f"between {low} and {limit or high}"
+        raise ConfigError(f"{field} = {value}: must be {allowed}")
+    return int(value)
+
+
+def instance(field: str, value: Any, kind: type | tuple[type, ...], hint: str) -> None:
+    """ConfigError unless the value is one of a class; hint: what is allowed."""
+    if not isinstance(value, kind):
+        raise ConfigError(f"{field} = {shortened(value)}: must be {hint}")
+
+
+def shortened(value: Any) -> str:
+    """A value as code, in one line, cut where it is long."""
+    text = repr(value).replace("\n", " ")
+    return text[:200] + "..." if len(text) > 200 else text
 
 
 def complaints(model: type[BaseModel], error: ValidationError) -> list[str]:
@@ -58,5 +98,4 @@ def _complaint(model: type[BaseModel], entry: Mapping[str, Any]) -> str:
         close = difflib.get_close_matches(str(entry["loc"][-1]), known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known names are {', '.join(known)}"
         allowed = f"unknown name; {hint}"
-    value = repr(entry["input"])
-    return f"{where} = {value[:200]}{'...' if len(value) > 200 else ''}: {allowed}"
+    return f"{where} = {shortened(entry['input'])}: {allowed}"

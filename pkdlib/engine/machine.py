@@ -12,6 +12,7 @@ from accelerate.utils import DataLoaderConfiguration
 
 from pkdlib.engine.configs import ConfigError
 from pkdlib.engine.files import VERSION, library_fingerprint
+from pkdlib.engine.progress import say_once
 
 
 def installed_versions() -> dict[str, str]:
@@ -50,4 +51,6 @@ def make_accelerator(mixed_precision: str = "no") -> Accelerator:
             f"WORLD_SIZE = {size}: this process sees {accelerator.num_processes}; without GPUs, start them by "
             f"accelerate launch --cpu --num_processes {size}"
         )
+    if mixed_precision != "no" and accelerator.is_main_process:
+        say_once(f"scores are those of {mixed_precision}: read again, in float32, a model may name some rows otherwise")
     return accelerator

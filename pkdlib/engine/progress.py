@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from tqdm.auto import tqdm
 
@@ -19,6 +20,9 @@ def progress_bar(items: Iterable, label: str) -> Iterable:
 def say(line: str) -> None:
     """One line, at once."""
     print(line, flush=True)
+
+
+say_once = cache(say)
 
 
 @contextmanager

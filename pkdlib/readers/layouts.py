@@ -4,20 +4,30 @@ from typing import NamedTuple
 
 from pkdlib.tasks import PAIR, Task
 
+NAMES = {"train": ("train",), "dev": ("dev", "validation", "valid", "val"), "test": ("test",)}  # of files and splits
+
 
 class Layout(NamedTuple):
     """The names under which a task's rows are kept."""
 
     folder: str  # of the GLUE download
-    config: str | None = None  # of the hub's dataset; None: its only one
+    config: str  # of the hub's dataset, where it has several
     ending: str = ""  # of the dev and test splits' names: "_matched"
     columns: tuple[str, ...] = ()  # of the GLUE download's texts where they differ from the task's
     label: str = "label"
+    plain: bool = True  # whether a dev split without the ending is this task's too
 
     @property
     def splits(self) -> dict[str, str]:
-        """Split -> file stem of the GLUE download, and split of the hub's dataset but for "validation"."""
+        """Split -> file stem of the GLUE download."""
         return {"train": "train", "dev": f"dev{self.ending}", "test": f"test{self.ending}"}
+
+    def names(self, split: str) -> list[tuple[str, ...]]:
+        """What the split's file, or the hub's split, may be called: the first of these groups that is there counts."""
+        with_ending = tuple(f"{name}{self.ending}" for name in NAMES[split])
+        if split == "train" or not self.ending:
+            return [NAMES[split]]
+        return [with_ending, NAMES[split]] if self.plain else [with_ending]
 
 
 LAYOUTS = {
@@ -25,12 +35,13 @@ LAYOUTS = {
     "mrpc": Layout("MRPC", "mrpc", columns=("#1 String", "#2 String"), label="Quality"),
     "qqp": Layout("QQP", "qqp", label="is_duplicate"),
     "mnli": Layout("MNLI", "mnli", "_matched", PAIR, "gold_label"),
-    "mnli-mm": Layout("MNLI", "mnli", "_mismatched", PAIR, "gold_label"),
+    "mnli-mm": Layout("MNLI", "mnli", "_mismatched", PAIR, "gold_label", plain=False),
     "qnli": Layout("QNLI", "qnli"),
     "rte": Layout("RTE", "rte"),
 }
+GLUE = {*(layout.config for layout in LAYOUTS.values()), "cola", "stsb", "wnli", "ax"}  # the hub's configurations
 
 
 def layout_of(task: Task) -> Layout:
     """A task's layout; a task of your own has plain names, in a folder of the task's name or in the source."""
-    return LAYOUTS.get(task.name, Layout(task.name, task.name if task.name.startswith("mini-") else None))
+    return LAYOUTS.get(task.name, Layout(task.name, task.name))

@@ -1,24 +1,32 @@
-"""Reading a task's rows: GLUE TSV folders, CSV, parquet, JSON lines, the hub's layout; and texts of your own."""
+"""Reading a task's rows: GLUE's folders, tables of many formats, the hub's datasets; and texts of your own."""
 
+import os
+import re
 import warnings
-from codecs import BOM_UTF8
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from functools import partial
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 import numpy as np
-import pandas as pd
 
 from pkdlib.data import BadRows, EncodedTask, Split, TaskData, encode_task
-from pkdlib.engine.files import locate
+from pkdlib.engine.checks import label_order, spelled
+from pkdlib.engine.configs import ConfigError, instance, pick, whole
+from pkdlib.engine.files import ROOT, ask_hub, locate
 from pkdlib.models import load_tokenizer
-from pkdlib.readers.layouts import Layout, layout_of
+from pkdlib.readers.layouts import GLUE, LAYOUTS, NAMES, Layout, layout_of
+from pkdlib.readers.tables import TABLES, Table, arrow_table, one_line, read_lines, read_table
 from pkdlib.records import RunRecord
-from pkdlib.tasks import Task, get_task
+from pkdlib.tasks import METRICS, Task, get_task
 
 Source = str | Path | None
+Tables = dict[str, Callable[[], Table]]  # split -> its rows, when they are asked for
+FILES = f"a file {', '.join(TABLES)}"
+CARDS = ("README.md", "dataset_infos.json")  # of a dataset in the hub's layout
+NUMBER = re.compile(r"[+-]?\d+(\.0*)?")
+HIDDEN = {"-1", "", "nan", "none"}  # -1, as the hub has it, or nothing
 
 
 def load_task(
@@ -27,56 +35,80 @@ def load_task(
 ) -> TaskData:  # fmt: skip
     """The task's train, dev and (where there is one) test split.
 
-    source: a folder of GLUE TSV files as downloaded (the task's own or the one above it), or of train/dev/test as .csv,
-    .parquet, .jsonl or .tsv; or a dataset in the hub's layout, by hub id or local folder. None: the embedded files of
-    the miniature tasks, the hub's GLUE for others. train_rows: so many, drawn by subset_seed, the smaller draws within
-    the larger. bad_rows="skip" drops unreadable rows with a warning. Raises ValueError (bad label, column or row, with
-    file and line), FileNotFoundError (no such split).
+    source: a folder of GLUE TSV files as downloaded (the task's own or the one above it), or of train, dev (or
+    validation, valid, val) and test as .csv, .tsv, .jsonl, .json (each also as .gz) or .parquet; a folder written by
+    save_to_disk of `datasets`; or a dataset in the hub's layout, by hub id or local folder. None: the embedded files of
+    the miniature tasks, the hub's GLUE for others. Labels are numbers in the task's order, or names; numbers of a
+    dataset that names its classes are read by those names. train_rows: so many, drawn by subset_seed, the smaller draws
+    within the larger. bad_rows="skip" drops unreadable rows with a warning. Raises ValueError (bad argument, label,
+    column or row, with file and row), FileNotFoundError (no such folder, dataset or split), ConnectionError (no hub).
     """
-    task = get_task(task)
-    splits, source = _read_splits(task, source, bad_rows)
+    task = _checked(task)
+    if train_rows is not None:
+        whole("train_rows", train_rows, 1)
+    whole("subset_seed", subset_seed)
+    pick("bad_rows", bad_rows, get_args(BadRows))
+    tables, source = _tables(task, source)
+    if "" in tables:
+        raise ValueError(f"source = {source!r}: is one file, must be a folder with a train and a dev file")
     for required in ("train", "dev"):
-        if required not in splits:
-            raise FileNotFoundError(f"{source}: task {task.name} has no {required} split there")
-        if splits[required].labels is None:
-            raise ValueError(f"{source}: the {required} split of task {task.name} has no labels")
+        if required not in tables:
+            names = ", ".join(name for group in layout_of(task).names(required) for name in group)
+            raise FileNotFoundError(f"{source}: task {task.name} has no {required} split there (names: {names})")
+    splits = {}
+    for split, read in tables.items():
+        splits[split] = _to_split(task, split, read(), bad_rows)
+        if split != "test" and splits[split].labels is None:
+            raise ValueError(f"{source}: the {split} split of task {task.name} has no labels")
     if train_rows is not None:
         splits["train"] = subset(splits["train"], train_rows, subset_seed)
     return TaskData(task, splits, source, subset_seed, bad_rows)
 
 
 def load_split(task: str | Task, source: Source = None, split: str = "dev") -> Split:
-    """One split of a task, labelled or not, from where `load_task` finds it; ValueError when it is not there."""
-    splits, source = _read_splits(get_task(task), source, "error")
-    if split not in splits:
-        raise ValueError(f"split = {split!r}: {source} has {', '.join(splits) or 'none'} of task {get_task(task).name}")
-    return splits[split]
+    """One split of a task, labelled or not, from where `load_task` finds it, or from one file.
+
+    Raises ValueError or FileNotFoundError as `load_task` does, ValueError when the split is not there.
+    """
+    task = _checked(task)
+    pick("split", split, NAMES)
+    tables, source = _tables(task, source)
+    if "" in tables:
+        stem = Path(source).name.partition(".")[0]
+        others = {other for other in NAMES if any(stem in group for group in layout_of(task).names(other))}
+        if others - {split}:
+            raise ValueError(f"split = {split!r}: {source} is by its name another split")
+        return _to_split(task, split, tables[""]())
+    if split not in tables:
+        raise ValueError(f"split = {split!r}: {source} has {', '.join(tables) or 'none'} of task {task.name}")
+    return _to_split(task, split, tables[split]())
 
 
 def load_texts(folder: str | Path) -> Split:
-    """Texts of your own, without labels, from a folder's files in the order of their names, hidden files apart.
+    """Texts of your own, without labels, from a file, or from a folder's files in the order of their names.
 
-    A .txt file gives its lines, a .csv, .jsonl or .parquet file its column `text`; blank texts are left out.
-    Raises FileNotFoundError (no such folder or file), ValueError (a file that cannot be read or has no texts).
+    A .txt file gives its lines, a table its column `text`; blank texts and hidden files are left out. Raises
+    FileNotFoundError (no such folder or file), ValueError (a file that cannot be read or has no texts).
     """
-    folder = Path(locate(folder))
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder")
-    suffixes = (".txt", *FRAMES)
-    files = sorted(file for file in folder.glob("[!.]*") if file.suffix in suffixes and file.is_file())
+    place, suffixes = Path(locate(folder, "folder", files=True)), (".txt", *TABLES)
+    if not place.exists():
+        raise FileNotFoundError(f"folder = {str(folder)!r}: no such folder")
+    files = [place] if place.is_file() else sorted(file for file in place.glob("[!.]*") if file.is_file())
+    files = [file for file in files if file.name.endswith(suffixes)]
     if not files:
-        raise FileNotFoundError(f"{folder}: no texts there: no file that ends in {', '.join(suffixes)}")
-    splits = [_to_split(Task("texts", ("text",), ()), "texts", _read_table(file)) for file in files]
+        raise FileNotFoundError(f"{place}: no texts there: no file that ends in {', '.join(suffixes)}")
+    splits = [_to_split(Task("texts", ("text",), ()), "texts", read_table(file)) for file in files]
     texts = [text for split in splits for text in split.texts[0] if text.strip()]
     if not texts:
-        raise ValueError(f"{folder}: only blank lines in {', '.join(file.name for file in files)}")
+        raise ValueError(f"{place}: only blank lines in {', '.join(file.name for file in files)}")
     return Split("texts", (texts,), None)
 
 
 def reload_data(record: RunRecord) -> EncodedTask:
     """The rows a run was trained on, read and tokenised again; ValueError when they have changed since."""
+    instance("record", record, RunRecord, "a RunRecord, as load_records gives them")
     reading = {name: getattr(record, name) for name in ("source", "train_rows", "subset_seed", "bad_rows")}
-    tokenizer = load_tokenizer(record.config["backbone"])
+    tokenizer = load_tokenizer(record.config.get("backbone", ""))
     encoded = encode_task(load_task(record.get_task(), **reading), tokenizer, record.max_length)
     for split, fingerprint in encoded.fingerprints.items():
         if record.fingerprints.get(split) != fingerprint:
@@ -86,138 +118,259 @@ def reload_data(record: RunRecord) -> EncodedTask:
 
 def subset(split: Split, rows: int, seed: int) -> Split:
     """So many rows drawn by the seed, in the split's order; ValueError when it has fewer."""
-    if not 1 <= rows <= len(split):
-        raise ValueError(f"train_rows = {rows}: must be between 1 and the split's {len(split)} rows")
-    return split.take(np.sort(np.random.default_rng(seed).permutation(len(split))[:rows]))
+    instance("split", split, Split, "a Split, as load_split gives")
+    whole("train_rows", rows, 1, len(split), f"the split's {len(split)} rows")
+    order = np.random.default_rng(whole("subset_seed", seed)).permutation(len(split))
+    return split.take(np.sort(order[:rows]))
 
 
 def draw_rows(split: Split, rows: int = 0, seed: int = 0) -> Split:
     """At most so many rows of a split, drawn by the seed, in the split's order; 0 takes all."""
-    return subset(split, rows, seed) if 0 < rows < len(split) else split
+    return subset(split, rows, seed) if 0 < whole("rows", rows) < len(split) else split
 
 
-class Table(NamedTuple):
-    """Rows of any format, and how a message names one of them."""
+# ------------------------------------------------------------------------------------------------- where rows lie
+def _checked(task: str | Task) -> Task:
+    """The task; ConfigError where one of your own has no one or two columns, or two classes of one name, say."""
+    task = get_task(task)
+    for field, least, most in (("columns", 1, 2), ("label_names", 2, None), ("metrics", 1, None)):
+        names = getattr(task, field)
+        size = f"{least} or {most}" if most else f"at least {least}"
+        fits = isinstance(names, tuple) and all(isinstance(name, str) for name in names)
+        if not fits or not least <= len(set(names)) == len(names) <= (most or len(names)):
+            raise ConfigError(f"{field} = {names!r}: must be a tuple of {size} different names")
+    for metric in task.metrics:
+        pick("metrics", metric, METRICS)
+    return task
 
-    where: str  # the file, or the hub's dataset and its split
-    header: list[str]
-    rows: Iterable[Any]
-    fields: Callable[[Any], Sequence] = tuple  # a row's values; ValueError where it cannot be read
-    unit: str = "row"
-    first: int = 0  # the number of the first row
 
-
-def _read_splits(task: Task, source: Source, bad_rows: BadRows) -> tuple[dict[str, Split], str]:
-    """Every split that is there, and where."""
-    if bad_rows not in get_args(BadRows):
-        raise ValueError(f"bad_rows = {bad_rows!r}: must be one of {', '.join(get_args(BadRows))}")
-    source = source or ("data" if task.name.startswith("mini-") else "nyu-mll/glue")  # data/: in this project
-    layout, place, tables = layout_of(task), locate(source), {}
+def _tables(task: Task, source: Source) -> tuple[Tables, str]:
+    """Each split that is there, or "" for the only file that the source is; and the source as it was given."""
+    layout, embedded = layout_of(task), task.name.startswith("mini-")
+    if source in (None, ""):
+        if not embedded and task.name not in LAYOUTS:
+            raise ValueError(f"source = {source!r}: must be given, as {task.name} is a task of your own")
+        source, place = ("data", str(ROOT / "data")) if embedded else ("nyu-mll/glue", "nyu-mll/glue")
+        place = locate(place, "source")
+    else:
+        source, place = str(source), locate(source, "source", files=True)
+    if os.path.isfile(place):
+        if not place.endswith(tuple(TABLES)):
+            raise ValueError(f"source = {source!r}: must be a folder with files, or {FILES}")
+        return {"": partial(read_table, Path(place))}, source
+    if not os.path.isdir(place):
+        return _from_hub(layout, place), source
     for folder in (Path(place, layout.folder), Path(place)):  # a task's own folder wins
-        for split, stem in layout.splits.items():
-            files = (folder / f"{stem}{suffix}" for suffix in (".tsv", *FRAMES))
-            if file := next(filter(Path.is_file, files), None):
-                tables[split] = _read_table(file)
-        if tables:
-            break
-    tables = tables or _read_hub(layout, place)
-    return {split: _to_split(task, split, table, bad_rows) for split, table in tables.items()}, str(source)
+        if tables := _from_folder(layout, folder):
+            return tables, source
+    named = ", ".join(layout.splits.values())
+    raise FileNotFoundError(f"{source}: no rows of task {task.name} there: no {named} as {FILES}, nor a dataset")
 
 
-def _read_hub(layout: Layout, source: str) -> dict[str, Table]:
-    """A dataset by hub id, or a local folder in the same layout, by the same call."""
-    import datasets  # here, because pkdlib works without it
+def _from_folder(layout: Layout, folder: Path) -> Tables:
+    """The splits of a folder: its files, what save_to_disk wrote, or a dataset in the hub's layout."""
 
-    hub = datasets.load_dataset(source, layout.config)
-    path = f"{source}/{layout.config}" if layout.config else source
-    names = layout.splits | {"dev": f"validation{layout.ending}"}
-    return {split: _from_frame(hub[name].to_pandas(), f"{path}/{name}") for split, name in names.items() if name in hub}
+    def files(name: str) -> list[Path]:
+        return [file for suffix in TABLES if (file := folder / f"{name}{suffix}").exists()]
+
+    tables: Tables = {}
+    for split in NAMES:
+        if file := _only(layout, split, files):
+            if not file.is_file():
+                raise ValueError(f"{file}: is a folder, must be a file")
+            tables[split] = partial(read_table, file)
+    card, older = (file.read_bytes() if file.is_file() else b"" for file in map(folder.joinpath, CARDS))
+    header = card.partition(b"\n---")[0] if card.startswith(b"---") else b""
+    if tables and b"class_label" not in header and b"ClassLabel" not in older:  # else these say what numbers mean
+        return tables
+    if any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
+        return _from_disk(layout, folder)
+    # Not any folder, as `datasets` would take whatever lies below it for rows.
+    if (
+        header
+        or older
+        or any(file.is_file() for shards in ("train-*-of-*", "data/train*") for file in folder.glob(shards))
+    ):
+        return _from_hub(layout, str(folder))
+    return {}
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    frame = pd.read_csv(path, dtype=str, keep_default_na=False)  # texts may look like numbers
-    if not isinstance(frame.index, pd.RangeIndex):  # pandas takes surplus fields for an index
-        raise ValueError("the rows have more fields than the header: quote texts that hold a comma")
-    return frame
+def _only(layout: Layout, split: str, named: Callable[[str], Sequence]) -> Any:
+    """The file or the hub's split that is the split; None where there is none, ValueError where there are two."""
+    for names in layout.names(split):
+        found = [one for name in names for one in named(name)]
+        if len(found) > 1:
+            raise ValueError(f"{found[0]} and {found[1]}: both are the {split} split; leave one there")
+        if found:
+            return found[0]
+    return None
 
 
-FRAMES = {".parquet": pd.read_parquet, ".csv": _read_csv, ".jsonl": partial(pd.read_json, lines=True, dtype=False)}
-
-
-def _read_table(path: Path) -> Table:
-    if path.suffix not in FRAMES:
-        return _read_lines(path)
+def _library(source: str) -> Any:
     try:
-        return _from_frame(FRAMES[path.suffix](path), str(path))
-    except ValueError as error:  # of decoding and of pyarrow too
-        raise ValueError(f"{path}: {error}") from None
+        import datasets  # here, because pkdlib works without it
+    except ModuleNotFoundError as error:
+        line = f"source = {source!r}: no file of the task there; a dataset needs pip install 'pkdlib[hub]'"
+        raise ModuleNotFoundError(line, name=error.name) from None
+    return datasets
 
 
-def _from_frame(frame: pd.DataFrame, where: str) -> Table:
-    """A table without the column `label` where that hides every label: -1, as the hub has it, or nothing."""
-    if "label" in frame and {str(label).strip() for label in frame["label"]} <= {"-1", "-1.0", "", "nan", "None"}:
-        frame = frame.drop(columns="label")
-    return Table(where, [str(name) for name in frame.columns], frame.itertuples(index=False, name=None))
+def _from_disk(layout: Layout, folder: Path) -> Tables:
+    datasets = _library(str(folder))
+    try:
+        saved = datasets.load_from_disk(str(folder))
+    except Exception as error:  # of any class: Arrow's, of JSON, KeyError
+        raise ValueError(f"{folder}: cannot be read as what save_to_disk wrote: {one_line(error)}") from None
+    if not isinstance(saved, datasets.DatasetDict):
+        raise ValueError(
+            f"{folder}: is one split, must be a DatasetDict with train and dev, as its save_to_disk writes"
+        )
+    return _of_datasets(layout, saved, str(folder))
 
 
+def _from_hub(layout: Layout, source: str) -> Tables:
+    """A dataset by hub id, or a local folder in the same layout, by the same call."""
+    datasets, unreachable = _library(source), None
+    if not os.path.isdir(source):
+        try:
+            ask_hub(source, "dataset", "source")
+        except OSError as error:
+            unreachable = error  # it may still lie in the cache of `datasets`
+    try:
+        with _offline(datasets.config, unreachable is not None):
+            known = datasets.get_dataset_config_names(source)
+            fitting = [name for name in (layout.config, "default") if name in known]
+            if not fitting and (len(known) > 1 or known[0] in GLUE):  # not another task's only one
+                raise ValueError(f"has no configuration {layout.config} or default, but {', '.join(known)}")
+            config = (fitting or known)[0]
+            hub = datasets.load_dataset(source, config)
+    except Exception as error:  # of any class, and often with its cause beneath it
+        while unreachable is None and error.__cause__ is not None:
+            error = error.__cause__
+        raise unreachable or ValueError(f"source = {source!r}: {one_line(error)}") from None
+    return _of_datasets(layout, hub, source if config == "default" else f"{source}/{config}")
+
+
+@contextmanager
+def _offline(config: Any, offline: bool) -> Iterator[None]:
+    """`datasets` without a network for this while, where it would wait minutes for one that is not there."""
+    before, config.HF_HUB_OFFLINE = config.HF_HUB_OFFLINE, offline or config.HF_HUB_OFFLINE
+    try:
+        yield
+    finally:
+        config.HF_HUB_OFFLINE = before
+
+
+def _of_datasets(layout: Layout, hub: Any, where: str) -> Tables:
+    def read(name: str) -> Table:
+        return arrow_table(hub[name].with_format("arrow")[:], f"{where}/{name}")
+
+    found = {split: _only(layout, split, lambda name: [name] if name in hub else []) for split in NAMES}
+    return {split: partial(read, name) for split, name in found.items() if name}
+
+
+# ------------------------------------------------------------------------------------------------ rows of a table
 def read_tsv(path: Path) -> tuple[list[str], list[list[str]]]:
     """Header and rows, as texts, of a file of GLUE's or a zipfile.Path; ValueError names the first unreadable line."""
-    table = _read_lines(path)
+    table = read_lines(path)
     columns = _to_split(Task("", tuple(table.header), ()), "", table).texts  # as of a task without labels
     return table.header, list(map(list, zip(*columns, strict=True)))
-
-
-def _read_lines(path: Path) -> Table:
-    """Lines of text, or GLUE's own TSV: tabs, no quoting at all, sometimes a BOM."""
-    # As bytes: a text may hold a lone carriage return, which read_text() turns into a line's end, or a rarer one.
-    lines = path.read_bytes().removeprefix(BOM_UTF8).removesuffix(b"\n").split(b"\n")
-    lines = [line.rstrip(b"\r") for line in lines]
-    if path.suffix == ".txt":
-        return Table(str(path), ["text"], lines, lambda line: [line.decode()], "line", 1)
-    header = lines[0].decode(errors="replace").split("\t")
-    return Table(str(path), header, lines[1:], lambda line: line.decode().split("\t"), "line", 2)
 
 
 def _to_split(task: Task, name: str, table: Table, bad_rows: BadRows = "error") -> Split:
     """The task's columns of a table; without labels where it has no such column or the task has no classes."""
     layout, header = layout_of(task), table.header
-    names = layout.columns if set(layout.columns) & set(header) else task.columns
-    for column in names:
-        if column not in header:
-            place = ", line 1" if table.unit == "line" else ""
-            raise ValueError(f"{table.where}{place}: no column {column!r}; it has {', '.join(header)}")
+    line = f"{table.where}, line 1" if table.unit == "line" else table.where
+    if not header or any("\0" in column for column in header):
+        raise ValueError(f"{line}: {'NUL bytes, must be text in UTF-8' if header else 'no columns, it is empty'}")
+    columns = layout.columns if set(layout.columns) & set(header) else task.columns
     label = next((column for column in (layout.label, "label") if column in header and task.label_names), None)
-    texts, labels, skipped = [], [], []
-    for number, row in enumerate(table.rows, start=table.first):
+    wanted = [*columns, *([label] if label else [])]
+    for column in wanted:
+        if header.count(column) != 1:
+            count = "two columns" if column in header else "no column"
+            raise ValueError(f"{line}: {count} {column!r}; it has {', '.join(header)}")
+    rows: dict[int, tuple] = {}
+    bad: dict[int, str] = {}
+    for number, row in enumerate(table.read(wanted), start=table.first):
+        if fault := str(row) if isinstance(row, ValueError) else _fault(columns, row):
+            bad[number] = fault
+        else:
+            rows[number] = row
+    labels = {number: row[-1] for number, row in rows.items()} if label else {}
+    if all(_is_hidden(task, value) for value in labels.values()):
+        labels = {}
+    classes = _classes(task, table.classes[label], table.where) if label in table.classes and labels else {}
+    for number, value in labels.items():
         try:
-            fields = table.fields(row)
-            if len(fields) != len(header):
-                raise ValueError(f"{len(fields)} columns where the header has {len(header)}")
-            values = dict(zip(header, fields, strict=True))
-            for column in names:
-                if not isinstance(values[column], str):
-                    raise ValueError(f"{column} is {values[column]!r}, not a text")
-            labels.append(label_index(task, values[label]) if label else -1)
-            texts.append([values[column] for column in names])
+            labels[number] = classes[value] if isinstance(value, int) and value in classes else label_index(task, value)
         except ValueError as error:
-            if bad_rows == "error":
-                raise ValueError(f"{table.where}, {table.unit} {number}: {error}") from None
-            skipped.append(str(number))
-    if skipped:
+            bad[number] = str(error)
+    if bad and bad_rows == "error":
+        number = min(bad)
+        raise ValueError(f"{table.where}, {table.unit} {number}: {bad[number]}")
+    beside = {near for number in bad for near in (number - 1, number + 1)}
+    bad |= dict.fromkeys(beside & table.torn & rows.keys(), "it may be the other half of such a row's text")
+    if bad:
+        skipped = sorted(map(str, bad), key=int)
         shown = ", ".join(skipped[:5]) + (", ..." if len(skipped) > 5 else "")
         warnings.warn(f"{table.where}: {len(skipped)} unreadable rows skipped ({table.unit}s {shown})", stacklevel=2)
-    if not texts:
+    kept = [number for number in rows if number not in bad]
+    if not kept:
         raise ValueError(f"{table.where}: no rows")
-    columns = tuple(map(list, zip(*texts, strict=True)))
-    return Split(name, columns, np.array(labels, dtype=np.int64) if label else None)
+    texts = tuple([rows[number][place] for number in kept] for place in range(len(columns)))
+    return Split(name, texts, np.array([labels[number] for number in kept], dtype=np.int64) if labels else None)
+
+
+def _fault(columns: Collection[str], row: tuple) -> str:
+    """What keeps a row's texts from being read; empty where nothing does."""
+    for column, value in zip(columns, row, strict=False):  # a label may follow
+        if not isinstance(value, str):
+            return f"{column} is {value!r}, not a text"
+        if "\0" in value:
+            return f"{column} holds a NUL character: {value[:40]!r}"
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return f"{column} is not in UTF-8: {value[:40]!r}"
+    return ""
+
+
+def _is_hidden(task: Task, label: Any) -> bool:
+    return label not in task.label_names and _as_written(label).casefold() in HIDDEN
+
+
+def _classes(task: Task, names: list[str], where: str) -> dict[Any, int]:
+    """A dataset's number of a class -> ours, by the names of both; ValueError where the names are others."""
+    if all(map(NUMBER.fullmatch, names)):  # of a column of numbers that was declared to be of classes
+        return {number: label_index(task, name) for number, name in enumerate(names)}
+    return {theirs: ours for ours, theirs in enumerate(label_order(names, task.label_names, where))}
+
+
+def _as_written(label: Any) -> str:
+    """A label's text, of a whole number without decimals."""
+    text = str(label).strip()
+    return str(int(float(text))) if NUMBER.fullmatch(text) else text
 
 
 def label_index(task: Task, label: str | int | float) -> int:
-    """Class index of a label given by name or number; ValueError names what is allowed."""
-    text = str(label).strip()
-    if text in task.label_names:
-        return task.label_names.index(text)
-    with suppress(ValueError):
-        return range(task.num_labels).index(float(text))
-    allowed = ", ".join(f"{index} ({name})" for index, name in enumerate(task.label_names))
-    raise ValueError(f"label {text!r}: must be one of {allowed}")
+    """Class index of a label given by name or number; ValueError names what is allowed.
+
+    Upper case, spaces, - and _ make no difference to a name. Where classes are called by numbers, a number is a name.
+    """
+    index = _index(task.label_names, str(label).strip())
+    if index is None:
+        allowed = ", ".join(f"{index} ({name})" for index, name in enumerate(task.label_names))
+        raise ValueError(f"label {str(label).strip()!r}: must be one of {allowed}")
+    return index
+
+
+@cache
+def _index(names: tuple[str, ...], label: str) -> int | None:
+    for spelling in (str, _as_written, spelled):
+        found = [index for index, name in enumerate(names) if spelling(name) == spelling(label)]
+        if len(found) == 1:
+            return found[0]
+    number = _as_written(label)
+    by_number = not any(map(NUMBER.fullmatch, names)) and number in map(str, range(len(names)))
+    return int(number) if by_number else None

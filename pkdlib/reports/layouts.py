@@ -113,20 +113,22 @@ def last_skip_table(mains: dict[str, Comparison]) -> pd.DataFrame:
 def settings_table(compared: Sequence[Comparison], mains: dict[str, Comparison]) -> pd.DataFrame:
     """Every setting and size: what it has other than the task's main one, and each method's first metric.
 
-    Empty where there are main settings alone.
+    On dev, which is there to choose by; on test at the main setting alone. Empty where there are main settings alone.
     """
     rows, shown = [], set()
     for comparison in compared if len(compared) > len(mains) else ():
-        metric = comparison.metrics[0]
-        row = {"what was scored": heading(comparison.task, metric)}
-        row |= {"setting": told_apart(comparison.setting, mains[comparison.task].setting) or "main"}
+        main = mains[comparison.task]
+        metrics = dict.fromkeys([comparison.dev_metric, *comparison.metrics[:1] * (comparison is main)])
+        setting = told_apart(comparison.setting, main.setting) or "main"
         for size in comparison.sizes:
             frame = comparison.frame(size)
             if shown.issuperset(frame["run_id"]):  # students of another setting's, none of its own at this size
                 continue
             shown.update(frame["run_id"])
-            scores = frame.groupby("method", sort=False)[metric].agg(score_text)
-            rows.append(row | {"layers": size} | dict.fromkeys(sorted(METHODS)) | scores.to_dict())
+            for metric in metrics:
+                scores = frame.groupby("method", sort=False)[metric].agg(score_text)
+                row = {"what was scored": heading(comparison.task, metric), "setting": setting, "layers": size}
+                rows.append(row | dict.fromkeys(sorted(METHODS)) | scores.to_dict())
     return pd.DataFrame(rows).dropna(axis=1, how="all").fillna(NONE)
 
 
@@ -162,7 +164,10 @@ def _route(record: RunRecord, depths: dict[str, int]) -> dict[str, Any]:
 
 
 def sensitivity_figures(compared: Sequence[Comparison], mains: dict[str, Comparison]) -> dict[str, list[Drawing]]:
-    """Under "main" where all but one field is as in the task's main setting; a full grid has many "other" ones."""
+    """Under "main" where all but one field is as in the task's main setting; a full grid has many "other" ones.
+
+    Scores are those on dev, which is there to choose by.
+    """
     drawings: dict[str, list[Drawing]] = {"main": [], "other": []}
     for comparison, name, size, table in sensitivities(compared):
         if table[name].dtype.kind not in "iuf":
@@ -170,6 +175,6 @@ def sensitivity_figures(compared: Sequence[Comparison], mains: dict[str, Compari
         rest = {field: value for field, value in comparison.setting.items() if field != name}
         changed = told_apart(rest, mains[comparison.task].setting)
         caption = f"{comparison.task}{f', {size} layers' if size else ''}: {name.replace('_', ' ')}"
-        draw = partial(plot_ablation, table, name, comparison.metrics[0])
+        draw = partial(plot_ablation, table, name, comparison.dev_metric)
         drawings["other" if changed else "main"].append((f"{caption}; {changed}" if changed else caption, draw))
     return drawings

@@ -8,14 +8,41 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import papermill
+from papermill.exceptions import PapermillExecutionError
+from pydantic import BaseModel
 
 from pkdlib.analysis.tables import results_frame
 from pkdlib.readers.records import load_records
 from pkdlib.records import RESULT_FILE, RunRecord
 from pkdlib.reports.pages import write_page
-from pkdlib.sweeps.folder import RUN_FILE, SPEC_FILE, SWEEP_FILE, failed, finished, read_json
+from pkdlib.sweeps.folder import RUN_FILE, SPEC_FILE, SWEEP_FILE, failed, finished, listed, read_json
 
 NOTEBOOK = Path(__file__).with_name("report.ipynb")
+
+
+class _Settings(BaseModel):
+    hidden_size: int
+
+
+class _Sizes(BaseModel):
+    embedding: int
+    transformer: int
+    total: int
+
+
+class _Timing(BaseModel):
+    model: str
+    speedup: float
+    low: float
+    high: float
+
+
+class _Speed(BaseModel):
+    """What notebook 05 writes, as far as a report shows it."""
+
+    settings: _Settings
+    parameters: dict[str, _Sizes]
+    speedups: dict[str, list[_Timing]]
 
 
 class Contents(NamedTuple):
@@ -32,8 +59,12 @@ def read_folder(folder: Path) -> Contents:
     results = sorted(file for file in folder.rglob(RESULT_FILE) if killed.isdisjoint(file.parents))
     runs = [run for sweep in sorted(folder.rglob(SWEEP_FILE)) for run in _states(sweep)]
     files = results or ([] if runs else sorted(folder.glob("*.jsonl")))
-    named = {str(file.relative_to(folder)): read_json(file) for file in sorted(folder.rglob("*speed*.json"))}
-    speed = {name: record for name, record in named.items() if {"parameters", "speedups"} <= set(record)}
+    timed = {file: read_json(file) for file in sorted(folder.rglob("*speed*.json"))}
+    speed = {
+        str(file.relative_to(folder)): read_json(file, _Speed)
+        for file, record in timed.items()
+        if {"parameters", "speedups"} <= set(record)
+    }
     if not (files or runs or speed):
         raise FileNotFoundError(f"{folder}: no runs there: no {SWEEP_FILE}, {RESULT_FILE} or .jsonl file")
     return Contents([record for file in files for record in load_records(file)], runs, speed)
@@ -41,12 +72,12 @@ def read_folder(folder: Path) -> Contents:
 
 def _states(sweep: Path) -> list[dict[str, Any]]:
     """What became of every run that a sweep lists, and of every teacher that it made."""
-    content, folder, states = read_json(sweep), sweep.parent, []
-    if not {"runs", "teachers"} <= set(content):  # a benchmark's record may have the same name
+    content, folder, states = listed(sweep), sweep.parent, []
+    if content is None:
         return []
-    listed = {folder / entry["folder"]: kind for kind in ("run", "teacher") for entry in content[f"{kind}s"]}
+    places = {folder / entry["folder"]: kind for kind in ("run", "teacher") for entry in content[f"{kind}s"]}
     earlier = {file.parent: "run of an earlier grid" for file in folder.glob(f"runs/*/{RUN_FILE}")}
-    for run, what in (earlier | listed).items():
+    for run, what in (earlier | places).items():
         state = {"grid": content["grid"], "id": run.name, "what": what, "state": "not finished", "seconds": 0.0}
         if ended := finished(run):
             state |= {"state": "finished", "seconds": ended["seconds"]}
@@ -80,7 +111,11 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     options = {"progress_bar": False, "cwd": Path.cwd(), "extra_arguments": ["--log-level=ERROR"]}
     parameters = {"folder": str(folder), "out": str(out)}
-    notebook = papermill.execute_notebook(NOTEBOOK, out / NOTEBOOK.name, parameters, **options)
+    try:
+        notebook = papermill.execute_notebook(NOTEBOOK, out / NOTEBOOK.name, parameters, **options)
+    except PapermillExecutionError as error:
+        told = f"{error.ename}: {error.evalue.partition(chr(10))[0]}"
+        raise ValueError(f"{folder}: cannot be reported: {told}; see {out / NOTEBOOK.name}") from None
     shown, silent = [], True  # from the end: a text stays if a cell between it and the next one shows something
     for cell in reversed(notebook.cells):
         silent = silent and not cell.get("outputs")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from pkdlib.engine.files import ROOT
 
 GRIDS = ROOT / "notebooks" / "grids"
 SEED = "seed"  # the axis that `seeds` makes
+MOST = 10_000  # combinations of one stage, those that are excluded too
 RESERVED = dict.fromkeys((SEED, "seeds"), "seeds have a key of their own: seeds: [0, 1, 2]")
 RESERVED["output_dir"] = "every run has a folder of its own; leave it out"
 
@@ -78,6 +80,8 @@ def read_grid(path: Path) -> Grid:
         lines = [f"line {line + 1}: no YAML: {problem.partition(' with value ')[0]}"]
     except (YAMLError, UnicodeDecodeError) as error:  # a character that no text holds
         lines = [f"no text in UTF-8: {str(error).splitlines()[0]}"]
+    except RecursionError:
+        lines = ["nested too deeply"]
     except ValidationError as error:
         lines = complaints(Grid, error)
     if lines:
@@ -85,7 +89,12 @@ def read_grid(path: Path) -> Grid:
     return grid
 
 
-def _mistakes(stage: Stage) -> Iterator[str]:
+def _mistakes(stage: Stage, seeds: int = 1) -> Iterator[str]:
+    """A line per mistake; seeds: of the first stage, for a second one without any of its own."""
+    seeds = len(stage.seeds) or seeds
+    if (number := prod(map(len, stage.grid.values())) * (len(stage.together) or 1) * seeds) > MOST:
+        yield f"grid: stands for {number:,} runs: must be at most {MOST:,}"  # and nothing is expanded
+        return
     axes = [name for name, place in stage.places if not place.startswith("parameters.")]
     places: dict[str, str] = {}
     for name, place in stage.places:
@@ -109,5 +118,5 @@ def _mistakes(stage: Stage) -> Iterator[str]:
     if not any(True for _ in stage.combinations()):
         yield "exclude: leaves no run"
     if then := getattr(stage, "then", None):
-        yield from (f"then.{line}" for line in _mistakes(then))
+        yield from (f"then.{line}" for line in _mistakes(then, seeds))
         yield from (f"then.keep = {name!r}: no axis of the first stage" for name in then.keep if name not in axes)

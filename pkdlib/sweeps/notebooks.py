@@ -29,10 +29,11 @@ START = NOTEBOOKS if NOTEBOOKS.is_dir() else ROOT  # where kernels start
 
 def run_notebook(notebook: Path, executed: Path, parameters: dict[str, Any]) -> None:
     """Execute a notebook, print what it prints, save it as far as it came; papermill's PapermillExecutionError."""
-    os.environ |= {BATCH_VARIABLE: "1", "PKD_HOME": str(ROOT)}  # the kernel inherits them; its own folder is another
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # on a busy machine, threads on small matrices wait for each other
+    # The kernel inherits these: its own folder is another, and threads on small matrices wait for each other.
+    inherited = {BATCH_VARIABLE: "1", "PKD_HOME": str(ROOT), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     options = {"progress_bar": False, "stdout_file": sys.stdout, "cwd": START}
-    papermill.execute_notebook(notebook, executed, parameters=parameters, **options)
+    with patch.dict(os.environ, inherited):
+        papermill.execute_notebook(notebook, executed, parameters=parameters, **options)
 
 
 def code_fingerprint(notebook: nbformat.NotebookNode) -> str:

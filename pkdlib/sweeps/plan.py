@@ -9,19 +9,28 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedConfig
 
+from pkdlib.engine.checks import label_order
 from pkdlib.engine.configs import complaints
-from pkdlib.engine.files import ROOT, VERSION, digest, locate
+from pkdlib.engine.files import digest, here, library_fingerprint, reach
+from pkdlib.engine.progress import quiet
+from pkdlib.models import load_tokenizer
 from pkdlib.readers.sources import load_split, load_task
-from pkdlib.records import RESULT_FILE
+from pkdlib.readers.teachers import check_named, record_of
+from pkdlib.records import RESULT_FILE, RunRecord
 from pkdlib.sweeps.grid import SEED, Grid, GridError, Stage, Then
 from pkdlib.sweeps.notebooks import read_template
+from pkdlib.tasks import get_task
 
-FORMAT = 1  # of a run's identity; a new one leaves old runs unused
+FORMAT = 2  # of a run's identity; a new one leaves old runs unused
 TEACHER = "teacher_dir"  # ends the name of a parameter that is filled with a teacher's folder
 TEACHER_NOTEBOOK = "01_finetune_teacher"
+WITHOUT_RECORDS = ("05_speed_benchmark", "06_cls_similarity", "07_ablations")  # of runs, in what they write
+FOLDERS = ("students_dir", "texts", "sources", "sizes")  # or files, which a run reads
 MODELS = ("backbone", "large_backbone", "model_a", "model_b")  # hub ids or folders
+# Files of a folder that a run may read: weights, vocabularies, records, texts.
+READ = {".csv", ".json", ".jsonl", ".model", ".parquet", ".safetensors", ".tsv", ".txt"}
 SHARED = ("task", "source", "backbone", "train_rows", "max_length")  # a run's own are its teacher's too
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
 
@@ -49,7 +58,7 @@ class PlannedRun:
 
 def plan(grid: Grid, stage: Stage, file: str, kept: dict[str, Any] | None = None) -> list[PlannedRun]:
     """The runs of one stage in order, with what an earlier one has `kept`; GridError with a line per mistake."""
-    for remembered in (read_template, _types, _layers_of, _rows, _model):
+    for remembered in (read_template, _types, _config_of, _teacher, _rows, _content):
         remembered.cache_clear()  # notebooks and folders are looked at once per plan, and anew in the next
     places, inherited = dict(grid.places), {}
     if isinstance(stage, Then):
@@ -70,6 +79,22 @@ def plan(grid: Grid, stage: Stage, file: str, kept: dict[str, Any] | None = None
 def teachers_of(runs: list[PlannedRun]) -> list[PlannedRun]:
     """The distinct teachers of the runs, in the order they are wanted."""
     return list({teacher.id: teacher for run in runs for teacher in run.teachers.values()}.values())
+
+
+def scores_of(run: PlannedRun) -> list[str] | None:
+    """The scores that a run's records will have, split_metric each; None where only the run itself can tell."""
+    if run.notebook.stem in WITHOUT_RECORDS:
+        return []
+    for teacher in run.teachers.values():
+        return scores_of(teacher)
+    given = [value for name, value in run.parameters.items() if name.endswith(TEACHER) and value]
+    if record := _teacher(TEACHER, given[0]) if given else None:
+        return [f"{split}_{name}" for split, scores in record.metrics.items() for name in scores if name != "loss"]
+    if not (run.parameters.get("task") and "source" in run.parameters):
+        return None
+    task, source, train_rows = (run.parameters.get(name) for name in ("task", "source", "train_rows"))
+    _, labelled = _rows(task, source, train_rows, None)
+    return [f"{split}_{metric}" for split in labelled if split != "train" for metric in get_task(task).metrics]
 
 
 def _placed(error: ValueError, places: dict[str, str]) -> str:
@@ -104,10 +129,11 @@ def _run(notebook: str, values: dict[str, Any], axes: dict[str, Any], kind: str 
     parameters = {name: value for name, value in typed.items() if name not in teachers}
     _check_models(parameters, teachers)
     rows = [parameters.get(name) for name in ("task", "source", "train_rows", "split")]
-    with_rows = {"task", "source"} <= parameters.keys() and not parameters.get("texts")
+    with_rows = parameters.get("task") and "source" in parameters and not parameters.get("texts")
     identity = [
-        FORMAT, VERSION, template.fingerprint, parameters, _rows(*rows) if with_rows else None,
-        {name: _model(value) for name, value in parameters.items() if isinstance(value, str)},
+        FORMAT, library_fingerprint(), template.fingerprint, parameters, _rows(*rows)[0] if with_rows else None,
+        {name: [_content(one) for one in _as_list(value) if isinstance(one, str)]
+         for name, value in parameters.items() if name != "source"},
         {name: teacher.id for name, teacher in teachers.items()},
     ]  # fmt: skip
     name = digest(json.dumps(identity, sort_keys=True).encode())
@@ -125,51 +151,106 @@ def _types(notebook: str) -> type[BaseModel]:
         example = (*default, None)[0] if isinstance(default, list) else default  # None says nothing of the type
         kind: Any = Any if example is None else type(example)
         if isinstance(default, list):
-            kind = Annotated[list[kind], BeforeValidator(lambda value: value if isinstance(value, list) else [value])]
+            kind = Annotated[list[kind], BeforeValidator(_as_list)]
         if name != "output_dir":
             fields[f"field_{len(fields)}"] = kind, Field(default, alias=name)  # BaseModel keeps some names for itself
     return create_model("Parameters", __config__=STRICT, **fields)
 
 
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
 def _check_models(parameters: dict[str, Any], teachers: dict[str, PlannedRun]) -> None:
-    """Refuse folders without a model, hub ids out of reach, and students deeper than a teacher of theirs."""
-    depths = {name: _layers_of("backbone", run.parameters["backbone"]) for name, run in teachers.items()}
+    """Refuse models that cannot be loaded, teachers that have not finished, students deeper than one of theirs."""
+    configs = {name: _config_of("backbone", run.parameters["backbone"]) for name, run in teachers.items()}
     for name, value in parameters.items():
-        if name.endswith(TEACHER) and value and not (ROOT / value / RESULT_FILE).is_file():
-            raise ValueError(f"{name} = {value!r}: no {RESULT_FILE} there, so no finished teacher")
-        if (name in MODELS or name.endswith(TEACHER)) and value:
-            depths[name] = _layers_of(name, value)
+        if name.endswith(TEACHER) and value:
+            record = _teacher(name, value)
+            check_named(name, value, parameters)
+            configs[name] = _config_of(name, value)
+            task = record.get_task() if record else get_task(parameters["task"])
+            classes = [str(configs[name].id2label[index]) for index in sorted(configs[name].id2label)]
+            label_order(classes, task.label_names, f"{name} = {value!r}")
+        elif name in MODELS and value:
+            configs[name] = _config_of(name, value)
+        for place in _as_list(value) if name in FOLDERS else []:
+            if place and not here(place):
+                raise ValueError(f"{name} = {place!r}: no such file or folder")
     sizes = parameters.get("student_layers", 0)
     size = max(sizes, default=0) if isinstance(sizes, list) else sizes
-    limit = min((depths[name] for name in depths if name == "backbone" or name.endswith(TEACHER)), default=size)
-    if size > limit:
+    depths = [one.num_hidden_layers for name, one in configs.items() if name == "backbone" or name.endswith(TEACHER)]
+    if size > (limit := min(depths, default=size)):
         raise ValueError(f"student_layers = {size}: must be between 1 and the teacher's {limit} layers")
 
 
 @cache
-def _layers_of(name: str, model: str) -> int:
+def _teacher(name: str, folder: str) -> RunRecord | None:
+    """The record of a teacher of this kit, None of another's; ValueError where it is broken."""
     try:
-        return AutoConfig.from_pretrained(locate(model)).num_hidden_layers
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{name} = {model!r}: no such folder or model: {str(error).splitlines()[0]}") from None
+        return record_of(folder)
+    except ValueError as error:
+        raise ValueError(f"{name} = {folder!r}: {error}") from None
 
 
 @cache
-def _rows(task: str, source: str, train_rows: int | None, split: str | None) -> str:
-    """A fingerprint of the rows that the parameters name."""
+def _config_of(name: str, model: str) -> PreTrainedConfig:
+    """The configuration of a model; ValueError where it, or the tokenizer or a weight of a local one, is not there.
+
+    Of the weights only names and shapes are read.
+    """
+    given = f"{name} = {model!r}"
+    try:
+        folder = reach(model, name)
+    except OSError as error:
+        raise ValueError(str(error)) from None
+    kind: Any = AutoModelForSequenceClassification if name.endswith(TEACHER) else AutoModel
+    missing: list[str] = []
+    problem = "no such folder or model"
+    try:
+        config = AutoConfig.from_pretrained(folder)
+        if not isinstance(config.num_hidden_layers, int):
+            raise ValueError("its configuration has no num_hidden_layers")
+        if Path(folder).is_dir():
+            problem = "cannot be loaded"
+            load_tokenizer(model)
+            with quiet():
+                options = {"device_map": "meta", "use_safetensors": True, "output_loading_info": True}
+                missing = sorted(kind.from_pretrained(folder, **options)[1]["missing_keys"])
+    except Exception as error:  # of transformers, safetensors and a model's own class
+        raise ValueError(f"{given}: {problem}: {(str(error).splitlines() or [type(error).__name__])[0]}") from None
+    if kind is AutoModel:
+        missing = [weight for weight in missing if "pooler" not in weight]  # which no hidden state needs
+    if missing:
+        raise ValueError(f"{given}: its file of weights lacks {missing[0]} and {len(missing) - 1} more")
+    return config
+
+
+@cache
+def _rows(task: str, source: str, train_rows: int | None, split: str | None) -> tuple[str, list[str]]:
+    """A fingerprint of the rows that the parameters name, and which splits have labels."""
     try:
         if split:
-            return load_split(task, source or None, split).fingerprint
-        splits = load_task(task, source or None, train_rows=train_rows or None).splits
+            splits = {split: load_split(task, source or None, split)}
+        else:
+            splits = load_task(task, source or None, train_rows=train_rows or None).splits
     except (OSError, ValueError) as error:
         line = str(error).splitlines()[0]
-        where = "" if line.startswith(("task =", "train_rows =")) else f"source = {source!r}: "
+        where = "" if line.startswith(("task =", "train_rows =", "source =")) else f"source = {source!r}: "
         raise ValueError(where + line) from None
-    return " ".join(splits[name].fingerprint for name in sorted(splits))
+    labelled = [name for name in splits if splits[name].labels is not None]
+    return " ".join(splits[name].fingerprint for name in sorted(splits)), labelled
 
 
 @cache
-def _model(name: str) -> str:
-    """A fingerprint of the model in a local folder, empty where there is none."""
-    files = sorted(path for pattern in ("config.json", "*.safetensors") for path in Path(locate(name)).glob(pattern))
-    return " ".join(file_digest(file.open("rb"), "sha256").hexdigest()[:16] for file in files)  # not whole in memory
+def _content(value: str) -> str:
+    """A fingerprint of the file, or of what a run may read in the folder, that a parameter names; "" of none."""
+    place = next(map(Path, here(value) if value else []), None)
+    if place is None:
+        return ""
+    files = [place] if place.is_file() else [*place.glob("[!.]*"), *place.glob(f"*/**/{RESULT_FILE}")]
+    digests = []
+    for file in sorted(file for file in files if file.is_file() and file.suffix in READ):
+        with open(file, "rb") as opened:
+            digests.append(f"{file.relative_to(place)} {file_digest(opened, 'sha256').hexdigest()[:16]}")  # not whole
+    return digest("\n".join(digests).encode()) if digests else ""

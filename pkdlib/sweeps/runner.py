@@ -1,26 +1,33 @@
 """A grid's runs, each finished once: what a kill interrupts goes on, the next time, after its last finished epoch."""
 
 import json
+import logging
 import os
 import time
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
+from asyncio import CancelledError
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from datetime import timedelta
 from math import isnan, nan
+from multiprocessing import current_process
 from pathlib import Path
 from statistics import fmean
+from threading import Event
 from typing import Any
 
 import torch
 
-from pkdlib.engine.files import write_text
+from pkdlib.engine.files import library_fingerprint, write_text
 from pkdlib.engine.progress import say
 from pkdlib.readers.records import load_records
-from pkdlib.sweeps.folder import NOTEBOOK_FILE, SWEEP_FILE, failed, finished, state
+from pkdlib.sweeps.folder import NOTEBOOK_FILE, RUN_FILE, SWEEP_FILE, finished, state
 from pkdlib.sweeps.grid import SEED, GridError, Stage, Then, grid_path, read_grid
-from pkdlib.sweeps.plan import PlannedRun, plan, teachers_of
-from pkdlib.sweeps.worker import execute
+from pkdlib.sweeps.plan import PlannedRun, plan, scores_of, teachers_of
+from pkdlib.sweeps.worker import end, execute
 
-ATTEMPTS = 2  # of a run that the machine ended
+ATTEMPTS = 2  # of a run that the machine ended: so often is it handed to the executor
+PATIENCE_S = 10  # without news, until the executor is looked at
 
 
 def run_sweep(
@@ -39,27 +46,74 @@ def run_sweep(
     workers: runs at once, by default one per GPU or else per core; threads: of each, by default the cores shared
     among the workers. executor: any of concurrent.futures' kind, whose workers see `out` under the same path; or
     scheduler: the address of Dask's; by default each run is a process of this machine. dry_run: list the runs, start
-    none. Raises GridError with a line per mistake, before anything starts.
+    none. Raises GridError with a line per mistake, before anything starts, and when Dask's scheduler ends. On
+    KeyboardInterrupt the runs of this process are ended first.
     """
+    if getattr(current_process(), "_inheriting", False):  # a worker imports the script that has started it
+        raise GridError("run_sweep: called by the start of a worker; call it under `if __name__ == '__main__':`")
     for name, value in {"workers": workers, "threads": threads, "runs_per_gpu": runs_per_gpu}.items():
         if value is not None and value < 1:
             raise GridError(f"{name} = {value}: must be at least 1")
     file, stages = read_stages(grid)
-    if scheduler and not dry_run:
-        from distributed import Client  # the extra `cluster`
-
-        try:
-            client = Client(scheduler, timeout=30)
-        except Exception as error:  # its own kinds: no answer, no address, another version
-            raise GridError(f"scheduler = {scheduler!r}: no Dask scheduler answers there: {error}") from None
-        executor, threads = client.get_executor(pure=False), threads or 1
-        workers = workers or sum(client.nthreads().values())
     out, cores = Path(out).resolve(), os.cpu_count() or 1
-    workers = workers or torch.cuda.device_count() * runs_per_gpu or cores
-    options = {"threads": threads or max(1, cores // workers), "runs_per_gpu": runs_per_gpu}
-    if dry_run:
-        _list_runs(stages, out, workers)
-        return []
+    with _dask(None if dry_run else scheduler) as (client, look):
+        if client:
+            executor, threads = client.get_executor(pure=False), threads or 1
+            workers = workers or sum(client.nthreads().values())
+        gpus = torch.cuda.device_count() * runs_per_gpu
+        workers = workers or gpus or cores
+        options = {"threads": threads or max(1, cores // workers), "runs_per_gpu": runs_per_gpu}
+        if dry_run:
+            _list_runs(stages, out, workers)
+            return []
+        if not executor and 0 < gpus < workers:
+            say(f"{gpus} runs at once find room on this machine's GPUs; the others wait for one")
+        return _run_stages(file, stages, out, workers, options, executor, look)
+
+
+@contextmanager
+def _dask(scheduler: str | None) -> Iterator[tuple[Any, Callable[[], None]]]:
+    """The client of a Dask scheduler (None without an address), closed at the end, and a look at what it does."""
+    if not scheduler:
+        yield None, lambda: None
+        return
+    from distributed import Client  # the extra `cluster`
+
+    name = f"scheduler = {scheduler!r}"
+    try:
+        client = Client(scheduler, timeout=30)
+    except Exception as error:  # its own kinds: no answer, no address, another version
+        raise GridError(f"{name}: no Dask scheduler answers there: {error}") from None
+
+    told = False
+
+    def look() -> None:
+        nonlocal told
+        try:
+            workers = client.status == "running" and client.nthreads()
+        except (Exception, CancelledError):  # its own kinds again
+            workers = False
+        if workers is False:
+            raise GridError(f"{name}: has ended, and the sweep with it; the same command goes on from there")
+        if not (workers or told):
+            say(f"{name}: has no worker; the runs wait for one")
+        told = not workers
+
+    logger = logging.getLogger("distributed.client")
+    level = logger.level
+    try:
+        yield client, look
+    finally:
+        logger.setLevel(logging.CRITICAL)  # of a scheduler that has ended, look() has told
+        client.close(timeout=2)
+        logger.setLevel(level)
+
+
+def _run_stages(
+    file: Path, stages: list[tuple[Stage, list[PlannedRun]]], out: Path, workers: int, options: dict[str, int],
+    executor: Executor | None, look: Callable[[], None],
+) -> list[PlannedRun]:  # fmt: skip
+    """Carry out every stage, the second with what was best in the first; the runs that failed."""
     planned: list[PlannedRun] = []
     lost: list[tuple[PlannedRun, str]] = []
     for stage, runs in stages:
@@ -73,7 +127,7 @@ def run_sweep(
         planned += runs
         content = {"grid": file.stem, "runs": planned, "teachers": teachers_of(planned)}
         write_text(out / SWEEP_FILE, json.dumps(content, indent=1, default=PlannedRun.entry))
-        lost = _finish([*teachers_of(runs), *runs], out, workers, options, executor)
+        lost = _finish([*teachers_of(runs), *runs], out, workers, options, executor, look)
     number = len(planned) + len(teachers_of(planned))
     say(f"\n{number - len(lost)} of {number} runs finished, {len(lost)} failed, in {out}")
     for run, why in lost:
@@ -87,6 +141,11 @@ def read_stages(grid: str | Path) -> tuple[Path, list[tuple[Stage, list[PlannedR
     first = read_grid(file)
     stages: list[tuple[Stage, list[PlannedRun]]] = [(first, plan(first, first, file.name))]
     if first.then:
+        for run in stages[0][1]:
+            scores = scores_of(run)
+            if scores is not None and first.then.best not in scores:
+                allowed = f"must be one of {', '.join(scores)}" if scores else f"{run.notebook.stem} records no scores"
+                raise GridError(f"{file.name}: then.best = {first.then.best!r}: {allowed}")
         example = {name: stages[0][1][0].axes[name] for name in first.then.keep}
         stages.append((first.then, plan(first, first.then, file.name, example)))
     return file, stages
@@ -102,32 +161,47 @@ def best_values(runs: list[PlannedRun], then: Then, out: Path) -> dict[str, Any]
         if not any(then.best in row for row in rows):
             raise GridError(f"then.best = {then.best!r}: no column of the results: {', '.join(rows[0])}")
         scores.setdefault(setting, []).extend(row[then.best] for row in rows if not isnan(row.get(then.best, nan)))
+    if not any(scores.values()):
+        raise GridError(f"then.best = {then.best!r}: no run has a number there")
     best = json.loads(max(filter(scores.get, scores), key=lambda key: fmean(scores[key])))
     return {name: best[name] for name in then.keep}
 
 
 def _finish(
-    runs: list[PlannedRun], out: Path, workers: int, options: dict[str, int], executor: Executor | None
-) -> list[tuple[PlannedRun, str]]:
+    runs: list[PlannedRun], out: Path, workers: int, options: dict[str, int], executor: Executor | None,
+    look: Callable[[], None],
+) -> list[tuple[PlannedRun, str]]:  # fmt: skip
     """Bring the runs to their end, teachers before their students; those that failed, and why."""
+    stopped = Event()
+
+    def hand_in(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
+        """Let the executor carry out a run; its failure, {} when it has finished."""
+        future = (executor or processes).submit(execute, str(folder), spec)
+        while not stopped.is_set():
+            if wait([future], timeout=0.5).done:
+                failure = future.result()
+                missing = f"{folder / RUN_FILE}: not there, though the executor has carried out the run"
+                return failure or ({} if finished(folder) else {"cause": "machine", "error": missing})
+        future.cancel()
+        return {"cause": "machine", "error": "interrupted"}
 
     def carry_out(run: PlannedRun) -> str:
         teachers = [futures[teacher.id] for teacher in run.teachers.values() if teacher.id in futures]
         if any(teacher.result() for teacher in teachers):  # handed in before: no thread waits for a later one
             return "(not run: its teacher failed)"
-        folder = out / run.folder
+        folder, failure = out / run.folder, {}
         folders = {name: str(out / teacher.folder) for name, teacher in run.teachers.items()}
         spec = {"id": run.id, "notebook": str(run.notebook), "parameters": run.parameters | folders} | options
-        failure = {"cause": "machine", "error": "it ended without a trace"}
-        for _ in range(ATTEMPTS):
+        spec["library"] = library_fingerprint()
+        for _ in range(0 if stopped.is_set() else ATTEMPTS):  # counted here, whatever the workers do
             try:
-                (executor or processes).submit(execute, str(folder), spec).result()
+                failure = hand_in(folder, spec)
             except Exception as error:  # of the executor, or where it cannot write
-                failure["error"] = f"{type(error).__name__}: {error}"
-            if finished(folder):
+                look()
+                failure = {"cause": "machine", "error": f"{type(error).__name__}: {error}"}
+            if not failure:
                 return ""
-            failure = failed(folder) or failure
-            if failure["cause"] != "machine":
+            if failure["cause"] != "machine" or stopped.is_set():
                 break
         told = f"({failure['cause']})\n  {folder / NOTEBOOK_FILE}"
         return "\n  | ".join([told, *failure["error"].splitlines()[-5:]])
@@ -136,19 +210,30 @@ def _finish(
     say(f"{len(runs)} runs, {len(runs) - len(todo)} of them finished before; {workers} at once")
     futures: dict[str, Future[str]] = {}
     with ThreadPoolExecutor(workers) as pool, ThreadPoolExecutor(workers) as processes:  # threads that only wait
-        for run in todo:
-            futures[run.id] = pool.submit(carry_out, run)
-        run_of = dict(zip(futures.values(), todo, strict=True))
-        started = time.perf_counter()
+        started, ended = time.perf_counter(), 0
         try:
-            for ended, future in enumerate(as_completed(run_of), start=1):
-                run, left = run_of[future], len(todo) - ended
-                told = "FAILED" if future.result() else state(out / run.folder)
-                wait = timedelta(seconds=round((time.perf_counter() - started) / ended * left))
-                say(f"[{len(runs) - left}/{len(runs)}] {run.label}: {told}, about {wait} left")
-        except KeyboardInterrupt:
-            say("interrupted: the same command goes on from there")
-            os._exit(130)  # the runs' processes see that and end
+            for run in todo:
+                futures[run.id] = pool.submit(carry_out, run)
+            run_of = dict(zip(futures.values(), todo, strict=True))
+            waiting = set(run_of)
+            while waiting:
+                done, waiting = wait(waiting, PATIENCE_S, FIRST_COMPLETED)
+                if not done:
+                    look()
+                for future in done:
+                    run, ended = run_of[future], ended + 1
+                    left, told = len(todo) - ended, "FAILED" if future.result() else state(out / run.folder)
+                    about = timedelta(seconds=round((time.perf_counter() - started) / ended * left))
+                    say(f"[{len(runs) - left}/{len(runs)}] {run.label}: {told}, about {about} left")
+        except BaseException as error:  # the stop button, say: no run goes on without its sweep
+            stopped.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            while not all(future.done() for future in futures.values()):
+                end([str(out / run.folder) for run in todo])
+                time.sleep(0.1)
+            if isinstance(error, KeyboardInterrupt):
+                say("interrupted: the same command goes on from there")
+            raise
     return [(run, why) for future, run in run_of.items() if (why := future.result())]
 
 
@@ -163,5 +248,5 @@ def _list_runs(stages: list[tuple[Stage, list[PlannedRun]]], out: Path, workers:
             runs[run.id] = run
     seconds = [ended["seconds"] for run in runs.values() if (ended := finished(out / run.folder))]
     left = len(runs) - len(seconds)
-    wait = timedelta(seconds=round(left * fmean(seconds) / workers)) if seconds else "no estimate before one has ended"
-    say(f"{left} runs left of {len(runs)}, {workers} at once: {wait}")
+    about = timedelta(seconds=round(left * fmean(seconds) / workers)) if seconds else "no estimate before one has ended"
+    say(f"{left} runs left of {len(runs)}, {workers} at once: {about}")

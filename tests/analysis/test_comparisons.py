@@ -2,7 +2,9 @@
 
 import json
 import math
+import re
 import time
+from itertools import permutations
 from typing import Annotated
 
 import pandas as pd
@@ -14,12 +16,14 @@ from pkdlib import ROOT, DistillConfig, FineTuneConfig, load_records, method_con
 from pkdlib import config as config_module
 from pkdlib.analysis import comparisons as comparisons_module
 from pkdlib.analysis.comparisons import (
+    Comparison,
     all_differences,
     comparisons,
     main_comparisons,
     method_pairs,
     most_specific,
     sensitivities,
+    setting_of,
     told_apart,
     unique_runs,
 )
@@ -63,12 +67,44 @@ def shown(records: list[RunRecord]) -> list[tuple[dict[str, int], str]]:
 def test_a_student_stands_beside_all_that_agree_in_what_matters_to_it() -> None:
     records = [run("FT", 0, 0.5), run("KD", 0, 0.6), run("PKD-Skip", 0, 0.7)]
     records += [run("KD", 0, 0.6, temperature=20), run("PKD-Skip", 0, 0.7, temperature=20)]
-    records += [run("PKD-Skip", 0, 0.8, beta=9)]
+    records += [run("PKD-Skip", 0, 0.65, beta=9)]
     assert shown(records) == [
         ({"FT": 1, "KD": 1, "PKD-Skip": 1}, ""),
         ({"FT": 1, "KD": 1, "PKD-Skip": 1}, "temperature 20"),
         ({"FT": 1, "KD": 1, "PKD-Skip": 1}, "beta 9"),
     ]
+
+
+def test_the_main_setting_is_of_equals_the_best_on_dev_whatever_test_says() -> None:
+    scores = {0.3: (0.5, 0.9), 3: (0.7, 0.6), 9: (0.6, 0.8)}  # beta -> on dev, on test
+    for order in permutations(scores):
+        records = [run("PKD-Skip", 0, scores[beta][0], beta=beta) for beta in order]
+        records = [
+            record.model_copy(update={"metrics": record.metrics | {"test": {"accuracy": scores[beta][1]}}})
+            for record, beta in zip(records, order, strict=True)
+        ]
+        found = comparisons(records)
+        assert main_comparisons(found)["rte"].setting["beta"] == 3
+        assert [one.setting["beta"] for one in found] == [3, 9, 0.3]
+    more = [run("PKD-Skip", seed, 0.1, beta=0.3) for seed in (1, 2)]
+    assert main_comparisons(comparisons([*records, *more]))["rte"].setting["beta"] == 0.3  # of most runs
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_run_scored_on_dev_alone_gives_way_to_the_same_scored_on_test_too(reverse: bool) -> None:
+    dev = [run("FT", 0, 0.5), run("KD", 0, 0.6), run("KD", 1, 0.7), run("FT", 1, 0.5)]
+    both = [
+        record.model_copy(update={
+            "metrics": record.metrics | {"test": {"accuracy": 0.4}}, "run_id": f"{record.run_id} on test too",
+            "fingerprints": record.fingerprints | {"test": "test-a"}, "created_at": "2025-01-01T00:00:00+00:00",
+        }) for record in dev[:3]
+    ]  # fmt: skip
+    kept = unique_runs([*both, *dev] if reverse else [*dev, *both])
+    assert sorted(record.run_id for record in kept) == sorted(record.run_id for record in [*both, dev[3]])
+    (comparison,) = comparisons(kept)
+    assert comparison.metrics == ["dev_accuracy"]  # the one that all have
+    (row,) = all_differences([comparison]).to_dict("records")
+    assert (row["pairs"], row["difference"]) == (2, pytest.approx(0.15))
 
 
 @pytest.mark.parametrize("change", [{"learning_rate": 0.5}, {"num_train_epochs": 9}, {"init": "teacher"}])
@@ -165,6 +201,75 @@ def test_a_run_recorded_twice_counts_once_and_the_latest_stands() -> None:
     assert unique_runs([first, first.model_copy(update={"config": defaults})]) == [first]
 
 
+def test_scores_are_on_test_where_all_runs_have_them_and_else_on_dev() -> None:
+    tested = [
+        one.model_copy(update={"metrics": one.metrics | {"test": {"accuracy": 0.4}}, "task": "mrpc"})
+        for one in (run("FT", 0, 0.5), run("KD", 0, 0.6))
+    ]
+    assert comparisons(tested)[0].metrics == ["test_f1", "test_accuracy"]
+    mixed = Comparison("mrpc", {}, [tested[0], run("KD", 0, 0.6, task="mrpc")], [])
+    assert mixed.metrics == ["dev_f1", "dev_accuracy"]
+
+
+def test_sizes_fall_and_a_frame_is_sorted_by_method_alone() -> None:
+    records = [run("KD", seed, 0.6, num_hidden_layers=size) for size in (3, 6, 2) for seed in range(20, 0, -1)]
+    records += [run("FT", seed, 0.5) for seed in (2, 1)]
+    one = Comparison("rte", {}, records, [])
+    assert one.sizes == [6, 3, 2]
+    whole = one.frame()
+    assert whole.index.tolist() == list(range(62))
+    assert whole["method"].tolist() == ["FT"] * 2 + ["KD"] * 60
+    assert whole["seed"].tolist() == [2, 1, *list(range(20, 0, -1)) * 3]  # as they were given
+    assert whole["num_hidden_layers"].tolist() == [3, 3] + [3] * 20 + [6] * 20 + [2] * 20
+    assert one.frame(3)["seed"].tolist() == [2, 1, *range(20, 0, -1)]
+    assert set(one.frame(6)["num_hidden_layers"]) == {6}
+
+
+def test_a_setting_is_all_that_a_score_depends_on() -> None:
+    patient = setting_of(run("PKD-Skip", 3, 0.7, data={"train": "t", "dev": "d"}, teacher="w", beta=9))
+    assert patient.keys() >= {"temperature", "alpha", "beta", "normalize", "learning_rate", "init", "backbone"}
+    assert not patient.keys() & {"seed", "num_hidden_layers", "strategy"}  # which name a run
+    known = {"task": "rte", "source": "data", "max_length": 64, "train_rows": 100, "dev rows": "d", "beta": 9}
+    known |= {"teacher": "weights w", "training rows": "t"}
+    assert {name: patient[name] for name in known} == known
+    kd = setting_of(run("KD", 3, 0.7))
+    assert "teacher" in kd and "temperature" in kd and "beta" not in kd
+    plain = setting_of(run("FT", 3, 0.7))
+    assert not plain.keys() & {"teacher", "temperature", "beta"}
+    assert setting_of(run("FT", 3, 0.7, init="teacher"))["teacher"] == "weights teacher-a"
+
+
+def test_what_tells_settings_apart_is_short() -> None:
+    setting = {"learning_rate": 0.00002, "backbone": "/a/long/path/bert", "max_length": 64, "strategy": [1, 2], "x": 1}
+    other = {"learning_rate": 0.001, "backbone": "bert", "max_length": 32, "strategy": [1, 2]}
+    assert told_apart(setting, other) == "learning rate 2e-05, backbone bert, max length 64"
+    assert told_apart(setting, setting) == told_apart({}, other) == ""
+
+
+def test_a_task_s_largest_comparison_comes_first_and_tasks_in_the_table_s_order() -> None:
+    records = [run("FT", 0, 0.5, task="b-task"), run("FT", 0, 0.5, task="a-task"), run("FT", 0, 0.5, task="rte")]
+    records += [run("FT", 0, 0.5, learning_rate=0.5, task="sst2")]
+    records += [run(method, seed, 0.5, task="sst2") for method in ("FT", "KD") for seed in (0, 1)]
+    found = comparisons(records)
+    assert [(one.task, len(one.records)) for one in found] == [
+        ("sst2", 4), ("sst2", 1), ("rte", 1), ("a-task", 1), ("b-task", 1),
+    ]  # fmt: skip
+    mains = main_comparisons(found)
+    assert list(mains) == ["sst2", "rte", "a-task", "b-task"] and mains["sst2"] is found[0]
+
+
+def test_teachers_that_differ_in_their_seed_alone_are_one_setting_and_others_are_not() -> None:
+    records = [run("teacher", seed, 0.9, weights=f"teacher-{seed}") for seed in (0, 1)]
+    records += [run("KD", seed, 0.6, teacher=f"teacher-{seed}") for seed in (0, 1)]
+    (one,) = comparisons(records)
+    assert [teacher.seed for teacher in one.teachers] == [0, 1]
+    assert re.fullmatch(r"12 layers of mini-bert-12 \([0-9a-f]{4}\)", one.setting["teacher"])
+    other = records[1].model_copy(update={"config": records[1].config | {"learning_rate": 0.5}})
+    assert [len(one.records) for one in comparisons([records[0], other, *records[2:]])] == [1, 1]
+    unknown = comparisons(records[2:])  # without the teachers' records their weights alone tell them apart
+    assert [len(one.records) for one in unknown] == [1, 1] and unknown[0].teachers == []
+
+
 def test_pairs_are_against_ft_kd_and_last() -> None:
     assert method_pairs(["FT", "KD", "PKD-Last", "PKD-Skip"]) == [
         ("KD", "FT"), ("PKD-Last", "FT"), ("PKD-Skip", "FT"), ("PKD-Last", "KD"), ("PKD-Skip", "KD"),
@@ -172,12 +277,13 @@ def test_pairs_are_against_ft_kd_and_last() -> None:
     ]  # fmt: skip
     assert method_pairs(["PKD-Skip", "FT"]) == [("PKD-Skip", "FT")]
     assert method_pairs(["FT"]) == []
+    assert method_pairs(iter(["FT", "KD", "FT", "KD"])) == [("KD", "FT")]
 
 
 def test_differences_are_those_of_equal_seeds_each_once_and_corrected_by_task() -> None:
     scores = {"FT": (0.50, 0.52, 0.51), "KD": (0.60, 0.60, 0.64), "PKD-Skip": (0.61, 0.66, 0.60)}
     records = [run(method, seed, score) for method, found in scores.items() for seed, score in enumerate(found)]
-    records += [run("PKD-Skip", seed, 0.7 + seed / 100, beta=9) for seed in range(3)]
+    records += [run("PKD-Skip", seed, 0.55 + seed / 100, beta=9) for seed in range(3)]
     records += [run(method, seed, 0.5 + seed / 50, task="sst2") for method in ("FT", "KD") for seed in (0, 1)]
     found = all_differences(comparisons(records))
     rte = found[found["task"] == "rte"]
@@ -200,6 +306,20 @@ def test_methods_without_a_shared_seed_have_no_difference() -> None:
     assert all_differences([]).empty
 
 
+def test_the_table_of_differences_has_these_columns() -> None:
+    records = [run(method, seed, 0.5 + seed / 10) for method in ("FT", "KD") for seed in (0, 1)]
+    records += [run(method, 0, 0.5, num_hidden_layers=2) for method in ("FT", "KD")]
+    records[0] = records[0].model_copy(update={"eval_rows": {"dev": 277, "test": 3}})
+    found = all_differences(comparisons(records))
+    assert found.columns.tolist() == [
+        "task", "metric", "setting", "num_hidden_layers", "method", "baseline", "difference", "low", "high", "p",
+        "p_holm", "pairs", "rows", "warning",
+    ]  # fmt: skip
+    assert found["num_hidden_layers"].tolist() == [3, 2] and found["pairs"].tolist() == [2, 1]
+    assert found["rows"].tolist() == [277, 277] and str(found["rows"].dtype) == "Int64"
+    assert found["metric"].tolist() == ["dev_accuracy"] * 2 and found["setting"].tolist() == ["main"] * 2
+
+
 def test_rows_come_from_the_record_and_without_them_there_is_no_warning() -> None:
     records = [run("FT", 0, 150 / 277), run("KD", 0, 151 / 277)]
     (unknown,) = all_differences(comparisons(records)).to_dict("records")
@@ -220,7 +340,34 @@ def test_sensitivities_are_of_one_field_and_the_methods_it_concerns() -> None:
     values = table.groupby("method")["temperature"].apply(sorted).to_dict()
     assert values == {"KD": [5.0, 20.0], "PKD-Skip": [5.0, 20.0]}
     beta = found["beta", 3]  # at temperature 20, where nothing but beta differs
-    assert beta[["method", "beta", "temperature"]].values.tolist() == [["PKD-Skip", 0.3, 20], ["PKD-Skip", 9, 20]]
+    assert sorted(beta[["method", "beta", "temperature"]].values.tolist()) == [
+        ["PKD-Skip", 0.3, 20], ["PKD-Skip", 9, 20],
+    ]  # fmt: skip
+
+
+def test_a_field_that_is_off_is_shown_as_none_and_sizes_fall() -> None:
+    records = [
+        run("FT", 0, 0.5, dropout_epochs=epochs, num_hidden_layers=size) for size in (2, 6, 3) for epochs in (None, 1)
+    ]
+    found = sensitivities(comparisons(records))
+    named = [(one.setting["dropout_epochs"], name, size) for one, name, size, _ in found]
+    assert named == [(None, "dropout_epochs", size) for size in (6, 3, 2)] + [(None, "num_hidden_layers", None)]
+    assert [table["dropout_epochs"].tolist() for *_, table in found[:3]] == [["none", 1]] * 3
+    assert [set(table["num_hidden_layers"]) for *_, table in found] == [{6}, {3}, {2}, {2, 3, 6}]
+
+
+def test_neither_tasks_nor_rows_are_a_field_that_varies() -> None:
+    records = [run("FT", 0, 0.5), run("FT", 0, 0.6, data={"dev": "dev-b", "train": "train-b"})]
+    records += [run(method, 0, 0.5, task="sst2", data={"of": "sst2"}) for method in ("FT", "KD")]
+    assert len({one.run_id for one in records}) == 4
+    assert sensitivities(comparisons(records)) == []
+
+
+def test_a_slice_has_its_methods_in_their_order() -> None:
+    records = [run(method, 0, 0.5, learning_rate=rate) for rate in (0.1, 0.2) for method in reversed(METHODS)]
+    ((_, field, size, table),) = sensitivities(comparisons(records))
+    assert (field, size) == ("learning_rate", 3)
+    assert table["method"].tolist() == [method for method in sorted(METHODS) for _ in range(2)]
 
 
 def test_a_slice_has_the_runs_that_stand_beside_patient_ones_too() -> None:

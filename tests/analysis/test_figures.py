@@ -129,6 +129,22 @@ def test_comparison_has_a_dot_per_seed(seeds: int, teacher: float | None, ax: Ax
     assert [label.get_text() for label in ax.get_xticklabels()] == METHODS
     lines = [line for line in ax.lines if line.get_linestyle() == "--"]
     assert [line.get_ydata()[0] for line in lines] == ([] if teacher is None else [teacher])
+    assert not [line for line in ax.lines if line.get_linestyle() == ":"]
+
+
+def test_a_comparison_shows_what_naming_the_most_frequent_class_scores(ax: Axes) -> None:
+    frame = results(METHODS, 2)
+    figures.plot_comparison(frame.assign(dev_accuracy_majority=0.68), "dev_accuracy", ax, 0.93)
+    (line,) = [line for line in ax.lines if line.get_linestyle() == ":"]
+    assert line.get_ydata()[0] == pytest.approx(0.68)
+    assert [text.get_text() for text in ax.texts] == ["teacher", "majority"]
+
+
+def test_layers_that_cannot_be_compared_stay_blank(ax: Axes) -> None:
+    nan = float("nan")
+    figures.plot_similarity(np.array([[0.1, nan, 0.3], [nan, nan, nan], [0.5, 0.2, nan]]), ax, chosen=2)
+    assert dots(ax)[1] == [(2.5, 0.5), (0.5, 2.5)]
+    assert np.ma.getmaskarray(ax.collections[0].get_array()).sum() == 5
 
 
 @pytest.mark.parametrize("pairs", [1, 5])
@@ -226,6 +242,15 @@ def test_points_are_coloured_by_label(labelled: bool, ax: Axes) -> None:
         np.testing.assert_allclose(scatter.get_offsets(), group)
     assert [text.get_text() for text in ax.get_legend().get_texts()] == (names if labelled else ["no labels"])
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("first axis (61 %)", "second axis (20 %)")
+
+
+def test_points_of_many_labels_all_have_a_colour_of_their_own(ax: Axes) -> None:
+    points, names = np.arange(20.0).reshape(10, 2), ["a", "b", "c", "d", "e"]
+    figures.plot_points(points, np.arange(10) % 5, names, ax, shares=[0.5, 0.1])
+    drawn = np.concatenate([scatter.get_offsets() for scatter in ax.collections])
+    assert sorted(map(tuple, drawn)) == sorted(map(tuple, points))
+    assert len({to_hex(scatter.get_facecolor()[0]) for scatter in ax.collections}) == 5
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == names
 
 
 def test_an_ablation_is_a_line_per_method_over_evenly_spaced_values(ax: Axes) -> None:

@@ -1,11 +1,14 @@
 """Each metric against hand computation and its invariances, and what is read off a matrix."""
 
-from math import sqrt
+from fractions import Fraction
+from math import isnan, sqrt
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from helpers import mini_tokenizer, save_backbone, small_data
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 from scipy.stats import pearsonr, spearmanr
@@ -15,6 +18,7 @@ from torch import Tensor
 from pkdlib.analysis.similarity import (
     SIMILARITIES,
     centered_cosine,
+    checkpoint_cls_states,
     get_similarity,
     linear_cka,
     map_agreement,
@@ -25,8 +29,12 @@ from pkdlib.analysis.similarity import (
     raw_cosine,
     rsa,
     shuffled_baseline,
+    split_cls_states,
     usable_similarities,
 )
+from pkdlib.data import encode_split
+from pkdlib.engine.checks import say_once
+from pkdlib.models import load_backbone
 
 
 def states(layers: int) -> st.SearchStrategy[Tensor]:
@@ -141,6 +149,75 @@ def test_debiased_cka_is_that_of_the_gram_matrices_definition() -> None:
     assert linear_cka(x[:, None].float(), y[:, None].float()).item() == pytest.approx(expected.item(), abs=1e-5)
 
 
+def exact_hsic(x: list[list[int]], y: list[list[int]]) -> Fraction:
+    """The debiased HSIC of Song et al. in exact arithmetic, from Gram matrices, up to n (n - 3)."""
+    n = len(x)
+    K, L = (
+        [[sum(p * q for p, q in zip(rows[i], rows[j], strict=True)) * (i != j) for j in range(n)] for i in range(n)]
+        for rows in (x, y)
+    )
+    k, l_ = [sum(row) for row in K], [sum(row) for row in L]
+    trace = sum(K[i][j] * L[j][i] for i in range(n) for j in range(n))
+    both = sum(p * q for p, q in zip(k, l_, strict=True))
+    return trace + Fraction(sum(k) * sum(l_), (n - 1) * (n - 2)) - Fraction(2 * both, n - 2)
+
+
+small_states = st.lists(st.lists(st.integers(-3, 3), min_size=2, max_size=2), min_size=5, max_size=5)
+
+
+@settings(max_examples=300)
+@given(x=small_states, y=small_states, shift=st.sampled_from([0, 40]))
+def test_debiased_cka_is_nan_where_exact_arithmetic_has_no_value(x: list, y: list, shift: int) -> None:
+    a, b = (torch.tensor(rows, dtype=torch.float32)[:, None] + shift for rows in (x, y))
+    found = linear_cka(a, b).item()
+    square = exact_hsic(x, x) * exact_hsic(y, y)
+    if square == 0:
+        assert isnan(found)
+    else:
+        assert found == pytest.approx(float(exact_hsic(x, y)) / sqrt(square), rel=1e-6, abs=1e-7)
+
+
+@pytest.mark.parametrize("rows", [4, 10, 40, 1000])
+@pytest.mark.parametrize("noise", [0.0, 3e-7])
+def test_all_rows_equal_but_one_cannot_be_compared(rows: int, noise: float, capsys) -> None:
+    rng, say = torch.Generator().manual_seed(rows), say_once
+    say.cache_clear()
+    a, b = (torch.randn(1, 1, 16, generator=rng).expand(rows, 1, 16).clone() for _ in range(2))
+    a[rows // 2], b[rows // 2] = torch.randn(2, 1, 16, generator=rng)
+    a, b = (states * (1 + noise * torch.randn(states.shape, generator=rng)) for states in (a, b))
+    other = torch.randn(rows, 1, 16, generator=rng)
+    assert linear_cka(a, b).isnan() and linear_cka(a, other).isnan() and linear_cka(other, b).isnan()
+    assert linear_cka(other, other).item() == pytest.approx(1)
+    lines = "CKA: NaN for a layer whose states differ between rows by rounding alone, or in one row alone\n"
+    assert capsys.readouterr().out == lines
+
+
+@pytest.mark.parametrize("metric", ["cka", "rsa", "centered_cosine"])
+@pytest.mark.parametrize("offset", [1.0, 100.0])
+def test_rows_that_differ_by_rounding_alone_cannot_be_compared(metric: str, offset: float) -> None:
+    rng = torch.Generator().manual_seed(3)
+    same = offset + torch.randn(1, 1, 16, generator=rng).expand(40, 1, 16)
+    noisy = same * (1 + 2.0**-23 * torch.randint(-1, 2, same.shape, generator=rng))
+    other = torch.randn(40, 2, 16, generator=rng)
+    for states in (same, noisy):
+        assert get_similarity(metric)(torch.cat([other, states], dim=1), other).isnan().tolist() == [
+            [False, False], [False, False], [True, True],
+        ]  # fmt: skip
+
+
+def test_two_groups_of_equal_rows_can_be_compared() -> None:
+    one, two = torch.eye(2)
+    states = torch.stack([one, one, one, two, two, two])[:, None]
+    for metric in ("cka", "rsa", "centered_cosine"):
+        assert get_similarity(metric)(states, states).item() == pytest.approx(1, abs=1e-6)
+
+
+def test_what_cannot_be_compared_is_most_similar_to_none() -> None:
+    similarity = torch.tensor([[0.1, float("nan"), 0.3], [float("nan")] * 3, [-0.5, -0.2, float("nan")]])
+    assert most_similar_layers(similarity) == [3, 0, 2]
+    assert map_agreement(similarity, [3, 1]) == 1  # layer 0 is no neighbour of layer 1
+
+
 def test_only_the_debiased_cka_of_independent_noise_is_near_zero() -> None:
     a, b = noise(277, 768), noise(277, 768, seed=1)
     assert linear_cka(a, b, debiased=False).item() == pytest.approx(0.73, abs=0.02)
@@ -203,6 +280,36 @@ def test_shuffled_pairs_of_equal_states_are_near_zero_and_repeatable(metric: str
     assert not torch.equal(found, shuffled_baseline(metric, x, x, seed=4))
 
 
+def test_shuffling_moves_the_second_model_s_rows_by_seed_0_unless_told() -> None:
+    a, b = noise(30, 4, layers=2), noise(30, 4, layers=3, seed=1)
+    found = shuffled_baseline("cosine", a, b)
+    order = torch.randperm(30, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(found, raw_cosine(a, b[order]))
+    assert found.shape == (2, 3)
+
+
+# ------------------------------------------------------------------------------------------ a model's states
+def test_a_model_s_states_are_those_of_its_own_passes(tmp_path: Path) -> None:
+    """160 rows, in two passes of at most 128; longest rows go first, and every row's states stay in its place."""
+    folder, rows = save_backbone(tmp_path / "model"), small_data(train=160).splits["train"]
+    split = encode_split(rows, mini_tokenizer(), 16)
+    model = load_backbone(folder)
+    passes: list[int] = []
+    hook = model.register_forward_hook(lambda _module, _inputs, output: passes.append(len(output[0])))
+    found = split_cls_states(model, split)
+    hook.remove()
+    assert sorted(passes) == [32, 128]
+    assert (found.shape, found.dtype) == ((160, 4, 32), torch.float32)
+    for row in (0, 77, 159):
+        batch = split[[row]]
+        inputs = {name: batch[name] for name in ("input_ids", "token_type_ids", "attention_mask")}
+        with torch.no_grad():
+            alone = model(**inputs, output_hidden_states=True).hidden_states
+        expected = torch.stack([states[0, 0] for states in alone[1:]])
+        torch.testing.assert_close(found[row], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(checkpoint_cls_states(folder, rows, 16), found)
+
+
 def test_shuffled_pairs_show_the_direction_that_raw_cosines_see_everywhere() -> None:
     assert shuffled_baseline("cosine", 10 + noise(50, 8), 10 + noise(50, 8)).item() > 0.95
 
@@ -233,11 +340,42 @@ def test_what_cannot_be_compared_is_refused_with_one_line(call, message: str) ->
     assert str(error.value) == message
 
 
+@pytest.mark.parametrize(
+    ("metric", "least"),
+    [
+        (raw_cosine, 1),
+        (centered_cosine, 1),
+        (linear_cka, 4),
+        (lambda a, b: linear_cka(a, b, debiased=False), 2),
+        (rsa, 3),
+        (lambda a, b: rsa(a, b, spearman=False), 3),
+    ],
+    ids=["cosine", "centered", "cka", "biased cka", "rsa", "pearson"],
+)
+def test_each_metric_takes_as_few_rows_as_it_can(metric, least: int) -> None:
+    assert metric(noise(least, 4), noise(least, 4, seed=1)).isfinite().all()
+    with pytest.raises(ValueError, match=f": at least {least} rows are needed$"):
+        metric(noise(least - 1, 4), noise(least - 1, 4, seed=1))
+
+
+def test_cka_knows_no_scale_however_far_apart() -> None:
+    a, b = noise(20, 5), noise(20, 5, seed=1)
+    for scale in (1e-15, 1e15):
+        torch.testing.assert_close(linear_cka(scale * a, b), linear_cka(a, b), rtol=0, atol=1e-5)
+        torch.testing.assert_close(linear_cka(scale * a, a / scale), torch.ones(1, 1), rtol=0, atol=1e-5)
+
+
 def test_principal_components_of_points_on_a_line() -> None:
     points, shares = principal_components(torch.tensor([[3.0, 4.0], [0.0, 0.0], [-3.0, -4.0]]))
     assert points.shape == (3, 2)
     np.testing.assert_allclose(abs(points), [[5, 0], [0, 0], [5, 0]], atol=1e-5)
     np.testing.assert_allclose(shares, [1, 0], atol=1e-6)
+    wide = noise(600, 100)[:, 0]  # scikit-learn would estimate these by random draws
+    variances = torch.linalg.svdvals((wide - wide.mean(dim=0)).double()).square()
+    np.testing.assert_allclose(principal_components(wide)[1], variances[:2] / variances.sum(), rtol=1e-5)
+    points, shares = principal_components(noise(9, 5)[:, 0])
+    assert points.shape == (9, 2) and shares.shape == (2,)
+    assert points.var(axis=0, ddof=1) / noise(9, 5).numpy().var(axis=0, ddof=1).sum() == pytest.approx(shares, rel=1e-4)
 
 
 # --------------------------------------------------------------------------------------- read off a matrix
@@ -278,9 +416,34 @@ def test_nearest_rows_leave_out_the_row_and_end_with_the_rows() -> None:
         assert sorted([row, *nearest_rows(points, row, count=20)]) == list(range(9))
 
 
+def test_nearest_rows_are_those_of_scikit_learn_s_cosine_of_centred_states() -> None:
+    points = noise(40, 3)[:, 0] * torch.tensor([1.0, 10.0, 0.1]) + torch.tensor([5.0, -3.0, 0.5])
+    cosines = cosine_similarity((points - points.mean(dim=0)).numpy())
+    for row in (0, 17, 39):
+        expected = sorted((other for other in range(40) if other != row), key=lambda other: -cosines[row, other])
+        assert nearest_rows(points, row, count=39) == expected
+
+
+@pytest.mark.parametrize(("row", "count"), [(-1, 5), (9, 5), (0, 0), (0, -1)])
+def test_a_row_that_is_none_or_a_count_below_one_is_refused(row: int, count: int) -> None:
+    with pytest.raises(ValueError) as error:
+        nearest_rows(noise(9, 4)[:, 0], row, count)
+    assert str(error.value) == f"{row = }, {count = }: must be a row, at least 1; states (rows, hidden) (9, 4)"
+
+
+def test_neighbours_are_five_of_states_of_two_dimensions() -> None:
+    points = noise(9, 4)[:, 0]
+    for row in (0, 8):
+        assert len(nearest_rows(points, row)) == 5 and len(nearest_rows(points, row, 1)) == 1
+    with pytest.raises(ValueError, match=r"states \(rows, hidden\) \(9, 1, 4\)$"):
+        nearest_rows(noise(9, 4), 0)
+
+
 def test_equal_rows_come_first_and_in_order() -> None:
     points = torch.tensor([[0.0, 1.0], [5.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
     assert nearest_rows(points, 2) == [0, 3, 1]
+    many = torch.tensor([[0.0, 1.0], [5.0, 0.0]] * 300)
+    assert nearest_rows(many, 2, count=299) == [row for row in range(0, 600, 2) if row != 2]
 
 
 @given(states(1), st.integers(0, 11))

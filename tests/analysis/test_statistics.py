@@ -1,6 +1,7 @@
 """Intervals and tests against hand computation and scipy's own; corrections, rows and their warning."""
 
 import math
+import warnings
 from math import sqrt
 
 import numpy as np
@@ -53,7 +54,9 @@ def test_mean_interval_is_scipy_s() -> None:
 
 
 def test_one_value_has_a_mean_and_no_interval() -> None:
-    mean, low, high = mean_interval([0.7])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mean, low, high = mean_interval([0.7])
     assert mean == 0.7
     assert math.isnan(low)
     assert math.isnan(high)
@@ -129,6 +132,12 @@ def test_a_seed_twice_in_a_method_is_refused() -> None:
         paired_difference(frame, "dev_accuracy", "PKD", "KD")
 
 
+def test_a_seed_twice_in_the_baseline_is_refused() -> None:
+    frame = pd.concat([scores(PKD={0: 0.6}, KD={0: 0.5}), scores(KD={0: 0.7})])
+    with pytest.raises(ValueError, match="PKD or KD has a seed twice: select one setting first"):
+        paired_difference(frame, "dev_accuracy", "PKD", "KD")
+
+
 @pytest.mark.parametrize("frame", [scores(PKD={0: 0.6}, KD={1: 0.5}), scores(PKD={0: 0.6}), scores(FT={0: 0.6})])
 def test_methods_without_a_shared_seed_are_refused(frame: pd.DataFrame) -> None:
     with pytest.raises(ValueError, match="PKD and KD share no seed"):
@@ -181,8 +190,9 @@ def test_paired_p_of_equal_differences() -> None:
         frame = scores(PKD=dict(enumerate(differences)), KD=dict.fromkeys(range(len(differences)), 0.0))
         return paired_difference(frame, "dev_accuracy", "PKD", "KD")["p"]
 
-    assert paired_p([0.0, 0.0, 0.0]) == 1.0
-    for without_variance in ([0.5, 0.5], [0.8 - 0.7, 0.4 - 0.3, 0.9 - 0.8], [0.5]):
+    assert paired_p([0.0, 0.0, 0.0]) == paired_p([0.0, 0.0]) == 1.0
+    assert paired_p([0.1, 0.3]) == pytest.approx(stats.ttest_rel([0.1, 0.3], [0.0, 0.0]).pvalue)
+    for without_variance in ([0.5, 0.5], [0.8 - 0.7, 0.4 - 0.3, 0.9 - 0.8], [0.5], [0.0], [0.0, 1e-13]):
         assert math.isnan(paired_p(without_variance))
 
 
@@ -195,6 +205,18 @@ def test_bootstrap_interval_is_the_binomial_s_for_accuracy() -> None:
     assert score == 0.8
     assert (low, high) == pytest.approx(tuple(expected), abs=0.011)
     assert bootstrap_interval(labels, predictions, resamples=4000) == (score, low, high)  # the seed is given
+
+
+def test_bootstrap_draws_2000_times_from_seed_0_unless_told() -> None:
+    labels, predictions = np.arange(97) % 3 == 0, np.arange(97) % 7 < 3  # F1 takes many values, so each draw counts
+    found = bootstrap_interval(labels, predictions, "f1")
+    assert found == bootstrap_interval(labels, predictions, "f1", 0.95, 2000, 0)
+    for other in ({"resamples": 2001}, {"resamples": 9999}, {"seed": 1}, {"confidence": 0.9}):
+        assert bootstrap_interval(labels, predictions, "f1", **other)[1:] != found[1:], other
+    right = labels == predictions
+    rows = np.random.default_rng(1).integers(0, 97, (2000, 97))
+    expected = np.percentile(right[rows].mean(axis=1), [2.5, 97.5])
+    assert bootstrap_interval(labels, predictions)[1:] == pytest.approx(expected, abs=0.02)
 
 
 def test_bootstrap_draws_labels_and_predictions_together() -> None:
@@ -225,6 +247,8 @@ def test_unequal_rows_and_unknown_metrics_are_refused() -> None:
         bootstrap_interval([0, 1], [0, 1], "bleu")
     with pytest.raises(ValueError, match="not empty"):
         mcnemar([], [], [])
+    with pytest.raises(ValueError, match=r"shapes \(1, 2\), \(1, 2\): must be \(rows,\)"):
+        bootstrap_interval([[0, 1]], [[0, 1]])
 
 
 def test_mcnemar_by_hand() -> None:
@@ -259,6 +283,8 @@ def test_nothing_smaller_than_the_smallest_difference_is_found_and_it_is(rows: i
 
 def test_the_warning_says_what_a_row_is_worth() -> None:
     assert size_warning(0.003, 277) == "less than one row: a row is 0.36 points"
+    assert size_warning(0.001, 65) == "less than one row: a row is 1.5 points"
+    assert size_warning(1 / 65, 65) == "too few rows: 65 cannot tell two runs less than 9.2 points apart"
     told = "too few rows: 277 cannot tell two runs less than 2.2 points apart"
     assert size_warning(-0.01, 277) == told
     assert size_warning(5 / 277, 277) == told

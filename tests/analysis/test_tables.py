@@ -25,6 +25,15 @@ def test_a_results_table_has_a_row_per_run_with_configuration_scores_and_seconds
     assert set(DistillConfig.model_fields) < set(frame.columns)
 
 
+def test_the_majority_s_scores_are_columns_where_a_record_has_them(tmp_path: Path) -> None:
+    save_result(make_record("new", majority={"dev": {"accuracy": 0.6}, "test": {"accuracy": 0.55}}), tmp_path / "new")
+    save_result(make_record("old"), tmp_path / "old")
+    frame = load_results(tmp_path).set_index("run_id")
+    assert (frame.loc["new", "dev_accuracy_majority"], frame.loc["new", "test_accuracy_majority"]) == (0.6, 0.55)
+    assert math.isnan(frame.loc["old", "dev_accuracy_majority"])
+    assert not load_results(tmp_path / "old").columns.str.endswith("_majority").any()
+
+
 def test_a_history_table_has_a_row_per_epoch_of_every_run() -> None:
     frame = history_frame([make_record("a"), make_record("b", method="FT", seed=2)])
     assert frame.to_dict("list") == {
@@ -50,6 +59,7 @@ def test_students_are_found_by_their_teacher_s_weights(tmp_path: Path) -> None:
 def test_no_students_are_no_error(tmp_path: Path) -> None:
     save_result(make_record("teacher", fingerprints={"weights": "abc"}), tmp_path / "teacher")
     assert students_of(tmp_path / "teacher", tmp_path / "nowhere") == []
+    (tmp_path / "no-record-here").mkdir()
     assert students_of(tmp_path / "no-record-here", tmp_path) == []
 
 

@@ -145,6 +145,16 @@ def test_neighbours_shown_are_those_of_the_layer_and_of_the_one_it_is_most_like(
     assert html.count("<td>") == 2 * 5
 
 
+def test_a_layer_that_can_be_compared_with_none_is_said_to_be_one() -> None:
+    alike = A.clone()
+    alike[:, 1] = A[:1, 1]  # the second layer says the same of every row
+    explorer = similarity_explorer({"A": A, "B": alike}, TEXTS)
+    explorer.controls["layer"].value = 2
+    assert explorer.text.value.startswith("cka: layer 2 of B can be compared with no layer of A.<br>")
+    explorer.controls["layer"].value = 3
+    assert explorer.text.value.startswith("cka: layer 3 of B is most like layer 3 of A.<br>")
+
+
 def test_other_models_bring_their_own_metrics_and_layers() -> None:
     explorer = similarity_explorer(STATES, TEXTS, metric="cosine")
     metric, layer = explorer.controls["metric"], explorer.controls["layer"]

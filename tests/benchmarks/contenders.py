@@ -4,9 +4,10 @@ import argparse
 import copy
 import importlib.util
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,8 +21,8 @@ from pkdlib.engine.batches import LengthGroupedBatches, make_loader
 from pkdlib.engine.files import locate
 from pkdlib.engine.machine import make_accelerator
 from pkdlib.evaluation import evaluate
-from pkdlib.losses import pkd_loss
-from pkdlib.models import build_student, cls_states, load_tokenizer
+from pkdlib.losses import PKDTerms, pkd_loss
+from pkdlib.models import Output, build_student, cls_states, load_tokenizer
 from pkdlib.objectives import PKD
 from pkdlib.readers.sources import load_task, subset
 from pkdlib.targets import Targets, teacher_targets
@@ -119,19 +120,11 @@ def authors(case: Case) -> Scores:
     optimizer = _optimizer(student, config)
     batches = -(-len(train["labels"]) // config.train_batch_size)
     schedule = get_linear_schedule_with_warmup(optimizer, **_updates(config, batches))
-    matched = [layer - 1 for layer in case.objective(student).layers]
-    beta = convert_beta(config.beta, len(matched), student.config.hidden_size, "paper", "official")
-    scores = []
+    terms, scores = authors_terms(case, student), []
     student.train()  # once
     for _ in range(config.num_train_epochs):
         for batch in _in_order(train, config.train_batch_size, device):
-            output = student(**_inputs(batch), output_hidden_states=True)
-            student_cls = cls_states(output.hidden_states, range(1, len(matched) + 1))
-            terms = pkd_loss(
-                output.logits, batch["labels"], batch["logits"], student_cls, batch["states"][:, matched],
-                alpha=config.alpha, beta=beta, temperature=config.temperature, form="official",
-            )  # fmt: skip
-            terms.loss.backward()
+            terms(student(**_inputs(batch), output_hidden_states=True), batch).loss.backward()
             torch.nn.utils.clip_grad_norm_(student.parameters(), config.max_grad_norm)
             optimizer.step()
             schedule.step()
@@ -142,6 +135,21 @@ def authors(case: Case) -> Scores:
             predictions = torch.cat([student(**_inputs(batch)).logits.argmax(dim=-1).cpu() for batch in batches])
         scores.append(task.compute_metrics(dev["labels"].numpy(), predictions.numpy())["accuracy"])
     return scores
+
+
+def authors_terms(case: Case, student: PreTrainedModel) -> Callable[[Output, dict[str, Tensor]], PKDTerms]:
+    """Their objective of a batch with the teacher's `logits` and [CLS] `states` of all layers; beta on their scale."""
+    config, matched = case.config, [layer - 1 for layer in case.objective(student).layers]
+    beta = convert_beta(config.beta, len(matched), student.config.hidden_size, "paper", "official")
+
+    def terms(output: Output, batch: dict[str, Tensor]) -> PKDTerms:
+        student_cls = cls_states(output.hidden_states, range(1, len(matched) + 1))
+        return pkd_loss(
+            output.logits, batch["labels"], batch["logits"], student_cls, batch["states"][:, matched],
+            alpha=config.alpha, beta=beta, temperature=config.temperature, form="official",
+        )  # fmt: skip
+
+    return terms
 
 
 def _padded(split: EncodedSplit, length: int) -> dict[str, Tensor]:
@@ -193,15 +201,7 @@ def textbrewer(case: Case, grouped: bool = False) -> Scores:
     else:
         order = torch.Generator().manual_seed(config.seed)
         loader = DataLoader(split, size, shuffle=True, generator=order, collate_fn=lambda batch: batch)
-    matches = [
-        {"layer_T": layer, "layer_S": number, "feature": "hidden", "loss": "pkd", "weight": config.beta}
-        for number, layer in enumerate(case.objective(student).layers, start=1)
-    ]
-    terms = DistillationConfig(
-        temperature=config.temperature, kd_loss_weight=config.alpha, hard_label_weight=1 - config.alpha,
-        intermediate_matches=matches,
-    )  # fmt: skip
-    scores = []
+    terms, scores = DistillationConfig(**textbrewer_terms(case, student)), []
 
     class Distiller(GeneralDistiller):
         def save_and_callback(self, global_step, step, epoch, callback):
@@ -224,6 +224,17 @@ def textbrewer(case: Case, grouped: bool = False) -> Scores:
                 batch_postprocessor=lambda batch: {name: batch[name] for name in batch if name != "rows"},
             )  # fmt: skip
     return scores
+
+
+def textbrewer_terms(case: Case, student: PreTrainedModel) -> dict[str, Any]:
+    """The fields of TextBrewer's DistillationConfig that give the case's objective."""
+    config = case.config
+    matches = [
+        {"layer_T": layer, "layer_S": number, "feature": "hidden", "loss": "pkd", "weight": config.beta}
+        for number, layer in enumerate(case.objective(student).layers, start=1)
+    ]
+    weights = {"kd_loss_weight": config.alpha, "hard_label_weight": 1 - config.alpha}
+    return {"temperature": config.temperature, **weights, "intermediate_matches": matches}
 
 
 class _NextEpoch(LengthGroupedBatches):

@@ -16,7 +16,7 @@ from transformers import BertModel
 from tests.benchmarks.__main__ import OPTIONS_OF
 from tests.benchmarks.__main__ import main as run_all
 from tests.benchmarks.common import QUICK_RESULTS, arguments, figure, ratios, take_turns
-from tests.benchmarks.contenders import Case, _padded, authors, kit, settings
+from tests.benchmarks.contenders import Case, _padded, authors, authors_terms, kit, settings, textbrewer_terms
 from tests.benchmarks.inference import flops
 from tests.benchmarks.loader import padding_share
 from tests.benchmarks.peers import token_limits
@@ -100,6 +100,33 @@ def test_the_loop_has_the_losses_of_a_plain_one(case: Case, tmp_path: Path) -> N
     assert fast == pytest.approx(plain, rel=1e-5)
     assert fast[2] < fast[0]
     assert kit_epochs(case, None, student) != pytest.approx(plain, rel=1e-2)
+
+
+def test_the_contenders_have_the_case_s_terms(case: Case) -> None:
+    """The authors' objective by their own formulas, and TextBrewer's settings by its own names."""
+    config = case.config.model_copy(update={"alpha": 0.6, "beta": 0.25, "temperature": 4.0, "num_hidden_layers": 3})
+    case = replace(case, config=config)
+    student = case.student().eval()
+    batch = case.data.splits["train"][[0, 5, 9]]
+    inputs = {name: batch[name] for name in ("input_ids", "token_type_ids", "attention_mask")}
+    with torch.no_grad():
+        ours, theirs = (model(**inputs, output_hidden_states=True) for model in (student, case.teacher))
+    batch |= {"logits": theirs.logits, "states": torch.stack([state[:, 0] for state in theirs.hidden_states[1:]], 1)}
+    log_p, p = (ours.logits / 4).log_softmax(-1), (theirs.logits / 4).softmax(-1)
+    kl = (p * (p.log() - log_p)).mean() * 4**2
+    pairs = [(ours.hidden_states[k][:, 0], theirs.hidden_states[layer][:, 0]) for k, layer in ((1, 1), (2, 2))]
+    unit = torch.stack([torch.nn.functional.normalize(one, dim=-1) for pair in pairs for one in pair])
+    squares = (unit[0::2] - unit[1::2]).square()  # (layers, batch, hidden), of which theirs is the mean
+    terms = authors_terms(case, student)(ours, batch)
+    assert terms.loss_kd.item() == pytest.approx(kl.item(), rel=1e-4)
+    assert terms.loss_pt.item() == pytest.approx(squares.mean().item(), rel=1e-4)
+    patience = 0.25 * squares.sum().item() / 3  # the paper's: a sum for each of three rows
+    assert terms.loss.item() == pytest.approx(0.4 * terms.loss_ce.item() + 0.6 * kl.item() + patience, rel=1e-4)
+    match = {"feature": "hidden", "loss": "pkd", "weight": 0.25}
+    assert textbrewer_terms(case, student) == {
+        "temperature": 4.0, "kd_loss_weight": 0.6, "hard_label_weight": 0.4,
+        "intermediate_matches": [{"layer_T": 1, "layer_S": 1, **match}, {"layer_T": 2, "layer_S": 2, **match}],
+    }  # fmt: skip
 
 
 def test_every_contender_scores_every_epoch(case: Case) -> None:

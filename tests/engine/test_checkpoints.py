@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from helpers import (
     bert_config,
     figures,
@@ -25,12 +24,11 @@ from helpers import (
 )
 from safetensors.torch import load_file, save_file
 from torch.optim.optimizer import register_optimizer_step_post_hook
-from transformers import PreTrainedModel, get_linear_schedule_with_warmup
+from transformers import PreTrainedModel
 
 from pkdlib.config import DistillConfig, FineTuneConfig, validate
 from pkdlib.data import EncodedTask, encode_task
-from pkdlib.engine.checkpoints import CHECKPOINT_FILE, Checkpoint, weights_fingerprint
-from pkdlib.engine.machine import make_accelerator
+from pkdlib.engine.checkpoints import CHECKPOINT_FILE, weights_fingerprint
 from pkdlib.models import load_backbone, load_classifier, load_tokenizer
 from pkdlib.readers.records import load_records
 from pkdlib.records import RESULT_FILE
@@ -260,34 +258,6 @@ def test_every_random_state_is_restored(data: EncodedTask, folder: Path, tmp_pat
     assert [len(seen) for seen in (whole, before, after)] == [4, 3, 1]  # a look at epoch 0 and at those trained
     assert before + after == whole
     assert [len(set(numbers)) for numbers in zip(*whole, strict=True)] == [4, 4, 4, 4]
-
-
-def test_gradient_scaler_is_restored(tmp_path: Path) -> None:
-    """That of fp16, which needs CUDA; here it is driven by hand."""
-
-    def parts(scale: float) -> tuple[Accelerator, list]:
-        accelerator = make_accelerator()
-        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=7)
-        step = torch.nn.ModuleDict({"model": torch.nn.Linear(2, 1)})
-        optimizer = torch.optim.AdamW(step.parameters())
-        return accelerator, [step, optimizer, get_linear_schedule_with_warmup(optimizer, 1, 5)]
-
-    accelerator, one = parts(8.0)
-    for factor in (1.0, float("inf"), 1.0, 1.0):  # a gradient that overflows halves the scale
-        one[1].zero_grad()
-        accelerator.scaler.scale(one[0]["model"](torch.ones(3, 2)).sum() * factor).backward()
-        accelerator.scaler.step(one[1])
-        accelerator.scaler.update()
-    expected = accelerator.scaler.state_dict()
-    assert (expected["scale"], expected["_growth_tracker"]) == (4.0, 2)
-    Checkpoint(tmp_path, {}, "", accelerator).save(*one, [{"epoch": 1}], {})
-    accelerator, two = parts(64.0)
-    history, best = Checkpoint(tmp_path, {}, "", accelerator).load(*two)
-    assert history == [{"epoch": 1}]
-    assert accelerator.scaler.state_dict() == expected
-    for name, tensor in one[0]["model"].state_dict().items():
-        assert torch.equal(two[0]["model"].state_dict()[name], tensor)
-        assert torch.equal(best[name], tensor)
 
 
 def test_finished_run_trains_anew(data: EncodedTask, folder: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from transformers import (
     AlbertConfig,
     AutoConfig,
     AutoModelForSequenceClassification,
+    BertForSequenceClassification,
     BertModel,
     DebertaV2Config,
     DistilBertConfig,
@@ -36,7 +37,16 @@ from transformers import (
 from pkdlib.config import DistillConfig
 from pkdlib.data import EncodedTask, Split, encode_split, encode_task
 from pkdlib.engine.checkpoints import weights_fingerprint
-from pkdlib.engine.checks import class_names, config_fingerprint, label_order, own_folder, with_labels
+from pkdlib.engine.checks import (
+    check_reads,
+    check_same_tokens,
+    class_names,
+    config_fingerprint,
+    label_order,
+    own_folder,
+    with_labels,
+)
+from pkdlib.engine.files import ROOT
 from pkdlib.evaluation import evaluate, predict
 from pkdlib.models import build_student, load_backbone, load_classifier, load_tokenizer
 from pkdlib.training import Run, distill
@@ -209,6 +219,69 @@ def test_a_model_that_cannot_read_the_rows_is_refused(
         distilled(data, tmp_path / "small", None, tmp_path, alpha=0.0, beta=0.0)
 
 
+def test_a_model_reads_rows_to_its_very_edges(data: EncodedTask) -> None:
+    split = data.splits["dev"]
+    largest, longest = int(split.columns["input_ids"].max()), int(split.lengths.max())
+    edges = {"vocab_size": largest + 1, "type_vocab_size": 2, "max_position_embeddings": longest}
+    check_reads(classifier(bert_config(**edges)), [split], "x")
+    for field, message in (
+        (
+            "vocab_size",
+            f"token {largest} is beyond its {largest} embeddings; " + "the rows were tokenised for another model",
+        ),
+        ("type_vocab_size", "it has 1 kinds of segments, the rows more"),
+        ("max_position_embeddings", f"max_length = 64: a row has {longest} tokens, it has {longest - 1} positions"),
+    ):
+        beyond = classifier(bert_config(num_labels=3, **edges | {field: edges[field] - 1}))
+        with pytest.raises(ValueError) as error:
+            check_reads(beyond, [data.splits["dev"]], "x")
+        assert str(error.value) == f"x: cannot read the dev rows: {message}"
+
+
+def test_a_model_that_takes_fewer_inputs_is_refused_rows_that_have_more(data: EncodedTask) -> None:
+    class WithoutSegments(BertForSequenceClassification):
+        def forward(self, input_ids, attention_mask=None):
+            return super().forward(input_ids, attention_mask)
+
+    model = WithoutSegments(bert_config(num_labels=3))
+    with pytest.raises(ValueError, match=r"^x: cannot read the train rows: it takes no token_type_ids$"):
+        check_reads(model, data.splits.values(), "x")
+    tokenizer = copy.deepcopy(mini_tokenizer())
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    check_reads(model, [encode_split(Split("dev", (["a"],), None), tokenizer, 16)], "x")
+
+
+def test_single_texts_need_no_segments() -> None:
+    tokenizer = copy.deepcopy(mini_tokenizer())
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    single, pair = (encode_split(Split("dev", texts, None), tokenizer, 16) for texts in ((["a"],), (["a"], ["a"])))
+    check_reads(classifier(ENCODERS["bert"]), [single], "x")
+    check_reads(classifier(ENCODERS["roberta"]), [single, pair], "x")
+    check_reads(classifier(bert_config(num_labels=3, type_vocab_size=1)), [pair], "x")
+    with pytest.raises(ValueError, match="it tells a pair's texts apart by token_type_ids"):
+        check_reads(classifier(ENCODERS["bert"]), [single, pair], "x")
+
+
+def test_the_same_tokenizer_gives_the_same_tokens_and_another_is_named(data: EncodedTask) -> None:
+    split = data.splits["dev"]
+    check_same_tokens(mini_tokenizer(), split, "x")
+    other = copy.deepcopy(mini_tokenizer())
+    other.model_input_names = ["input_ids", "attention_mask"]
+    texts = f"{split.examples[0][0]} | {split.examples[1][0]}"
+    with pytest.raises(ValueError) as error:
+        check_same_tokens(other, split, "x")
+    line = f"x: its tokenizer gives other segments than the rows have, first of {texts[:80]!r}"
+    assert str(error.value) == line
+    plain = encode_split(Split("dev", split.examples, None), other, 64)
+    with pytest.raises(ValueError, match="other segments"):
+        check_same_tokens(mini_tokenizer(), plain, "x")
+    check_same_tokens(other, plain, "x")
+    first = encode_split(Split("dev", (split.examples[0],), None), other, 64)
+    check_same_tokens(mini_tokenizer(), first, "x")  # of one text, segments are zeros for both
+    long = encode_split(Split("dev", (["a " * 90],), None), mini_tokenizer(), 8)
+    check_same_tokens(mini_tokenizer(), long, "x")  # cut alike
+
+
 def test_positions_that_padding_takes_do_not_count(data: EncodedTask) -> None:
     """RoBERTa counts positions from the padding's number on: of 20 it can use 19."""
     longest = int(data.splits["dev"].lengths.max())
@@ -274,6 +347,32 @@ def test_outputs_are_never_inputs(data: EncodedTask, backbone: Path, tmp_path: P
             distill(data, config, teacher, folder, tmp_path / "cache")
     assert {path: path.read_bytes() for path in before} == before
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_folder_is_held_and_then_free(tmp_path: Path) -> None:
+    model = classifier(ENCODERS["bert"])
+    with own_folder(tmp_path / "a" / "b", ["", tmp_path / "other"], model):
+        assert (tmp_path / "a" / "b").is_dir() and not (tmp_path / "a" / "b" / ".trial").exists()
+        with (
+            pytest.raises(ValueError, match=r"must be a folder to which no other process is writing$"),
+            own_folder(tmp_path / "a" / "b", [], model),
+        ):
+            raise AssertionError("two writers")
+        with own_folder(tmp_path / "a" / "b", [], model, writes=False):  # another process of this run
+            pass
+    with own_folder(tmp_path / "a" / "b", [], model):
+        pass
+    with own_folder(None, [], model):
+        assert [one.name for one in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("folder", ["", ".", ROOT, ROOT / "data" / ".."])
+def test_a_folder_without_a_name_of_its_own_is_refused(folder: str | Path) -> None:
+    with (
+        pytest.raises(ValueError, match=f"^output_dir = '{folder}': must name a folder of its own$"),
+        own_folder(folder, [], classifier(ENCODERS["bert"])),
+    ):
+        raise AssertionError("the work began")
 
 
 def test_a_folder_has_one_writer(data: EncodedTask, backbone: Path, tmp_path: Path) -> None:

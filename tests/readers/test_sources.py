@@ -11,7 +11,8 @@ from helpers import save_hub_dataset
 
 from pkdlib import load_task
 from pkdlib.data import Split, TaskData
-from pkdlib.readers.sources import draw_rows, load_split, load_texts
+from pkdlib.readers.sources import draw_rows, load_split, load_texts, reload_data, subset
+from pkdlib.tasks import Task
 
 ODD_TEXTS = [
     'an "unbalanced quote',
@@ -253,8 +254,72 @@ def test_a_file_without_a_readable_row_is_refused_even_when_skipping(tmp_path: P
         assert refusal(ValueError, "sst2", source, bad_rows="skip") == f"{tmp_path / 'train.tsv'}: no rows"
 
 
-def test_an_unknown_way_with_bad_rows_is_refused() -> None:
-    assert refusal(ValueError, "mini-sentiment", bad_rows="ignore") == "bad_rows = 'ignore': must be one of error, skip"
+BAD_ARGUMENTS = [
+    ({"bad_rows": "ignore"}, "bad_rows = 'ignore': must be one of error, skip"),
+    ({"bad_rows": None}, "bad_rows = None: must be one of error, skip"),
+    ({"bad_rows": ["skip"]}, "bad_rows = ['skip']: must be one of error, skip"),
+    ({"subset_seed": -1}, "subset_seed = -1: must be at least 0"),
+    ({"subset_seed": 1.0}, "subset_seed = 1.0: must be a whole number"),
+    ({"subset_seed": None}, "subset_seed = None: must be a whole number"),
+    ({"train_rows": np.float64(5)}, "train_rows = np.float64(5.0): must be a whole number"),
+    ({"source": 5}, "source = 5: must be the path of a folder or a hub id"),
+    ({"source": False}, "source = False: must be the path of a folder or a hub id"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"), BAD_ARGUMENTS, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_bad_arguments_are_refused_before_anything_is_read(
+    arguments: dict, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pkdlib.readers.sources.read_table", lambda path: pytest.fail(f"{path} was read"))
+    assert refusal(ValueError, "mini-sentiment", **arguments) == line
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"columns": "text"}, "columns = 'text': must be a tuple of 1 or 2 different names"),
+        ({"columns": ("a", "b", "c")}, "columns = ('a', 'b', 'c'): must be a tuple of 1 or 2 different names"),
+        ({"columns": ("a", "a")}, "columns = ('a', 'a'): must be a tuple of 1 or 2 different names"),
+        ({"columns": ()}, "columns = (): must be a tuple of 1 or 2 different names"),
+        ({"label_names": ("no",)}, "label_names = ('no',): must be a tuple of at least 2 different names"),
+        ({"label_names": ("no", "no")}, "label_names = ('no', 'no'): must be a tuple of at least 2 different names"),
+        ({"label_names": (0, 1)}, "label_names = (0, 1): must be a tuple of at least 2 different names"),
+        ({"label_names": ["no", "yes"]}, "label_names = ['no', 'yes']: must be a tuple of at least 2 different names"),
+        ({"metrics": ()}, "metrics = (): must be a tuple of at least 1 different names"),
+        ({"metrics": ("recall",)}, "metrics = 'recall': must be one of accuracy, f1"),
+    ],
+)
+def test_a_task_of_one_s_own_is_checked_before_anything_is_read(tmp_path: Path, changes: dict, line: str) -> None:
+    task = Task(**{"name": "mine", "columns": ("text",), "label_names": ("no", "yes")} | changes)
+    assert refusal(ValueError, task, tmp_path) == line
+
+
+def test_a_split_of_another_name_is_refused_with_the_names() -> None:
+    for split in ("validation", None, 3, ["dev"]):
+        with pytest.raises(ValueError) as error:
+            load_split("mini-sentiment", split=split)
+        assert str(error.value) == f"split = {split!r}: must be one of train, dev, test"
+
+
+def test_parts_of_a_split_are_refused_with_bad_arguments(mini: TaskData) -> None:
+    dev = mini.splits["dev"]
+    for call, line in (
+        (lambda: subset(dev, 1.5, 0), "train_rows = 1.5: must be a whole number"),
+        (lambda: subset(dev, 1001, 0), "train_rows = 1001: must be between 1 and the split's 1000 rows"),
+        (lambda: subset(dev, 5, -1), "subset_seed = -1: must be at least 0"),
+        (lambda: subset("dev", 5, 0), "split = 'dev': must be a Split, as load_split gives"),
+        (lambda: draw_rows(dev, "5"), "rows = '5': must be a whole number"),
+        (lambda: draw_rows(dev, -5), "rows = -5: must be at least 0"),
+        (lambda: load_texts(3), "folder = 3: must be the path of a folder or a hub id"),
+        (lambda: reload_data("runs/x"), "record = 'runs/x': must be a RunRecord, as load_records gives them"),
+    ):
+        with pytest.raises(ValueError) as error:
+            call()
+        assert str(error.value) == line
+    assert len(subset(dev, np.int64(5), np.int64(0))) == 5
 
 
 @pytest.mark.parametrize(
@@ -265,14 +330,19 @@ def test_an_unknown_way_with_bad_rows_is_refused() -> None:
         ("mrpc", tsv(("Quality", "#1 String"), (1, "a")), "line 1: no column '#2 String'; it has Quality, #1 String"),
         ("rte", tsv(("sentence1", "label"), ("a", 1)), "line 1: no column 'sentence2'; it has sentence1, label"),
         ("sst2", tsv(("sentence", "label")), "no rows"),
-        ("sst2", "", "line 1: no column 'sentence'"),
+        ("sst2", "", "line 1: no columns, it is empty"),
+        (
+            "sst2",
+            tsv(("label", "sentence", "label"), (0, "a", 1)),
+            "line 1: two columns 'label'; it has label, sentence",
+        ),
     ],
-    ids=["other-names", "no-header", "mrpc", "rte", "header-only", "empty"],
+    ids=["other-names", "no-header", "mrpc", "rte", "header-only", "empty", "doubled"],
 )
 def test_a_file_without_the_columns_or_rows_is_refused_with_what_it_has(
     tmp_path: Path, name: str, content: str, complaint: str
 ) -> None:
-    path = write(tmp_path, train=content) / "train.tsv"
+    path = write(tmp_path, train=content, dev=content) / "train.tsv"
     assert re.fullmatch(f"{re.escape(str(path))}[,:] {re.escape(complaint)}.*", refusal(ValueError, name, tmp_path))
 
 
@@ -285,7 +355,9 @@ def test_a_missing_test_split_is_no_error(tmp_path: Path) -> None:
 def test_a_missing_train_or_dev_split_is_refused(tmp_path: Path, lacking: str) -> None:
     source = sst2(tmp_path, tsv(("sentence", "label"), ("a", 1)))
     (source / f"{lacking}.tsv").unlink()
-    assert refusal(FileNotFoundError, "sst2", source) == f"{source}: task sst2 has no {lacking} split there"
+    names = {"train": "train", "dev": "dev, validation, valid, val"}[lacking]
+    line = f"{source}: task sst2 has no {lacking} split there (names: {names})"
+    assert refusal(FileNotFoundError, "sst2", source) == line
 
 
 @pytest.mark.parametrize("split", ["train", "dev"])
@@ -350,7 +422,7 @@ def test_labels_of_minus_one_or_of_nothing_are_hidden(tmp_path: Path, suffix: st
 @pytest.mark.parametrize("suffix", WRITERS)
 def test_a_label_missing_among_others_is_refused_with_file_and_row(tmp_path: Path, suffix: str) -> None:
     frame = pd.DataFrame({"sentence": ["a", "b", "c"], "label": [1, None, 0]})
-    source = write_frames(tmp_path, suffix, train=frame)
+    source = write_frames(tmp_path, suffix, train=frame, dev=frame)
     message = refusal(ValueError, "sst2", source)
     assert message.startswith(f"{source / f'train{suffix}'}, row 1: label ")
     assert message.endswith("must be one of 0 (negative), 1 (positive)")
@@ -360,13 +432,14 @@ def test_a_label_missing_among_others_is_refused_with_file_and_row(tmp_path: Pat
 @pytest.mark.parametrize("text", [None, 7])
 def test_a_text_that_is_none_is_refused_with_file_and_row(tmp_path: Path, suffix: str, text: object) -> None:
     frame = pd.DataFrame({"sentence": pd.Series([text], dtype=object), "label": [1]})
-    source = write_frames(tmp_path, suffix, train=frame)
+    source = write_frames(tmp_path, suffix, train=frame, dev=frame)
     assert re.search(rf"train{suffix}, row 0: sentence is .*, not a text", refusal(ValueError, "sst2", source))
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
 def test_a_missing_column_is_named_with_what_there_is(tmp_path: Path, suffix: str) -> None:
-    source = write_frames(tmp_path, suffix, train=pd.DataFrame({"text": ["a"], "label": [1]}))
+    frame = pd.DataFrame({"text": ["a"], "label": [1]})
+    source = write_frames(tmp_path, suffix, train=frame, dev=frame)
     assert refusal(ValueError, "sst2", source) == (
         f"{source / f'train{suffix}'}: no column 'sentence'; it has text, label"
     )
@@ -374,7 +447,8 @@ def test_a_missing_column_is_named_with_what_there_is(tmp_path: Path, suffix: st
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_a_table_without_rows_is_refused(tmp_path: Path, suffix: str) -> None:
-    source = write_frames(tmp_path, suffix, train=odd_frame(ODD_LABELS).head(0))
+    frame = odd_frame(ODD_LABELS)
+    source = write_frames(tmp_path, suffix, train=frame.head(0), dev=frame)
     assert refusal(ValueError, "sst2", source) == f"{source / f'train{suffix}'}: no rows"
 
 
@@ -460,11 +534,20 @@ def test_all_train_rows_are_the_split_itself(mini: TaskData) -> None:
     assert every.fingerprint == mini.splits["train"].fingerprint
 
 
-@pytest.mark.parametrize("train_rows", [0, -1, 2001])
-def test_train_rows_out_of_range_are_refused(train_rows: int) -> None:
-    assert refusal(ValueError, "mini-sentiment", train_rows=train_rows) == (
-        f"train_rows = {train_rows}: must be between 1 and the split's 2000 rows"
-    )
+@pytest.mark.parametrize(
+    ("train_rows", "allowed"),
+    [
+        (0, "at least 1"),
+        (-1, "at least 1"),
+        (2001, "between 1 and the split's 2000 rows"),
+        (1.5, "a whole number"),
+        ("10", "a whole number"),
+        (True, "a whole number"),
+    ],
+)
+def test_train_rows_out_of_range_are_refused(train_rows: object, allowed: str) -> None:
+    line = f"train_rows = {train_rows!r}: must be {allowed}"
+    assert refusal(ValueError, "mini-sentiment", train_rows=train_rows) == line
 
 
 # --------------------------------------------------------------------------------------------- fingerprints
@@ -541,22 +624,22 @@ def test_a_relative_folder_of_texts_is_found_from_here(tmp_path: Path, monkeypat
 @pytest.mark.parametrize(
     ("files", "complaint"),
     [
-        ({"a.md": b"one"}, "FOLDER: no texts there: no file that ends in .txt, .parquet, .csv, .jsonl"),
+        ({"a.md": b"one"}, "FOLDER: no texts there: no file that ends in .txt, .tsv, .tsv.gz, .parquet, .csv, "),
         ({"a.txt": b"\n \r\n", "b.txt": b""}, "FOLDER: only blank lines in a.txt, b.txt"),
         ({"a.csv": b"sentence,label\none,1\n"}, "FOLDER/a.csv: no column 'text'; it has sentence, label"),
         ({"a.csv": b"text\n"}, "FOLDER/a.csv: no rows"),
-        ({"a.csv": b"text\nno, really\n"}, "FOLDER/a.csv: the rows have more fields than the header"),
+        ({"a.csv": b"text\nno, really\n"}, "FOLDER/a.csv, row 0: 2 columns where the header has 1"),
         (
             {"a.csv": b"text\nfine\nno, really\n"},
-            "FOLDER/a.csv: Error tokenizing data. C error: Expected 1 fields in line 3",
+            "FOLDER/a.csv, row 1: 2 columns where the header has 1",
         ),
-        ({"a.csv": b""}, "FOLDER/a.csv: No columns to parse from file"),
+        ({"a.csv": b""}, "FOLDER/a.csv: no columns, it is empty"),
         ({"a.jsonl": b'{"text": "one"}\n{"text": 2}\n'}, "FOLDER/a.jsonl, row 1: text is 2, not a text"),
-        ({"a.jsonl": b'{"text": "one"}\n{"text": null}\n'}, "FOLDER/a.jsonl, row 1: text is nan, not a text"),
-        ({"a.jsonl": b"one"}, "FOLDER/a.jsonl: "),
-        ({"a.parquet": b"one"}, "FOLDER/a.parquet: "),
+        ({"a.jsonl": b'{"text": "one"}\n{"text": null}\n'}, "FOLDER/a.jsonl, row 1: text is None, not a text"),
+        ({"a.jsonl": b"one"}, "FOLDER/a.jsonl: row 0: Expecting value"),
+        ({"a.parquet": b"one"}, "FOLDER/a.parquet: Parquet file size is 3 bytes"),
         ({"a.txt": b"fine\ncaf\xe9\n"}, "FOLDER/a.txt, line 2: 'utf-8' codec can't decode byte 0xe9"),
-        ({"a.csv": b"text\ncaf\xe9\n"}, "FOLDER/a.csv: 'utf-8' codec can't decode byte 0xe9"),
+        ({"a.csv": b"text\ncaf\xe9\n"}, "FOLDER/a.csv, row 0: text is not in UTF-8: 'caf"),
     ],
 )
 def test_texts_that_cannot_be_read_are_refused_with_the_file(
@@ -570,5 +653,5 @@ def test_texts_that_cannot_be_read_are_refused_with_the_file(
 
 
 def test_a_folder_of_texts_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=rf"^{re.escape(str(tmp_path / 'none'))}: no such folder$"):
+    with pytest.raises(FileNotFoundError, match=rf"^folder = '{tmp_path / 'none'}': no such folder$"):
         load_texts(tmp_path / "none")

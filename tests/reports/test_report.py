@@ -419,6 +419,35 @@ def test_a_full_grid_shows_the_main_setting_s_plots_and_folds_the_others(tmp_pat
         assert re.findall("<figcaption>(.*?)</figcaption>", part) == expected
 
 
+def test_a_report_made_again_takes_away_what_it_no_longer_has_and_nothing_else(tmp_path: Path) -> None:
+    save_records([run("KD", seed, 0.5, temperature=t) for t in (5, 10) for seed in (0, 1)], tmp_path / "runs.jsonl")
+    out = write_report(tmp_path).parent
+    first = {str(file.relative_to(out)) for kind in ("figures", "tables") for file in (out / kind).iterdir()}
+    own = [out / "figures" / "of-a-reader.svg", out / "tables" / "of-a-reader.tex"]
+    for file in own:
+        file.write_text("mine")
+    save_records([run("KD", seed, 0.5) for seed in (0, 1)], tmp_path / "runs.jsonl")
+    write_report(tmp_path)
+    second = {str(file.relative_to(out)) for kind in ("figures", "tables") for file in (out / kind).iterdir()}
+    assert second < first | {str(file.relative_to(out)) for file in own} and all(file.is_file() for file in own)
+    assert "figures/rte-3-layers-temperature.svg" in first - second and "tables/settings.tex" in first - second
+    assert (out / "files.txt").read_text().split() == sorted(second - {str(file.relative_to(out)) for file in own})
+
+
+def test_settings_are_shown_by_dev_and_only_the_main_one_by_test_too() -> None:
+    records = []
+    for beta, dev, test in ((0.3, 0.5, 0.9), (9, 0.6, 0.7)):
+        one = run("PKD-Skip", 0, dev, beta=beta)
+        records.append(one.model_copy(update={"metrics": one.metrics | {"test": {"accuracy": test}}}))
+    compared = comparisons(records)
+    table = settings_table(compared, main_comparisons(compared))
+    assert table[["what was scored", "setting", "PKD-Skip"]].values.tolist() == [
+        ["rte, dev accuracy", "main", "60.0 (1)"],
+        ["rte, test accuracy", "main", "70.0 (1)"],
+        ["rte, dev accuracy", "beta 0.3", "50.0 (1)"],
+    ]
+
+
 def test_a_fold_of_few_figures_is_open_and_an_empty_cell_has_none(tmp_path: Path) -> None:
     notebook = nbformat.v4.new_notebook()
     for figures, metadata in ((2, {}), (12, {"folded": "More"}), (13, {"folded": "Many"})):

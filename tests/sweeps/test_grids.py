@@ -11,10 +11,14 @@ import warnings
 import matplotlib
 import nbformat
 import pytest
-from helpers import bert_config, make_record, save_backbone
+import torch
+from helpers import bert_config, make_record, noisy_copy, save_backbone, save_model
+from safetensors.torch import load_file, save_file
 
 from pkdlib import ROOT
 from pkdlib.__main__ import main
+from pkdlib.engine.files import write_text
+from pkdlib.models import load_backbone
 from pkdlib.records import save_result
 from pkdlib.sweeps import plan as plans
 from pkdlib.sweeps import runner
@@ -84,7 +88,7 @@ BAD = {
     "more rows than there are": (changed("64", "2001"), "parameters.teacher.train_rows = 2001: must be between 1 and"),
     "a model that is not there": (
         GOOD.replace("{teacher", "{teacher.backbone: nowhere/bert, teacher"),
-        "parameters.teacher.backbone = 'nowhere/bert': no such folder or model"),
+        "parameters.teacher.backbone = 'nowhere/bert': no such folder"),
     "a teacher that is not there": (
         "notebook: 02_distill_last_vs_skip\nparameters: {teacher_dir: nowhere}\n",
         "parameters.teacher_dir = 'nowhere': no result.json there"),
@@ -105,10 +109,40 @@ BAD = {
     "seeds as an axis": (changed("  methods: [FT, KD]", "  seeds: [0, 1]"), "grid.seeds: seeds have a key of"),
     "a folder for the results": (
         changed("{teacher", "{output_dir: here, teacher"), "parameters.output_dir: every run has a folder of its own"),
+    "a billion runs": (  # of which none is made, to be excluded or not
+        "notebook: 02_distill_last_vs_skip\ngrid:\n" + "".join(f"  a{axis}: {[*range(10)]}\n" for axis in range(8))
+        + "seeds: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]\nexclude: [{a0: 11}]\n",
+        "grid: stands for 1,000,000,000 runs: must be at most 10,000$"),
+    "a second stage of too many runs": (
+        GOOD + f"then: {{keep: [methods], grid: {{alpha: {[n / 5001 for n in range(5001)]}}}}}\n",
+        "then.grid: stands for 10,002 runs: must be at most 10,000$"),
+    "a bad value of the teacher's": (
+        changed("train_rows: 64", "max_length: 4"), "parameters.teacher.max_length = 4: must be greater than or equal"),
+    "a score that no task has": (
+        "notebook: 07_ablations\nparameters: {metric: nonsense}\n", "parameters.metric = 'nonsense': must be one of"),
+    "a score of other tasks": (
+        "notebook: 07_ablations\nparameters: {metric: test_f1}\n",
+        "parameters.metric = 'test_f1': must be a score that the task has$"),
+    "records that are not there": (
+        "notebook: 07_ablations\nparameters: {sources: [data/results, nowhere]}\n",
+        "parameters.sources = 'nowhere': no such file or folder$"),
+    "a best score that no run has": (
+        GOOD + "then: {keep: [methods], best: nonsense, grid: {beta: [0.1]}}\n",
+        "then.best = 'nonsense': must be one of dev_accuracy, test_accuracy$"),
+    "the highest loss": (
+        GOOD + "then: {keep: [methods], best: dev_loss, grid: {beta: [0.1]}}\n",
+        "then.best = 'dev_loss': must be one of dev_accuracy, test_accuracy$"),
+    "a best run among those without a score": (
+        "notebook: 05_speed_benchmark\ngrid: {repeats: [2, 3]}\nthen: {keep: [repeats], parameters: {warmup: 2}}\n",
+        "then.best = 'dev_accuracy': 05_speed_benchmark records no scores$"),
     "no notebook": ("seeds: [0]\n", "notebook: missing"),
     "no YAML": ("notebook: [\n", "line 2: no YAML: "),
     "an object of Python": ("notebook: !!python/name:os.system ''\n", "line 1: no YAML: could not determine"),
     "a character that no text holds": ("notebook: \x01\n", "no text in UTF-8: "),
+    "nothing": ("", "content: must be a valid dictionary"),
+    "a NUL": ("notebook: 02\0\n", "no text in UTF-8: unacceptable character"),
+    "a NUL in a name": ('notebook: "02\\0"\n', "notebook = .*: no such file"),
+    "brackets without end": ("[" * 3000, "nested too deeply$"),
     "no mapping": ("- 1\n", "content: must be a valid dictionary"),
     "a second stage that keeps no axis": (
         GOOD + "then: {keep: [beta], parameters: {alpha: 0.5}}\n", "then.keep = 'beta': no axis of the first stage"),
@@ -212,11 +246,34 @@ def test_a_run_s_identity_is_its_content(tmp_path, monkeypatch):
     for change in ("beta: 0.4", "teacher.train_rows: 65", "teacher.seed: 1"):
         other = planned(tmp_path, text.replace("teacher.train_rows: 64", change))
         assert not {run.id for run in other} & {run.id for run in before}
-    with open(backbone / "model.safetensors", "ab") as weights:
-        weights.write(b"\0")
-    assert not {run.id for run in planned(tmp_path, text)} & {run.id for run in before}
-    monkeypatch.setattr(plans, "VERSION", "0.2.0")
-    assert not {run.id for run in planned(tmp_path, GOOD)} & {run.id for run in before}
+    change_weights(backbone)
+    changed_weights = {run.id for run in planned(tmp_path, text)}
+    assert not changed_weights & {run.id for run in before}
+    words = backbone / "tokenizer.json"
+    words.write_text(words.read_text(encoding="utf-8").replace('"the"', '"teh"'), encoding="utf-8")
+    changed_words = {run.id for run in planned(tmp_path, text)}
+    assert not changed_words & changed_weights
+    monkeypatch.setattr(plans, "library_fingerprint", lambda: "0123456789abcdef")  # a changed losses.py, say
+    assert not {run.id for run in planned(tmp_path, text)} & changed_words
+
+
+def test_files_that_a_parameter_names_belong_to_a_run_s_identity(tmp_path):
+    parameters = ("folder = ''\nfiles = ['']\noutput_dir = ''", ["parameters"])
+    notebook = save_notebook(tmp_path / "own.ipynb", parameters)
+    own, one = tmp_path / "texts", tmp_path / "one.jsonl"
+    (own / "student").mkdir(parents=True)
+    for file in (own / "a.txt", own / "student" / "result.json", one):
+        file.write_text("{}")
+    text = f"notebook: {notebook}\nparameters: {{folder: {own}, files: [{one}]}}\n"
+    (before,) = planned(tmp_path, text)
+    (own / "notes.log").write_text("of no effect")
+    (own / ".hidden.txt").write_text("of no effect")
+    assert planned(tmp_path, text)[0].id == before.id
+    ids = {before.id}
+    for file in (own / "a.txt", own / "student" / "result.json", one):
+        file.write_text("{ }")
+        ids.add(planned(tmp_path, text)[0].id)
+    assert len(ids) == 4
 
 
 @pytest.mark.parametrize("file", sorted(GRIDS.glob("*.yaml")), ids=lambda file: file.stem)
@@ -373,9 +430,19 @@ def test_teachers_left_to_the_sweep_are_paths_where_nothing_lies(tmp_path):
 
 def finished_teacher(folder, **changes):
     """A finished teacher's folder: a model of four layers and its record."""
-    save_backbone(folder)
-    save_result(make_record("teacher", method="teacher", **changes), folder)
+    record = make_record("teacher", method="teacher", **changes)
+    backbone = load_backbone(save_backbone(folder))
+    save_model(noisy_copy(backbone, record.get_task().label_names), folder)
+    save_result(record, folder)
     return folder
+
+
+def change_weights(folder, **changes):
+    """Move every weight of a folder's model; or change some by name, None to leave one out."""
+    weights = load_file(folder / "model.safetensors")
+    weights = weights | changes if changes else {name: 2 * tensor for name, tensor in weights.items()}
+    kept = {name: tensor for name, tensor in weights.items() if tensor is not None}
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
 
 
 def test_the_loss_is_looked_at_with_a_teacher_of_the_sweep(tmp_path):
@@ -396,13 +463,12 @@ def test_similarity_is_swept_over_models_that_lie_in_folders(tmp_path):
     text = f"notebook: 06_cls_similarity\nparameters: {fixed}\ngrid: {{metric: [cka, rsa]}}\nseeds: [0, 1]\n"
     runs = planned(tmp_path, text)
     assert len({run.id for run in runs}) == 4 and not teachers_of(runs)
-    with open(b / "model.safetensors", "ab") as weights:
-        weights.write(b"\0")
+    change_weights(b)
     assert not {run.id for run in runs} & {run.id for run in planned(tmp_path, text)}  # another model
     with pytest.raises(GridError) as found:
         planned(tmp_path, text.replace("rsa", "csa").replace("seeds: [0, 1]", ""))
     assert str(found.value).startswith("some.yaml: grid.metric = 'csa': must be one of ")
-    with pytest.raises(GridError, match=r"^some.yaml: parameters.model_b = .*/c': no such folder or model"):
+    with pytest.raises(GridError, match=r"^some.yaml: parameters.model_b = .*/c': no such folder"):
         planned(tmp_path, text.replace(str(b), str(tmp_path / "c")))
 
 
@@ -448,3 +514,97 @@ def test_defaults_that_say_little_of_the_type_take_what_fits(tmp_path):
     assert planned(tmp_path, text)[0].parameters == {"limit": 3, "names": [1, "x"], "weights": {"a": 0.5}}
     with pytest.raises(GridError, match=r"^some.yaml: parameters.weights = 3: must be a valid dictionary$"):
         planned(tmp_path, text.replace("{a: 0.5}", "3"))
+
+
+def test_a_grid_that_is_no_text_is_one_line(tmp_path):
+    (tmp_path / "some.yaml").write_bytes(b"\x1f\x8b\x08\x00")
+    with pytest.raises(GridError, match=r"^some.yaml: no text in UTF-8: 'utf-8' codec can't decode byte 0x8b"):
+        read_grid(tmp_path / "some.yaml")
+
+
+def test_a_second_stage_s_runs_are_counted_with_the_first_one_s_seeds(tmp_path):
+    text = (
+        f"notebook: own\nseeds: {[*range(100)]}\ngrid: {{a: [1]}}\nthen: {{keep: [a], grid: {{b: {[*range(101)]}}}}}\n"
+    )
+    (tmp_path / "some.yaml").write_text(text)
+    with pytest.raises(GridError, match=r"^some.yaml: then.grid: stands for 10,100 runs: must be at most 10,000$"):
+        read_grid(tmp_path / "some.yaml")
+    (tmp_path / "some.yaml").write_text(text.replace(", 100]}}", "]}}"))
+    assert read_grid(tmp_path / "some.yaml").then is not None  # 10,000
+
+
+# what a model's folder lacks -> (how it is made so, the parameter that names it, what the line says)
+SPOILT = {
+    "a layer": (
+        lambda folder: change_weights(folder, **{"encoder.layer.3.output.dense.bias": None}),
+        "teacher.backbone", "its file of weights lacks encoder.layer.3.output.dense.bias and 0 more$"),
+    "the shape of its configuration": (
+        lambda folder: change_weights(folder, **{"embeddings.word_embeddings.weight": torch.zeros(7, 32)}),
+        "teacher.backbone", "cannot be loaded: "),
+    "weights": (lambda folder: (folder / "model.safetensors").unlink(), "teacher.backbone", "cannot be loaded: "),
+    "whole weights": (
+        lambda folder: os.truncate(folder / "model.safetensors", 9_000), "teacher.backbone", "cannot be loaded: "),
+    "a tokenizer": (
+        lambda folder: [file.unlink() for file in folder.glob("tokenizer*")], "teacher.backbone", "cannot be loaded: "),
+    "a configuration that can be read": (
+        lambda folder: (folder / "config.json").write_text("{"), "teacher.backbone", "no such folder or model: "),
+    "a head": (lambda folder: change_weights(folder, **{"classifier.weight": None}), "teacher_dir",
+               "its file of weights lacks classifier.weight and 0 more$"),
+    "weights of a teacher": (
+        lambda folder: (folder / "model.safetensors").unlink(), "teacher_dir", "cannot be loaded: "),
+    "the task's classes": (
+        lambda folder: save_result(make_record("teacher", method="teacher", task="rte"), folder), "teacher_dir",
+        "its classes are negative, positive: must be entailment, not_entailment, in any order$"),
+    "a record that can be read": (
+        lambda folder: (folder / "result.json").write_text("{}"), "teacher_dir", ".*/result.json, record 1: "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lack", SPOILT)
+def test_a_model_that_cannot_be_loaded_is_refused_in_the_plan(lack, tmp_path):
+    spoil, parameter, line = SPOILT[lack]
+    folder = finished_teacher(tmp_path / "m") if parameter == "teacher_dir" else save_backbone(tmp_path / "m")
+    text = f"notebook: 02_distill_last_vs_skip\nparameters: {{{parameter}: {folder}, student_layers: 3}}\n"
+    assert len(planned(tmp_path, text)) == 1
+    spoil(folder)
+    with pytest.raises(GridError) as found:
+        planned(tmp_path, text)
+    assert re.match(rf"some.yaml: parameters.{parameter} = '{folder}': {line}", str(found.value)), found.value
+    assert "\n" not in str(found.value)
+
+
+def test_the_scores_of_a_run_are_its_task_s_on_labelled_splits(tmp_path):
+    text = "notebook: 02_distill_last_vs_skip\nparameters: {teacher.train_rows: 64}\n"
+    assert plans.scores_of(planned(tmp_path, text)[0]) == ["dev_accuracy", "test_accuracy"]
+    teacher = finished_teacher(tmp_path / "teacher", metrics={"dev": {"f1": 0.5, "accuracy": 0.6, "loss": 0.7}})
+    (run,) = planned(
+        tmp_path, f"notebook: 02_distill_last_vs_skip\nparameters: {{teacher_dir: {teacher}, student_layers: 3}}\n"
+    )
+    assert plans.scores_of(run) == ["dev_f1", "dev_accuracy"]
+    notebook = save_notebook(tmp_path / "own.ipynb", ("output_dir = ''", ["parameters"]))
+    assert plans.scores_of(planned(tmp_path, f"notebook: {notebook}\n")[0]) is None
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "line"),
+    [
+        ("run.json", "{", "Expecting property name enclosed in double quotes"),
+        ("run.json", "[]", "must be an object of JSON, not list"),
+        ("run.json", "{}", "seconds: missing"),
+        ("run.json", "\0", "Expecting value"),
+        ("failure.json", "{}", "cause: missing"),
+        ("failure.json", "", "Expecting value"),
+    ],
+)
+def test_a_broken_file_of_a_run_is_one_line_of_every_command(file, content, line, tmp_path, capsys):
+    (tmp_path / "some.yaml").write_text("notebook: 05_speed_benchmark\n")
+    (run,) = planned(tmp_path, "notebook: 05_speed_benchmark\n")
+    out = tmp_path / "out"
+    write_text(out / run.folder / file, content)
+    write_text(out / "sweep.json", json.dumps({"grid": "some", "runs": [{"folder": run.folder}], "teachers": []}))
+    sweep = ["sweep", str(tmp_path / "some.yaml"), "--out", str(out)]
+    started = [] if file == "failure.json" else [sweep]  # a run that goes on writes its failure anew
+    for command in ([*sweep, "--dry-run"], ["report", str(out)], *started):
+        assert main(command) == 2
+        (told,) = capsys.readouterr().err.splitlines()
+        assert told.startswith(f"{out / run.folder / file}: {line}")

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,7 +20,7 @@ from pkdlib.sweeps import runner
 from pkdlib.sweeps.folder import failed, finished
 from pkdlib.sweeps.grid import GridError, Then
 from pkdlib.sweeps.plan import PlannedRun
-from pkdlib.sweeps.worker import DEVICES, _gpu, check_output
+from pkdlib.sweeps.worker import check_output
 
 PARAMETERS = """
 teacher_dir = ""  # a teacher's folder
@@ -310,29 +309,6 @@ def test_the_second_stage_is_run_with_what_was_best_in_the_first(workshop):
     )
     planned = json.loads((folder / "out" / "sweep.json").read_text())
     assert len(planned["runs"]) == 3 and len(planned["teachers"]) == 1
-
-
-def test_runs_take_turns_on_gpus(monkeypatch, tmp_path):
-    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
-    taken, ends = [], threading.Event()
-
-    def run(seats):
-        with _gpu(seats):
-            taken.append(os.environ[DEVICES])
-            monkeypatch.setenv(DEVICES, "4,7")
-            ends.wait(60)
-
-    monkeypatch.setenv(DEVICES, "4,7")
-    threads = [threading.Thread(target=run, args=(1,)) for _ in range(3)]
-    for number, thread in enumerate(threads):
-        thread.start()
-        wait_for(lambda number=number: len(taken) >= min(number + 1, 2))
-    time.sleep(1.5)
-    assert sorted(taken) == ["4", "7"]  # the third waits for one of them
-    ends.set()
-    for thread in threads:
-        thread.join(timeout=30)
-    assert len(taken) == 3
 
 
 def test_the_slurm_script_asks_for_what_a_run_needs(tmp_path):

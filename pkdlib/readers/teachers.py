@@ -1,0 +1,136 @@
+"""A finished teacher and its rows: of this kit, or any fine-tuned classifier whose data are named."""
+
+from collections.abc import Iterable, Mapping
+from copy import copy
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from transformers import AutoConfig
+
+from pkdlib.config import DistillConfig
+from pkdlib.data import EncodedTask, encode_task
+from pkdlib.engine.checkpoints import weights_fingerprint
+from pkdlib.engine.checks import check_same_tokens
+from pkdlib.engine.configs import ConfigError
+from pkdlib.engine.files import here, locate, reach
+from pkdlib.engine.machine import device_name, make_accelerator
+from pkdlib.evaluation import evaluate
+from pkdlib.models import load_classifier, load_tokenizer
+from pkdlib.objectives import PKD
+from pkdlib.readers.records import load_records
+from pkdlib.readers.sources import load_task, reload_data
+from pkdlib.records import RESULT_FILE, RunRecord
+from pkdlib.training import Run
+
+NEEDED = ("task", "max_length", "backbone")  # what a record would say, and nobody can guess
+
+
+def record_of(teacher: str | Path, parameter: str = "teacher_dir") -> RunRecord | None:
+    """The record beside a model; None where there is none. Raises as `locate` where there can be no model either."""
+    file = Path(locate(teacher, parameter)) / RESULT_FILE
+    return load_records(file)[0] if file.is_file() else None
+
+
+def check_named(parameter: str, teacher: str, named: Mapping[str, Any]) -> None:
+    """ConfigError unless the teacher has a record, or all is named of what is NEEDED (and a parameter) without one."""
+    needed = [name for name in NEEDED if name in named] or NEEDED
+    lacking = [name for name in needed if not named.get(name)]
+    if record_of(teacher, parameter) is None and lacking:
+        raise ConfigError(
+            f"{parameter} = {teacher!r}: no {RESULT_FILE} there, so no finished teacher of this kit; "
+            f"of another classifier, name {', '.join(lacking)}"
+        )
+
+
+def _check_agreement(record: RunRecord, teacher: str, named: Mapping[str, Any]) -> None:
+    said = {name: getattr(record, name) for name in ("task", "source", "train_rows", "max_length")}
+    for name, value in {**said, "backbone": record.config["backbone"]}.items():
+        given = named.get(name) or value  # empty or 0: as the record says
+        if (here(str(given)) or [str(given)])[0] != (here(str(value)) or [str(value)])[0]:
+            raise ConfigError(f"{name} = {given!r}: the record of {teacher} says {value!r}; leave it empty")
+
+
+def check_students(students: Iterable[DistillConfig], teacher: str, backbone: str) -> None:
+    """ConfigError where a student is deeper than what it starts from or its teacher, or their widths do not fit.
+
+    By the two models' configurations alone: no weights are read.
+    """
+    shapes = {name: _configuration(name) for name in (teacher, backbone)}
+    for student in students:
+        size, start = student.num_hidden_layers, copy(shapes[teacher if student.init == "teacher" else backbone])
+        for name, shape in shapes.items():
+            if size and size > shape.num_hidden_layers:
+                raise ConfigError(f"student_layers = {size}: must be at most {shape.num_hidden_layers}, as {name} has")
+        start.num_hidden_layers = size or start.num_hidden_layers
+        models: Any = (SimpleNamespace(config=shape) for shape in (start, shapes[teacher]))
+        try:
+            PKD(student, *models)  # which looks at configurations alone
+        except ValueError as error:
+            raise ConfigError(f"{error} ({teacher}, students of {backbone})") from None
+
+
+def _configuration(model: str) -> Any:
+    try:
+        return AutoConfig.from_pretrained(reach(model))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{model}: no such folder or model: {str(error).splitlines()[0]}") from None
+
+
+def load_teacher_data(
+    teacher_dir: str, students: Iterable[DistillConfig] = (), **named: Any
+) -> tuple[EncodedTask, str]:
+    """The rows that a teacher was trained on, and the backbone from which its students start.
+
+    They are those of its record, or those named: task, source, train_rows, max_length, backbone, as the notebooks'
+    parameters; where there is a record too, they must agree. Raises ConfigError before any row is read, as
+    `check_named` and, of the students, `check_students` do.
+    """
+    check_named("teacher_dir", teacher_dir, named)
+    if record := record_of(teacher_dir):
+        _check_agreement(record, teacher_dir, named)
+    backbone = record.config["backbone"] if record else named["backbone"]
+    check_students(students, teacher_dir, backbone)
+    if record:
+        return reload_data(record), backbone
+    raw = load_task(named["task"], named["source"] or None, train_rows=named["train_rows"] or None)
+    return encode_task(raw, load_tokenizer(backbone), named["max_length"]), backbone
+
+
+def load_teacher(teacher: str, data: EncodedTask, backbone: str) -> Run:
+    """A finished teacher, its classes in the task's order, and its record: where none is there, one made here.
+
+    That holds its scores on these rows, and `backbone` as what students start from. ValueError where the teacher has
+    other classes or tokens, or was trained on other rows.
+    """
+    model, record = load_classifier(teacher, data.task.label_names), record_of(teacher)
+    check_same_tokens(load_tokenizer(teacher), data.splits["train"], teacher)
+    if record:
+        if record.fingerprints["train"] != data.fingerprints["train"]:
+            raise ValueError(f"teacher_dir = {teacher!r}: trained on other rows than those of {data.reading['source']}")
+        return Run(model, record)
+    scored = {name: split for name, split in data.splits.items() if split.labels is not None and name != "train"}
+    record = RunRecord(
+        run_id=f"{data.task.name}-teacher-{weights_fingerprint(model)[:8]}",
+        method="teacher",
+        task=data.task.name,
+        task_definition=data.task,
+        **data.reading,
+        max_length=data.max_length,
+        train_rows=len(data.splits["train"]),
+        eval_rows={name: len(split) for name, split in scored.items()},
+        seed=0,
+        config={"backbone": backbone, "num_hidden_layers": model.config.num_hidden_layers},
+        layer_map=[],
+        num_parameters=model.num_parameters(),
+        metrics={name: evaluate(model, split, data.task) for name, split in scored.items()},
+        majority={name: data.task.majority_scores(split.labels) for name, split in scored.items()},
+        best_epoch=0,
+        history=[],
+        fingerprints={**data.fingerprints, "weights": weights_fingerprint(model)},
+        durations_s={},
+        device=device_name(make_accelerator().device),
+        threads=torch.get_num_threads(),
+    )
+    return Run(model, record)
