@@ -29,6 +29,7 @@ def load_tokenizer(backbone: str | Path) -> PreTrainedTokenizerBase:
         return check_tokenizer(AutoTokenizer.from_pretrained(place), backbone)
 
 
+@checked
 def load_classifier(path: str | Path, label_names: Sequence[str] = ()) -> PreTrainedModel:
     """A fine-tuned classifier (teacher or student) of a hub id or local folder, in float32 and evaluation mode.
 

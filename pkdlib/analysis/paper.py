@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from pkdlib.analysis.statistics import paired_difference
-from pkdlib.engine.configs import pick
+from pkdlib.engine.configs import pick, whole
 from pkdlib.losses import FORMS, Form
 
 PAPER: dict[str, Any] = json.loads(Path(__file__).with_name("paper.json").read_text(encoding="utf-8"))
@@ -54,6 +54,7 @@ def paper_teacher() -> dict[str, Any]:
 def convert_beta(beta: float, num_matched_layers: int, hidden_size: int, source: Form, target: Form) -> float:
     """The beta of equal weight in another form: beta_paper = beta_official / (M d), of M matched layers of width d."""
     pick("source", source, FORMS), pick("target", target, FORMS)
+    whole("num_matched_layers", num_matched_layers, 1), whole("hidden_size", hidden_size, 1)
     elements = 1 if source == target else num_matched_layers * hidden_size  # the paper sums, the code averages
     return beta / elements if target == "paper" else beta * elements
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from pkdlib.data import EncodedSplit, Split, encode_split
-from pkdlib.engine.checks import say_once
+from pkdlib.engine.checks import Count, checked, say_once
 from pkdlib.engine.configs import pick
 from pkdlib.evaluation import forward_split
 from pkdlib.models import cls_states, load_backbone, load_tokenizer
@@ -152,7 +152,8 @@ def shuffled_baseline(metric: str, a_cls: Tensor, b_cls: Tensor, seed: int = 0) 
     return get_similarity(metric)(a_cls, b_cls[order.to(b_cls.device)])
 
 
-def split_cls_states(model: PreTrainedModel, split: EncodedSplit, batch_size: int = 128) -> Tensor:
+@checked
+def split_cls_states(model: PreTrainedModel, split: EncodedSplit, batch_size: Count = 128) -> Tensor:
     """[CLS] states (rows, layers, hidden) of every layer for every row, float32 on the CPU."""
     states = torch.empty(len(split), model.config.num_hidden_layers, model.config.hidden_size)
     for rows, output in forward_split(model, split, batch_size, asks={"output_hidden_states": True}):
@@ -199,5 +200,7 @@ def nearest_rows(states: Tensor, row: int, count: int = 5) -> list[int]:
 
 def principal_components(states: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """States (rows, hidden) on their first two principal axes (rows, 2), and each axis's share of the variance (2,)."""
+    if states.ndim != 2 or min(states.shape) < 2 or not states.isfinite().all():
+        raise ValueError(f"states are {tuple(states.shape)}: must be (rows, hidden), at least (2, 2), and finite")
     pca = PCA(n_components=2, svd_solver="full")
     return pca.fit_transform(states.cpu().numpy()), pca.explained_variance_ratio_

@@ -6,23 +6,28 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import Field
 from transformers import AutoModelForSequenceClassification, BertConfig, PreTrainedModel
 
 from pkdlib.analysis.settings import HEAD_WIDTH
 from pkdlib.analysis.statistics import mean_interval
 from pkdlib.config import ConfigError
+from pkdlib.engine.checks import Count, Seed, checked
 from pkdlib.engine.configs import pick
 from pkdlib.engine.files import ROOT
 from pkdlib.engine.machine import make_accelerator
 
+Width = Annotated[int, Field(ge=HEAD_WIDTH, multiple_of=HEAD_WIDTH)]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def random_classifier(num_hidden_layers: int, hidden_size: int = 768, seed: int = 0) -> PreTrainedModel:
+@checked
+def random_classifier(num_hidden_layers: Count, hidden_size: Width = 768, seed: Seed = 0) -> PreTrainedModel:
     """A classifier of BERT-base's proportions, heads of width 64, with random weights; leaves torch's random state."""
     config = BertConfig(num_hidden_layers=num_hidden_layers, num_attention_heads=hidden_size // HEAD_WIDTH,
                         hidden_size=hidden_size, intermediate_size=4 * hidden_size)  # fmt: skip
@@ -61,9 +66,10 @@ def time_call(function: Callable[[], object], device: torch.device) -> float:
         return 1000 * (time.perf_counter() - started)
 
 
-def measure_latency(models: Mapping[str, PreTrainedModel], *, batch_size: int = 128, length: int = 128,
-                    repeats: int = 5, warmup: int = 1, precision: str = "auto",
-                    seed: int = 0) -> pd.DataFrame:  # fmt: skip
+@checked
+def measure_latency(models: Annotated[Mapping[str, PreTrainedModel], Field(min_length=1)], *, batch_size: Count = 128,
+                    length: int = 128, repeats: Count = 5, warmup: Annotated[int, Field(ge=0)] = 1,
+                    precision: str = "auto", seed: Seed = 0) -> pd.DataFrame:  # fmt: skip
     """Time one batch of random token ids through copies of all models, by turns: a row per model and repeat.
 
     Each repeat starts with another model, so that a machine that slows down slows them all. latency_ms is by the clock;
@@ -110,7 +116,10 @@ def speedups(latencies: pd.DataFrame, baseline: str, time_column: str = "latency
     return table.assign(median=ratios.median(), repeats=len(ratios), limit=layers[baseline] / layers).reset_index()
 
 
-def amdahl_speedup(layer_ratio: float, fixed_share: float) -> float:
+@checked
+def amdahl_speedup(
+    layer_ratio: Annotated[float, Field(gt=0)], fixed_share: Annotated[float, Field(ge=0, le=1)]
+) -> float:
     """Amdahl's law: the speed-up of layer_ratio times fewer layers; fixed_share in 0..1 is the time outside them."""
     return 1 / (fixed_share + (1 - fixed_share) / layer_ratio)
 

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from pkdlib.engine.configs import pick
+from pkdlib.engine.configs import ConfigError, pick, whole
 from pkdlib.tasks import METRICS
 
 TELLING_ROWS = 6  # k rows that all fall to one side have p = 2 / 2^k, which is below 5 % from here on
@@ -25,12 +25,14 @@ def mean_interval(values: Iterable[float]) -> tuple[float, float, float]:
 
 def summary(frame: pd.DataFrame, metric: str, by: list[str]) -> pd.DataFrame:
     """Mean, 95 % interval and number of runs of `metric` for every group, in the groups' order of appearance."""
+    pick("metric", metric, list(frame))
     rows = [(*key, *mean_interval(scores), len(scores)) for key, scores in frame.groupby(by, sort=False)[metric]]
     return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "runs"])
 
 
 def paired_difference(frame: pd.DataFrame, metric: str, method: str, baseline: str) -> dict[str, Any]:
     """`method` minus `baseline` on equal seeds: mean, 95 % t interval, p (NaN without variance), number of pairs."""
+    pick("metric", metric, list(frame))
     ours, theirs = (frame[frame["method"] == name].set_index("seed")[metric] for name in (method, baseline))
     if ours.index.has_duplicates or theirs.index.has_duplicates:
         raise ValueError(f"{method} or {baseline} has a seed twice: select one setting first")
@@ -55,6 +57,8 @@ def differences_by(frame: pd.DataFrame, metric: str, by: str, pairs: Iterable[tu
 def holm(p_values: ArrayLike) -> np.ndarray:
     """Holm's adjusted p values: with all below 0.05 believed, the chance of any false one is at most 5 %; NaN stays."""
     p_values = np.array(p_values, dtype=float)
+    if p_values.ndim != 1 or (p_values < 0).any() or (p_values > 1).any():
+        raise ValueError(f"p_values = {p_values.tolist()}: must be numbers from 0 to 1 in one row, or NaN")
     tested = np.flatnonzero(~np.isnan(p_values))
     order = tested[np.argsort(p_values[tested], kind="stable")]
     scaled = p_values[order] * np.arange(len(order), 0, -1)  # the i-th smallest of m by m - i + 1
@@ -67,6 +71,9 @@ def bootstrap_interval(labels: ArrayLike, predictions: ArrayLike, metric: str = 
     """(score, low, high) of one run's predictions, class indices (rows,), by the percentiles of draws of the rows."""
     rows = _same_rows(labels, predictions)
     score = pick("metric", metric, METRICS)
+    whole("resamples", resamples, 1), whole("seed", seed)
+    if not 0 < confidence < 1:
+        raise ConfigError(f"confidence = {confidence}: must be between 0 and 1")
     low, high = stats.bootstrap(
         rows, score, paired=True, vectorized=False, n_resamples=resamples, confidence_level=confidence,
         method="percentile", random_state=np.random.default_rng(seed),
@@ -86,12 +93,12 @@ def mcnemar(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> dict[str,
 
 def smallest_difference(rows: int) -> float:
     """The least difference in accuracy of two predictions of so many rows that `mcnemar` can find at 5 %."""
-    return TELLING_ROWS / rows
+    return TELLING_ROWS / whole("rows", rows, 1)
 
 
 def size_warning(difference: float, rows: int) -> str:
     """Why a split of so many rows is too small for a difference in accuracy (in 0..1; about so for F1), or ""."""
-    changed = round(abs(difference) * rows, 6)  # in rows
+    changed = round(abs(difference) * whole("rows", rows, 1), 6)  # in rows
     if changed < 1:
         return f"less than one row: a row is {100 / rows:.2g} points"
     too_few = f"too few rows: {rows} cannot tell two runs less than {100 * smallest_difference(rows):.2g} points apart"

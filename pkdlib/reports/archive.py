@@ -92,6 +92,8 @@ def _check_rows(name: str, header: list[str], rows: list[list[str]], source: str
 def write_archive(path: Path, students: Iterable[str | Path], source: str | Path, any_size: bool = False) -> list[str]:
     """Predict the test files, write the archive and check it; its files. One that fails its check is not left."""
     part = path.with_name(f".{path.name}.part")
+    if not path.parent.is_dir():
+        raise ValueError(f"out = {str(path)!r}: must lie in a folder that is there")
     try:
         with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, folder in students_by_task(students).items():

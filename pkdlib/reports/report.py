@@ -12,6 +12,7 @@ from papermill.exceptions import PapermillExecutionError
 from pydantic import BaseModel
 
 from pkdlib.analysis.tables import results_frame
+from pkdlib.engine.checks import check_folder
 from pkdlib.readers.records import load_records
 from pkdlib.records import RESULT_FILE, RunRecord
 from pkdlib.reports.pages import write_page
@@ -108,7 +109,7 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
     folder = Path(folder).resolve()
     out = Path(out or folder / "report").resolve()
     read_folder(folder)  # raises what it has to before anything is written
-    out.mkdir(parents=True, exist_ok=True)
+    check_folder("out", out)
     options = {"progress_bar": False, "cwd": Path.cwd(), "extra_arguments": ["--log-level=ERROR"]}
     parameters = {"folder": str(folder), "out": str(out)}
     try:

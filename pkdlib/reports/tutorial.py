@@ -15,6 +15,7 @@ from PIL import Image
 from pkdlib.analysis import figures
 from pkdlib.analysis.statistics import smallest_difference
 from pkdlib.analysis.tables import results_frame
+from pkdlib.engine.checks import check_folder
 from pkdlib.engine.files import ROOT, RUNS, write_text
 from pkdlib.engine.progress import say
 from pkdlib.readers.records import load_records
@@ -116,8 +117,7 @@ def what_was_seen(teacher: RunRecord, students: Sequence[RunRecord]) -> tuple[st
 def run_tutorial(out: Path | None = None) -> None:
     """Run the tutorial into `out` (runs/tutorial); print the comparison table and where the page is."""
     find_course()
-    out = (out or RUNS / "tutorial").resolve()
-    out.mkdir(parents=True, exist_ok=True)
+    out = check_folder("out", (out or RUNS / "tutorial").resolve())
     started = time.perf_counter()
     for number, (name, places) in enumerate(NOTEBOOKS.items(), start=1):
         where, begun = f"[{number}/{len(NOTEBOOKS)}] {name}", time.perf_counter()

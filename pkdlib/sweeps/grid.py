@@ -33,7 +33,7 @@ class Stage(BaseModel):
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}  # name -> values; every combination is run
     together: list[dict[str, Any]] = Field([], alias="list")  # values that change together, an entry each
     exclude: list[dict[str, Any]] = []  # combinations that are left out
-    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = []
+    seeds: list[Annotated[int, Field(ge=0, lt=2**32, strict=True)]] = []
 
     @property
     def places(self) -> list[tuple[str, str]]:
@@ -63,6 +63,8 @@ class Grid(Stage):
 
 def grid_path(name: str | Path) -> Path:
     """A file by its path, or one that is shipped by its name; GridError lists those."""
+    if not isinstance(name, str | Path) or not str(name):
+        raise GridError(f"grid = {name!r}: must be the path of a grid file, or the name of one that is shipped")
     shipped = {path.stem: path for path in sorted(GRIDS.glob("*.yaml"))}
     path = Path(name) if Path(name).is_file() else shipped.get(str(name))
     if path is None:
@@ -105,6 +107,8 @@ def _mistakes(stage: Stage, seeds: int = 1) -> Iterator[str]:
     for number, entry in enumerate(stage.together):
         if set(entry) != set(stage.together[0]) or not entry:
             yield f"list.{number} = {entry!r}: every entry must name the same parameters, as the first one does"
+        elif entry in stage.together[:number]:
+            yield f"list.{number} = {entry!r}: stands there twice"
     lists = {f"grid.{name}": values for name, values in stage.grid.items()} | {"seeds": stage.seeds}
     for name, values in lists.items():
         if repeated := [value for number, value in enumerate(values) if value in values[:number]]:
@@ -120,3 +124,5 @@ def _mistakes(stage: Stage, seeds: int = 1) -> Iterator[str]:
     if then := getattr(stage, "then", None):
         yield from (f"then.{line}" for line in _mistakes(then, seeds))
         yield from (f"then.keep = {name!r}: no axis of the first stage" for name in then.keep if name not in axes)
+        again = [place for name, place in then.places if name in then.keep]
+        yield from (f"then.{place}: its value is kept; a name may stand in keep or here" for place in again)

@@ -52,8 +52,11 @@ def run_sweep(
     if getattr(current_process(), "_inheriting", False):  # a worker imports the script that has started it
         raise GridError("run_sweep: called by the start of a worker; call it under `if __name__ == '__main__':`")
     for name, value in {"workers": workers, "threads": threads, "runs_per_gpu": runs_per_gpu}.items():
-        if value is not None and value < 1:
-            raise GridError(f"{name} = {value}: must be at least 1")
+        if value is not None and (not isinstance(value, int) or value < 1):
+            more = "" if isinstance(value, int) else ", a whole number"
+            raise GridError(f"{name} = {value!r}: must be at least 1{more}")
+    if not isinstance(out, str | Path) or any(path.is_file() for path in (Path(out), *Path(out).resolve().parents)):
+        raise GridError(f"out = {str(out)!r}: must be a folder, not a file or below one")
     file, stages = read_stages(grid)
     out, cores = Path(out).resolve(), os.cpu_count() or 1
     with _dask(None if dry_run else scheduler) as (client, look):

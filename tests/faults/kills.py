@@ -21,6 +21,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +37,7 @@ from filelock import FileLock
 from helpers import bert_config, figures, noisy_copy, save_backbone, save_model, small_task
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook
+from tqdm import tqdm
 from transformers import PreTrainedModel
 
 import pkdlib
@@ -47,6 +49,7 @@ from pkdlib.engine.machine import installed_versions, machine, timestamp
 from pkdlib.records import RESULT_FILE
 from pkdlib.sweeps.folder import RUN_FILE
 
+tqdm.set_lock(threading.RLock())  # its own is shared by all that is forked: who is killed in it locks the others out
 LIMIT = 300  # seconds for a round to end; on a busy machine a kernel alone takes twenty
 KILLS_A_ROUND = 8
 EPOCHS, UPDATES = 4, 3  # of every direct run: forty rows in batches of sixteen
@@ -281,11 +284,11 @@ parameters: {{teacher_dir: {teacher}}}
 grid: {{methods: [KD, PKD-Skip]}}
 seeds: [0, 1]
 """
-POOL = """import sys
+POOL = """import multiprocessing, sys
 from concurrent.futures import ProcessPoolExecutor
 from pkdlib.sweeps.runner import run_sweep
 if __name__ == "__main__":
-    with ProcessPoolExecutor(2) as pool:
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         sys.exit(bool(run_sweep(sys.argv[1], sys.argv[2], workers=2, threads=1, executor=pool)))
 """
 
@@ -354,8 +357,7 @@ class Sweep:
         if self.place == "runner":
             return [runner]
         if self.place == "pool":
-            return [child for child in family(runner) if "multiprocessing" in words_of(child)
-                    and "tracker" not in words_of(child)] or runner.children()  # fmt: skip
+            return [child for child in family(runner) if "multiprocessing.spawn" in words_of(child)]
         if self.place.startswith("Dask"):
             word = self.place.split()[1]
             return [psutil.Process(one.pid) for name, one in self.dask.items() if word in name and alive(one)]

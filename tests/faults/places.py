@@ -253,7 +253,7 @@ def _command(line: str, kit: Kit, folder: Path) -> None:
         (folder / name).write_text(text)
     shutil.copytree(kit.teacher, folder / "run")
     save_result(kit.record, folder / "run")
-    results = ROOT / "data" / "results" / "rte-3.jsonl"
+    results = ROOT / "data" / "results"
     names = {"tmp": folder, "out": folder / "out", "file": folder / "file", "run": folder / "run", "results": results}
     said = io.StringIO()
     with redirect_stderr(said):
