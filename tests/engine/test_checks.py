@@ -152,6 +152,20 @@ def test_a_classifier_whose_head_is_unknown_is_refused() -> None:
         with_labels(model, THREE, "x")
 
 
+def test_no_layer_of_the_body_is_taken_for_the_head() -> None:
+    class OwnHead(torch.nn.Module):
+        out_features = 3
+
+        def forward(self, states):
+            return states[..., :3]
+
+    for size, head in ((3, torch.nn.Linear(32, 4)), (64, OwnHead())):  # the body has a layer of three outputs, or none
+        model = permuted(classifier(bert_config(num_labels=3, intermediate_size=size)), [1, 0, 2])
+        model.classifier = head
+        with pytest.raises(ValueError, match=r"no layer to reorder$"):
+            with_labels(model, THREE, "x")
+
+
 def test_a_permuted_teacher_gives_the_very_student(data: EncodedTask, backbone: Path, tmp_path: Path) -> None:
     teacher = noisy_copy(load_backbone(backbone), THREE)
     save_model(teacher, tmp_path / "teacher")
@@ -271,6 +285,7 @@ def test_single_texts_need_no_segments() -> None:
     single, pair = (encode_split(Split("dev", texts, None), tokenizer, 16) for texts in ((["a"],), (["a"], ["a"])))
     check_reads(classifier(ENCODERS["bert"]), [single], "x")
     check_reads(classifier(ENCODERS["roberta"]), [single, pair], "x")
+    check_reads(classifier(ENCODERS["distilbert"]), [single, pair], "x")  # which knows no segments
     check_reads(classifier(bert_config(num_labels=3, type_vocab_size=1)), [pair], "x")
     with pytest.raises(ValueError, match="it tells a pair's texts apart by token_type_ids"):
         check_reads(classifier(ENCODERS["bert"]), [single, pair], "x")
@@ -294,6 +309,14 @@ def test_the_same_tokenizer_gives_the_same_tokens_and_another_is_named(data: Enc
     check_same_tokens(mini_tokenizer(), first, "x")  # of one text, segments are zeros for both
     long = encode_split(Split("dev", (["a " * 90],), None), mini_tokenizer(), 8)
     check_same_tokens(mini_tokenizer(), long, "x")  # cut alike
+
+
+def test_segments_do_no_harm_to_a_model_that_knows_none(data: EncodedTask) -> None:
+    model, split = classifier(ENCODERS["distilbert"]), data.splits["dev"]
+    tokenizer = copy.deepcopy(mini_tokenizer())
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    without = encode_task(small_data("mini-inference"), tokenizer, 64).splits["dev"]
+    assert torch.equal(predict(model, split), predict(model, without))
 
 
 def test_positions_that_padding_takes_do_not_count(data: EncodedTask) -> None:
