@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -43,7 +43,7 @@ TESTS = {
     "engine/checkpoints": ["engine/test_checkpoint_file"],
     "engine/batches": ["test_data", "test_loop"],
     "engine/checks": ["engine/test_checks"],
-    "engine/arrays": ["engine/test_arrays", "test_targets"],
+    "engine/arrays": ["engine/test_arrays"],
     "loop": ["test_loop", "test_training"],
     "tasks": ["test_tasks"],
     "config": ["test_config"],
@@ -245,7 +245,9 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=0, help="at most so many mutants of a file, drawn by the seed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--again", action="store_true", help="keep what an earlier run killed: go on, or try new tests")
-    parser.add_argument("--record", action="store_true", help=f"write {RECORD.relative_to(ROOT)}")
+    parser.add_argument(
+        "--record", action="store_true", help=f"write the files' numbers into {RECORD.relative_to(ROOT)}"
+    )
     given = parser.parse_args()
     everything = {one.key: one for file in TESTS for one in mutants(file)}
     judged: dict[str, str] = json.loads(KNOWN.read_text())
@@ -263,12 +265,15 @@ def main() -> None:
     problems += [f"judged, and yet killed: {one.key}" for one in chosen if one.key in judged and one not in survivors]
     problems += [f"not judged in {KNOWN.name}: {one.key}" for one in survivors if one.key not in judged]
     if given.record:
+        record = json.loads(RECORD.read_text()) if RECORD.exists() else {"files": {}, "survivors": []}
         commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-        made = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit}
-        made |= {"most": given.most, "seed": given.seed, "again": given.again}
-        lines = [{**asdict(one), "why": judged.get(one.key, "")} for one in survivors]
-        lines = [{name: value for name, value in line.items() if name != "source"} for line in lines]
-        RECORD.write_text(json.dumps({"provenance": made, "files": files, "survivors": lines}, indent=1) + "\n")
+        made = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit, "seed": given.seed}
+        record["files"] |= {file: numbers | made for file, numbers in files.items()}
+        others = [line for line in record["survivors"] if line["file"] not in files]
+        lines = [{"file": one.file, "before": one.before, "after": one.after} for one in survivors]
+        reasons = [{"why": judged.get(one.key, "not judged")} for one in survivors]
+        record["survivors"] = others + [line | why for line, why in zip(lines, reasons, strict=True)]
+        RECORD.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     sys.exit("\n".join(problems) or None)
 
 

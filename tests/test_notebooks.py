@@ -449,7 +449,8 @@ def test_a_teacher_from_elsewhere_gives_the_very_students_in_a_notebook_and_in_a
 
 
 def test_a_grid_with_a_teacher_from_elsewhere_names_its_data(tmp_path, capsys):
-    folder = save_backbone(tmp_path / "foreign")
+    backbone, names = load_backbone(save_backbone(tmp_path / "backbone")), TASKS["mini-sentiment"].label_names
+    folder = save_model(noisy_copy(backbone, names), tmp_path / "foreign")
     for notebook, fields in (("02_distill_last_vs_skip", "task, max_length, backbone"), ("08_reproduce_the_paper", "")):
         (tmp_path / "grid.yaml").write_text(f"notebook: {notebook}\nparameters: {{teacher_dir: {folder}}}\n")
         planned = main(["sweep", str(tmp_path / "grid.yaml"), "--out", str(tmp_path / "out"), "--dry-run"])

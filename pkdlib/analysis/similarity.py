@@ -37,6 +37,7 @@ def raw_cosine(a_cls: Tensor, b_cls: Tensor) -> Tensor:
 
 def centered_cosine(student_cls: Tensor, teacher_cls: Tensor) -> Tensor:
     """`raw_cosine` after each layer's mean state, the direction that all rows share, is taken off."""
+    _check(student_cls, teacher_cls, equal_widths=True, least_rows=2)
     return raw_cosine(_centred(student_cls), _centred(teacher_cls))
 
 

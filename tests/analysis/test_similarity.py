@@ -344,7 +344,7 @@ def test_what_cannot_be_compared_is_refused_with_one_line(call, message: str) ->
     ("metric", "least"),
     [
         (raw_cosine, 1),
-        (centered_cosine, 1),
+        (centered_cosine, 2),
         (linear_cka, 4),
         (lambda a, b: linear_cka(a, b, debiased=False), 2),
         (rsa, 3),

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +36,7 @@ def test_a_file_is_plain_numpy_with_its_checksum_beside_it(tmp_path: Path) -> No
     path = write(tmp_path)["pair"]
     stored = np.load(path, allow_pickle=False)
     assert stored.dtype == np.float16 and stored.tolist() == ROWS.tolist()
+    assert path.stat().st_size == 128 + stored.nbytes  # numpy's header, and nothing after the rows
     checksum = hashlib.sha256(path.read_bytes()).hexdigest()
     assert json.loads(path.with_suffix(".json").read_text()) == {"sha256": checksum}
     assert sorted(one.name for one in tmp_path.iterdir()) == ["one.json", "one.npy", "pair.json", "pair.npy"]
@@ -43,6 +46,14 @@ def test_what_is_opened_may_be_written_to_and_leaves_the_file_alone(tmp_path: Pa
     paths = write(tmp_path)
     open_rows(paths, 3)["pair"][0, 0] = 7
     assert open_rows(paths, 3)["pair"][0, 0] == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads /proc")
+def test_what_is_opened_is_mapped_and_not_read(tmp_path: Path) -> None:
+    paths = write(tmp_path)
+    opened = open_rows(paths, 3)
+    maps = Path("/proc/self/maps").read_text()
+    assert all(str(paths[name].resolve()) in maps for name in opened) and len(opened) == 2
 
 
 def test_absent_files_are_not_spoken_of_and_damaged_ones_are(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -84,3 +95,18 @@ def test_a_shape_that_changes_leaves_no_file(tmp_path: Path) -> None:
 def test_no_batches_are_no_files(tmp_path: Path) -> None:
     write_rows((), 3)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="no posix_fallocate")
+def test_room_on_the_disk_is_taken_before_the_rows_come(tmp_path: Path) -> None:
+    """A full disk is then an error here, and not the end of the process at some later row."""
+    seen = []
+
+    def batches() -> Iterator[tuple[torch.Tensor, dict[Path, torch.Tensor]]]:
+        for position in range(2):
+            seen.extend(one.stat() for one in tmp_path.glob("*.part"))
+            yield torch.tensor([position]), {tmp_path / "a.npy": torch.zeros(1, 1_000_000)}
+
+    write_rows(batches(), 2)
+    (part,) = seen
+    assert part.st_blocks * 512 >= part.st_size == 128 + 4_000_000

@@ -114,6 +114,20 @@ def test_nameless_classes_are_taken_in_order_and_that_is_said_once(capsys) -> No
         label_order(["LABEL_0", "LABEL_1"], ["a", "b", "c"], "x")
 
 
+def test_one_nameless_class_among_named_ones_is_refused() -> None:
+    with pytest.raises(ValueError, match="its classes are LABEL_0, yes: must be no, yes"):
+        label_order(["LABEL_0", "yes"], ["no", "yes"], "x")
+
+
+@pytest.mark.parametrize(("name", "where"), [("", "the classifier"), ("a/folder", "a/folder")])
+def test_a_classifier_is_named_by_its_folder_if_it_has_one(name: str, where: str) -> None:
+    model = classifier(ENCODERS["bert"])
+    model.name_or_path = name
+    for told, said in (("", where), ("told", "told")):
+        with pytest.raises(ValueError, match=f"^{said}: its classes are entailment, "):
+            with_labels(model, ("a", "b", "c"), told)
+
+
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_a_permuted_classifier_becomes_the_very_one(kind: str) -> None:
     model = classifier(ENCODERS[kind])
@@ -366,7 +380,7 @@ def test_a_folder_is_held_and_then_free(tmp_path: Path) -> None:
         assert [one.name for one in tmp_path.iterdir()] == ["a"]
 
 
-@pytest.mark.parametrize("folder", ["", ".", ROOT, ROOT / "data" / ".."])
+@pytest.mark.parametrize("folder", ["", ".", ROOT, ROOT / "tests" / ".."])
 def test_a_folder_without_a_name_of_its_own_is_refused(folder: str | Path) -> None:
     with (
         pytest.raises(ValueError, match=f"^output_dir = '{folder}': must name a folder of its own$"),
