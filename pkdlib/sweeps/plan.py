@@ -182,6 +182,12 @@ def _check_models(parameters: dict[str, Any], teachers: dict[str, PlannedRun]) -
     depths = [one.num_hidden_layers for name, one in configs.items() if name == "backbone" or name.endswith(TEACHER)]
     if size > (limit := min(depths, default=size)):
         raise ValueError(f"student_layers = {size}: must be between 1 and the teacher's {limit} layers")
+    tokens, positions = (
+        parameters.get("max_length", 0),
+        (getattr(x, "max_position_embeddings", 0) for x in configs.values()),
+    )
+    if tokens > (limit := min(filter(None, positions), default=tokens)):
+        raise ValueError(f"max_length = {tokens}: must be between 8 and the model's {limit} positions")
 
 
 @cache

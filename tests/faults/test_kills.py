@@ -19,7 +19,7 @@ def test_what_is_killed_ends_as_if_it_had_not_been() -> None:
     assert [row[:26].strip() for row in rows] == [*PLACES, "all"]
     names = head[26:].split("  ")
     figures = dict(zip(names, map(int, rows[-1][26:].split()), strict=True))
-    assert figures["kills"] >= 12 and figures["after epoch 1"] >= 3
+    assert figures["kills"] >= 10 and figures["after epoch 1"] >= 3
     assert figures["kept"] == figures["finished before a kill"] > 0
     assert figures["identical"] == figures["runs"] > 0
     assert figures["hangs"] == figures["errors"] == 0
