@@ -156,7 +156,7 @@ def _tables(task: Task, source: Source, split: str = "") -> tuple[Tables, str]:
     for folder in (Path(place, layout.folder), Path(place)):  # a task's own folder wins
         if tables := _from_folder(layout, folder):
             return tables, source
-    named = ", ".join(layout.splits.values())
+    named = f"train, dev{layout.ending}, test{layout.ending}"
     raise FileNotFoundError(f"{source}: no rows of task {task.name} there: no {named} as {FILES}, nor a dataset")
 
 
@@ -167,9 +167,6 @@ def _from_folder(layout: Layout, folder: Path) -> Tables:
         return any(file.is_file() for pattern in patterns for file in folder.glob(pattern))
 
     files = _splits(layout, lambda name: [path for suffix in TABLES if (path := folder / f"{name}{suffix}").exists()])
-    for file in files.values():
-        if not file.is_file():
-            raise ValueError(f"{file}: is a folder, must be a file")
     cards = (folder / "README.md", folder / "dataset_infos.json")
     card, older = (file.read_bytes() if file.is_file() else b"" for file in cards)
     header = card.partition(b"\n---")[0] if card.startswith(b"---") else b""
@@ -187,10 +184,11 @@ def _splits(layout: Layout, named: Callable[[str], list]) -> dict[str, Any]:
     splits = {}
     for split in NAMES:
         groups = ([one for name in names for one in named(name)] for names in layout.names(split))
-        if found := next(filter(None, groups), None):
-            if len(found) > 1:
-                raise ValueError(f"{found[0]} and {found[1]}: both are the {split} split; leave one there")
-            splits[split] = found[0]
+        first, *others = next(filter(None, groups), [None])
+        if others:
+            raise ValueError(f"{first} and {others[0]}: both are the {split} split; leave one there")
+        if first:
+            splits[split] = first
     return splits
 
 
@@ -232,12 +230,10 @@ def _from_datasets(layout: Layout, source: str, saved: bool = False) -> Tables:
 
 def _configuration(layout: Layout, known: list[str]) -> str:
     """The task's configuration of a dataset, or the default, or the only one where it is not another task's."""
-    for name in (layout.config, "default"):
-        if name in known:
-            return name
-    if len(known) > 1 or known[0] in GLUE:
-        raise ValueError(f"has no configuration {layout.config} or default, but {', '.join(known)}")
-    return known[0]
+    name = next(name for name in (layout.config, "default", *known) if name in known)
+    if name in (layout.config, "default") or (len(known) == 1 and name not in GLUE):
+        return name
+    raise ValueError(f"has no configuration {layout.config} or default, but {', '.join(known)}")
 
 
 # ------------------------------------------------------------------------------------------------ rows of a table

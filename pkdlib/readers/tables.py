@@ -37,11 +37,9 @@ class Table(NamedTuple):
                 if len(fields) != len(self.header):
                     raise ValueError(f"{len(fields)} columns where the header has {len(self.header)}")
                 wanted = [fields[place] for place in places]
-                values = tuple(value.as_py() if isinstance(value, pa.Scalar) else value for value in wanted)
+                yield tuple(value.as_py() if isinstance(value, pa.Scalar) else value for value in wanted)
             except ValueError as error:
                 yield error
-            else:
-                yield values
 
 
 def read_table(path: Path) -> Table:
@@ -112,10 +110,6 @@ def _record(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return record
 
 
-def _read_parquet(path: Path) -> Table:
-    return arrow_table(pq.ParquetFile(path).read(), str(path))
-
-
 def arrow_table(table: pa.Table, where: str) -> Table:
     """A table of Arrow's, with the names of its classes where `datasets` has written them into its schema."""
     features = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
@@ -133,8 +127,8 @@ def _content(path: Path) -> bytes:
 
 
 READERS: dict[str, Callable[[Path], Table]] = {
-    ".tsv": read_lines, ".parquet": _read_parquet, ".csv": _read_csv, ".jsonl": _read_json, ".json": _read_json,
-    ".txt": read_lines,
+    ".tsv": read_lines, ".parquet": lambda path: arrow_table(pq.ParquetFile(path).read(), str(path)),
+    ".csv": _read_csv, ".jsonl": _read_json, ".json": _read_json, ".txt": read_lines,
 }  # fmt: skip
 TABLES = [f"{suffix}{packed}" for suffix in READERS for packed in ("", ".gz") if suffix != ".txt"]
 TABLES.remove(".parquet.gz")  # parquet packs itself
