@@ -4,8 +4,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from pkdlib.config import DistillConfig, FineTuneConfig
@@ -110,29 +112,13 @@ def _carry_out(job: Job, output_dir: str | Path | None, spent: dict[str, float] 
         job = replace(job, checkpoint=Checkpoint(output_dir, identity | start, job.name, accelerator))
     history, best_epoch = train(job)
     trained = time.perf_counter()
-    metrics, majority = {}, {}
-    for name, split in data.splits.items():
-        if split.labels is not None and name != "train":
-            logits = predict(model, split, job.config.eval_batch_size, accelerator)
-            metrics[name] = score(logits, split.labels, data.task)
-            majority[name] = data.task.majority_scores(split.labels)
-            if len(split) > 1 and len(logits.argmax(dim=-1).unique()) == 1:
-                accelerator.print(f"{job.name}: the model names one class for all {len(split)} {name} rows", flush=True)
     record = RunRecord(
+        **describe(model, data, accelerator, job.name, job.config.eval_batch_size),
         run_id=f"{job.name.replace(' ', '-')}-{digest(' '.join(identity.values()).encode())[:8]}",
         method=job.method,
-        task=data.task.name,
-        task_definition=data.task,
-        **data.reading,
-        max_length=data.max_length,
-        train_rows=len(data.splits["train"]),
-        eval_rows={name: len(data.splits[name]) for name in metrics},
         seed=job.config.seed,
         config=job.config.model_dump() | {"num_hidden_layers": model.config.num_hidden_layers},
         layer_map=list(job.objective.layers),
-        num_parameters=model.num_parameters(),
-        metrics=metrics,
-        majority=majority,
         best_epoch=best_epoch,
         history=history,
         fingerprints={**data.fingerprints, **teacher, "weights": weights_fingerprint(model)},
@@ -141,10 +127,7 @@ def _carry_out(job: Job, output_dir: str | Path | None, spent: dict[str, float] 
             "training": sum(row["seconds"] for row in history),  # of all epochs, those before an interruption too
             "evaluation": time.perf_counter() - trained,
         },
-        device=device_name(accelerator.device),
-        threads=torch.get_num_threads(),
-        processes=accelerator.num_processes,
-    )  # fmt: skip
+    )
     if output_dir is not None and accelerator.is_main_process:
         with checks.room_in(output_dir):
             (output_dir / RESULT_FILE).unlink(missing_ok=True)  # an earlier run's: its weights are overwritten now
@@ -155,3 +138,24 @@ def _carry_out(job: Job, output_dir: str | Path | None, spent: dict[str, float] 
             job.checkpoint.path.unlink(missing_ok=True)  # only now: until here, nothing that was trained is lost
     accelerator.wait_for_everyone()  # so that any process may read what was written
     return Run(model, record)
+
+
+def describe(
+    model: PreTrainedModel, data: EncodedTask, accelerator: Accelerator, name: str, batch_size: int = 128
+) -> dict[str, Any]:
+    """What a record says of any model: its rows, its scores on every labelled split but train, and the machine."""
+    metrics, majority = {}, {}
+    for key, split in data.splits.items():
+        if split.labels is not None and key != "train":
+            logits = predict(model, split, batch_size, accelerator)
+            metrics[key] = score(logits, split.labels, data.task)
+            majority[key] = data.task.majority_scores(split.labels)
+            if len(split) > 1 and len(logits.argmax(dim=-1).unique()) == 1:
+                accelerator.print(f"{name}: the model names one class for all {len(split)} {key} rows", flush=True)
+    return {
+        "task": data.task.name, "task_definition": data.task, **data.reading, "max_length": data.max_length,
+        "train_rows": len(data.splits["train"]), "eval_rows": {key: len(data.splits[key]) for key in metrics},
+        "num_parameters": model.num_parameters(), "metrics": metrics, "majority": majority,
+        "device": device_name(accelerator.device), "threads": torch.get_num_threads(),
+        "processes": accelerator.num_processes,
+    }  # fmt: skip

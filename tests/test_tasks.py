@@ -75,6 +75,7 @@ def test_any_other_label_is_refused_with_what_is_allowed(label: object) -> None:
         (("1", "2", "3"), 0, None),  # and no positions
         (("-1", "1"), -1, 0),
         (("-1", "1"), 0, None),
+        (("0", "1"), -1, None),  # the dash is a sign there, no spelling
     ],
 )
 def test_names_come_before_numbers(names: tuple[str, ...], label: object, index: int | None) -> None:

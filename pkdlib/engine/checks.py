@@ -61,7 +61,8 @@ def checked(function: Function) -> Function:
         given = signature.bind(*arguments, **named)
         given.apply_defaults()
         try:
-            model(**{f"of_{name}": value for name, value in given.arguments.items()})
+            plain = {name: one.item() if isinstance(one, np.generic) else one for name, one in given.arguments.items()}
+            model(**{f"of_{name}": value for name, value in plain.items()})
         except ValidationError as error:
             raise ConfigError("\n".join(_lines(error, given.arguments))) from None
         return function(*arguments, **named)

@@ -63,12 +63,6 @@ def whole(field: str, value: Any, low: int = 0, high: float = math.inf, limit: s
     return int(value)
 
 
-def instance(field: str, value: Any, kind: type | tuple[type, ...], hint: str) -> None:
-    """ConfigError unless the value is one of a class; hint: what is allowed."""
-    if not isinstance(value, kind):
-        raise ConfigError(f"{field} = {shortened(value)}: must be {hint}")
-
-
 def shortened(value: Any) -> str:
     """A value as code, in one line, cut where it is long."""
     text = repr(value).replace("\n", " ")

@@ -17,11 +17,6 @@ class Layout(NamedTuple):
     label: str = "label"
     plain: bool = True  # whether a dev split without the ending is this task's too
 
-    @property
-    def splits(self) -> dict[str, str]:
-        """Split -> file stem of the GLUE download."""
-        return {"train": "train", "dev": f"dev{self.ending}", "test": f"test{self.ending}"}
-
     def names(self, split: str) -> list[tuple[str, ...]]:
         """What the split's file, or the hub's split, may be called: the first of these groups that is there counts."""
         with_ending = tuple(f"{name}{self.ending}" for name in NAMES[split])

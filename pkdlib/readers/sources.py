@@ -3,17 +3,16 @@
 import os
 import re
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
 from pkdlib.data import BadRows, EncodedTask, Split, TaskData, encode_task
-from pkdlib.engine.checks import label_order, spelled
-from pkdlib.engine.configs import ConfigError, instance, pick, whole
+from pkdlib.engine.checks import Count, Seed, checked, label_order, spelled
+from pkdlib.engine.configs import ConfigError, pick, whole
 from pkdlib.engine.files import ROOT, ask_hub, locate
 from pkdlib.models import load_tokenizer
 from pkdlib.readers.layouts import GLUE, LAYOUTS, NAMES, Layout, layout_of
@@ -24,13 +23,13 @@ from pkdlib.tasks import METRICS, Task, get_task
 Source = str | Path | None
 Tables = dict[str, Callable[[], Table]]  # split -> its rows, when they are asked for
 FILES = f"a file {', '.join(TABLES)}"
-CARDS = ("README.md", "dataset_infos.json")  # of a dataset in the hub's layout
 NUMBER = re.compile(r"[+-]?\d+(\.0*)?")
-HIDDEN = {"-1", "", "nan", "none"}  # -1, as the hub has it, or nothing
+HIDDEN = {"-1", "-1.0", "", "nan", "none"}  # -1, as the hub has it, or nothing
 
 
+@checked
 def load_task(
-    task: str | Task, source: Source = None, *, train_rows: int | None = None, subset_seed: int = 0,
+    task: str | Task, source: Source = None, *, train_rows: Count | None = None, subset_seed: Seed = 0,
     bad_rows: BadRows = "error",
 ) -> TaskData:  # fmt: skip
     """The task's train, dev and (where there is one) test split.
@@ -43,14 +42,8 @@ def load_task(
     within the larger. bad_rows="skip" drops unreadable rows with a warning. Raises ValueError (bad argument, label,
     column or row, with file and row), FileNotFoundError (no such folder, dataset or split), ConnectionError (no hub).
     """
-    task = _checked(task)
-    if train_rows is not None:
-        whole("train_rows", train_rows, 1)
-    whole("subset_seed", subset_seed)
-    pick("bad_rows", bad_rows, get_args(BadRows))
+    task = _checked_task(task)
     tables, source = _tables(task, source)
-    if "" in tables:
-        raise ValueError(f"source = {source!r}: is one file, must be a folder with a train and a dev file")
     for required in ("train", "dev"):
         if required not in tables:
             names = ", ".join(name for group in layout_of(task).names(required) for name in group)
@@ -70,15 +63,9 @@ def load_split(task: str | Task, source: Source = None, split: str = "dev") -> S
 
     Raises ValueError or FileNotFoundError as `load_task` does, ValueError when the split is not there.
     """
-    task = _checked(task)
+    task = _checked_task(task)
     pick("split", split, NAMES)
-    tables, source = _tables(task, source)
-    if "" in tables:
-        stem = Path(source).name.partition(".")[0]
-        others = {other for other in NAMES if any(stem in group for group in layout_of(task).names(other))}
-        if others - {split}:
-            raise ValueError(f"split = {split!r}: {source} is by its name another split")
-        return _to_split(task, split, tables[""]())
+    tables, source = _tables(task, source, split)
     if split not in tables:
         raise ValueError(f"split = {split!r}: {source} has {', '.join(tables) or 'none'} of task {task.name}")
     return _to_split(task, split, tables[split]())
@@ -97,16 +84,16 @@ def load_texts(folder: str | Path) -> Split:
     files = [file for file in files if file.name.endswith(suffixes)]
     if not files:
         raise FileNotFoundError(f"{place}: no texts there: no file that ends in {', '.join(suffixes)}")
-    splits = [_to_split(Task("texts", ("text",), ()), "texts", read_table(file)) for file in files]
-    texts = [text for split in splits for text in split.texts[0] if text.strip()]
+    task = Task("texts", ("text",), ())
+    texts = [text for file in files for text in _to_split(task, "texts", read_table(file)).texts[0] if text.strip()]
     if not texts:
         raise ValueError(f"{place}: only blank lines in {', '.join(file.name for file in files)}")
     return Split("texts", (texts,), None)
 
 
+@checked
 def reload_data(record: RunRecord) -> EncodedTask:
     """The rows a run was trained on, read and tokenised again; ValueError when they have changed since."""
-    instance("record", record, RunRecord, "a RunRecord, as load_records gives them")
     reading = {name: getattr(record, name) for name in ("source", "train_rows", "subset_seed", "bad_rows")}
     tokenizer = load_tokenizer(record.config.get("backbone", ""))
     encoded = encode_task(load_task(record.get_task(), **reading), tokenizer, record.max_length)
@@ -116,12 +103,12 @@ def reload_data(record: RunRecord) -> EncodedTask:
     return encoded
 
 
-def subset(split: Split, rows: int, seed: int) -> Split:
+@checked
+def subset(split: Split, train_rows: Count, seed: Seed) -> Split:
     """So many rows drawn by the seed, in the split's order; ValueError when it has fewer."""
-    instance("split", split, Split, "a Split, as load_split gives")
-    whole("train_rows", rows, 1, len(split), f"the split's {len(split)} rows")
-    order = np.random.default_rng(whole("subset_seed", seed)).permutation(len(split))
-    return split.take(np.sort(order[:rows]))
+    whole("train_rows", train_rows, 1, len(split), f"the split's {len(split)} rows")
+    order = np.random.default_rng(seed).permutation(len(split))
+    return split.take(np.sort(order[:train_rows]))
 
 
 def draw_rows(split: Split, rows: int = 0, seed: int = 0) -> Split:
@@ -130,7 +117,7 @@ def draw_rows(split: Split, rows: int = 0, seed: int = 0) -> Split:
 
 
 # ------------------------------------------------------------------------------------------------- where rows lie
-def _checked(task: str | Task) -> Task:
+def _checked_task(task: str | Task) -> Task:
     """The task; ConfigError where one of your own has no one or two columns, or two classes of one name, say."""
     task = get_task(task)
     for field, least, most in (("columns", 1, 2), ("label_names", 2, None), ("metrics", 1, None)):
@@ -144,129 +131,109 @@ def _checked(task: str | Task) -> Task:
     return task
 
 
-def _tables(task: Task, source: Source) -> tuple[Tables, str]:
-    """Each split that is there, or "" for the only file that the source is; and the source as it was given."""
+def _tables(task: Task, source: Source, split: str = "") -> tuple[Tables, str]:
+    """Each split that is there (or, of one file, the split that is asked for), and the source as it was given."""
     layout, embedded = layout_of(task), task.name.startswith("mini-")
     if source in (None, ""):
         if not embedded and task.name not in LAYOUTS:
             raise ValueError(f"source = {source!r}: must be given, as {task.name} is a task of your own")
-        source, place = ("data", str(ROOT / "data")) if embedded else ("nyu-mll/glue", "nyu-mll/glue")
-        place = locate(place, "source")
+        source = "data" if embedded else "nyu-mll/glue"
+        place = locate(ROOT / "data" if embedded else source, "source")
     else:
         source, place = str(source), locate(source, "source", files=True)
     if os.path.isfile(place):
         if not place.endswith(tuple(TABLES)):
             raise ValueError(f"source = {source!r}: must be a folder with files, or {FILES}")
-        return {"": partial(read_table, Path(place))}, source
+        if not split:
+            raise ValueError(f"source = {source!r}: is one file, must be a folder with a train and a dev file")
+        stem = os.path.basename(place).partition(".")[0]
+        others = {other for other in NAMES if any(stem in group for group in layout.names(other))}
+        if others - {split}:
+            raise ValueError(f"split = {split!r}: {source} is by its name another split")
+        return {split: partial(read_table, Path(place))}, source
     if not os.path.isdir(place):
-        return _from_hub(layout, place), source
+        return _from_datasets(layout, place), source
     for folder in (Path(place, layout.folder), Path(place)):  # a task's own folder wins
         if tables := _from_folder(layout, folder):
             return tables, source
-    named = ", ".join(layout.splits.values())
+    named = f"train, dev{layout.ending}, test{layout.ending}"
     raise FileNotFoundError(f"{source}: no rows of task {task.name} there: no {named} as {FILES}, nor a dataset")
 
 
 def _from_folder(layout: Layout, folder: Path) -> Tables:
-    """The splits of a folder: its files, what save_to_disk wrote, or a dataset in the hub's layout."""
+    """The splits of a folder: its files, or what `datasets` reads there; of any other folder none."""
 
-    def files(name: str) -> list[Path]:
-        return [file for suffix in TABLES if (file := folder / f"{name}{suffix}").exists()]
+    def is_there(*patterns: str) -> bool:
+        return any(file.is_file() for pattern in patterns for file in folder.glob(pattern))
 
-    tables: Tables = {}
-    for split in NAMES:
-        if file := _only(layout, split, files):
-            if not file.is_file():
-                raise ValueError(f"{file}: is a folder, must be a file")
-            tables[split] = partial(read_table, file)
-    card, older = (file.read_bytes() if file.is_file() else b"" for file in map(folder.joinpath, CARDS))
+    files = _splits(layout, lambda name: [path for suffix in TABLES if (path := folder / f"{name}{suffix}").exists()])
+    cards = (folder / "README.md", folder / "dataset_infos.json")
+    card, older = (file.read_bytes() if file.is_file() else b"" for file in cards)
     header = card.partition(b"\n---")[0] if card.startswith(b"---") else b""
-    if tables and b"class_label" not in header and b"ClassLabel" not in older:  # else these say what numbers mean
-        return tables
-    if any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
-        return _from_disk(layout, folder)
+    if files and b"class_label" not in header and b"ClassLabel" not in older:  # else these say what numbers mean
+        return {split: partial(read_table, file) for split, file in files.items()}
     # Not any folder, as `datasets` would take whatever lies below it for rows.
-    if (
-        header
-        or older
-        or any(file.is_file() for shards in ("train-*-of-*", "data/train*") for file in folder.glob(shards))
-    ):
-        return _from_hub(layout, str(folder))
+    saved = is_there("dataset_dict.json", "state.json")
+    if saved or header or older or is_there("train-*-of-*", "data/train*"):
+        return _from_datasets(layout, str(folder), saved)
     return {}
 
 
-def _only(layout: Layout, split: str, named: Callable[[str], Sequence]) -> Any:
-    """The file or the hub's split that is the split; None where there is none, ValueError where there are two."""
-    for names in layout.names(split):
-        found = [one for name in names for one in named(name)]
-        if len(found) > 1:
-            raise ValueError(f"{found[0]} and {found[1]}: both are the {split} split; leave one there")
-        if found:
-            return found[0]
-    return None
+def _splits(layout: Layout, named: Callable[[str], list]) -> dict[str, Any]:
+    """Split -> its only file or its name on the hub, of those called so; ValueError where a split has two."""
+    splits = {}
+    for split in NAMES:
+        groups = ([one for name in names for one in named(name)] for names in layout.names(split))
+        first, *others = next(filter(None, groups), [None])
+        if others:
+            raise ValueError(f"{first} and {others[0]}: both are the {split} split; leave one there")
+        if first:
+            splits[split] = first
+    return splits
 
 
-def _library(source: str) -> Any:
+def _from_datasets(layout: Layout, source: str, saved: bool = False) -> Tables:
+    """The splits of a dataset by hub id, of a local folder in the same layout, or of what save_to_disk wrote."""
     try:
         import datasets  # here, because pkdlib works without it
     except ModuleNotFoundError as error:
         line = f"source = {source!r}: no file of the task there; a dataset needs pip install 'pkdlib[hub]'"
         raise ModuleNotFoundError(line, name=error.name) from None
-    return datasets
-
-
-def _from_disk(layout: Layout, folder: Path) -> Tables:
-    datasets = _library(str(folder))
-    try:
-        saved = datasets.load_from_disk(str(folder))
-    except Exception as error:  # of any class: Arrow's, of JSON, KeyError
-        raise ValueError(f"{folder}: cannot be read as what save_to_disk wrote: {one_line(error)}") from None
-    if not isinstance(saved, datasets.DatasetDict):
-        raise ValueError(
-            f"{folder}: is one split, must be a DatasetDict with train and dev, as its save_to_disk writes"
-        )
-    return _of_datasets(layout, saved, str(folder))
-
-
-def _from_hub(layout: Layout, source: str) -> Tables:
-    """A dataset by hub id, or a local folder in the same layout, by the same call."""
-    datasets, unreachable = _library(source), None
+    offline, unreachable, where = datasets.config.HF_HUB_OFFLINE, None, source
     if not os.path.isdir(source):
         try:
             ask_hub(source, "dataset", "source")
         except OSError as error:
             unreachable = error  # it may still lie in the cache of `datasets`
+            datasets.config.HF_HUB_OFFLINE = True  # else it would wait minutes for a network that is not there
     try:
-        with _offline(datasets.config, unreachable is not None):
-            known = datasets.get_dataset_config_names(source)
-            fitting = [name for name in (layout.config, "default") if name in known]
-            if not fitting and (len(known) > 1 or known[0] in GLUE):  # not another task's only one
-                raise ValueError(f"has no configuration {layout.config} or default, but {', '.join(known)}")
-            config = (fitting or known)[0]
-            hub = datasets.load_dataset(source, config)
+        if saved:
+            rows = datasets.load_from_disk(source)
+        else:
+            config = _configuration(layout, datasets.get_dataset_config_names(source))
+            rows, where = datasets.load_dataset(source, config), source if config == "default" else f"{source}/{config}"
+        if not isinstance(rows, datasets.DatasetDict):
+            raise ValueError("is one split, must be a DatasetDict with train and dev")
     except Exception as error:  # of any class, and often with its cause beneath it
-        while unreachable is None and error.__cause__ is not None:
+        while error.__cause__ is not None:
             error = error.__cause__
         raise unreachable or ValueError(f"source = {source!r}: {one_line(error)}") from None
-    return _of_datasets(layout, hub, source if config == "default" else f"{source}/{config}")
-
-
-@contextmanager
-def _offline(config: Any, offline: bool) -> Iterator[None]:
-    """`datasets` without a network for this while, where it would wait minutes for one that is not there."""
-    before, config.HF_HUB_OFFLINE = config.HF_HUB_OFFLINE, offline or config.HF_HUB_OFFLINE
-    try:
-        yield
     finally:
-        config.HF_HUB_OFFLINE = before
+        datasets.config.HF_HUB_OFFLINE = offline
 
-
-def _of_datasets(layout: Layout, hub: Any, where: str) -> Tables:
     def read(name: str) -> Table:
-        return arrow_table(hub[name].with_format("arrow")[:], f"{where}/{name}")
+        return arrow_table(rows[name].with_format("arrow")[:], f"{where}/{name}")
 
-    found = {split: _only(layout, split, lambda name: [name] if name in hub else []) for split in NAMES}
-    return {split: partial(read, name) for split, name in found.items() if name}
+    names = _splits(layout, lambda name: [name] if name in rows else [])
+    return {split: partial(read, name) for split, name in names.items()}
+
+
+def _configuration(layout: Layout, known: list[str]) -> str:
+    """The task's configuration of a dataset, or the default, or the only one where it is not another task's."""
+    name = next(name for name in (layout.config, "default", *known) if name in known)
+    if name in (layout.config, "default") or (len(known) == 1 and name not in GLUE):
+        return name
+    raise ValueError(f"has no configuration {layout.config} or default, but {', '.join(known)}")
 
 
 # ------------------------------------------------------------------------------------------------ rows of a table
@@ -279,47 +246,52 @@ def read_tsv(path: Path) -> tuple[list[str], list[list[str]]]:
 
 def _to_split(task: Task, name: str, table: Table, bad_rows: BadRows = "error") -> Split:
     """The task's columns of a table; without labels where it has no such column or the task has no classes."""
-    layout, header = layout_of(task), table.header
-    line = f"{table.where}, line 1" if table.unit == "line" else table.where
-    if not header or any("\0" in column for column in header):
-        raise ValueError(f"{line}: {'NUL bytes, must be text in UTF-8' if header else 'no columns, it is empty'}")
-    columns = layout.columns if set(layout.columns) & set(header) else task.columns
-    label = next((column for column in (layout.label, "label") if column in header and task.label_names), None)
-    wanted = [*columns, *([label] if label else [])]
-    for column in wanted:
-        if header.count(column) != 1:
-            count = "two columns" if column in header else "no column"
-            raise ValueError(f"{line}: {count} {column!r}; it has {', '.join(header)}")
+    columns, label = _columns(task, table)
     rows: dict[int, tuple] = {}
     bad: dict[int, str] = {}
-    for number, row in enumerate(table.read(wanted), start=table.first):
+    for number, row in enumerate(table.read([*columns, *label]), start=table.first):
         if fault := str(row) if isinstance(row, ValueError) else _fault(columns, row):
             bad[number] = fault
         else:
             rows[number] = row
     labels = {number: row[-1] for number, row in rows.items()} if label else {}
-    if all(_is_hidden(task, value) for value in labels.values()):
+    if all(value not in task.label_names and str(value).strip().casefold() in HIDDEN for value in labels.values()):
         labels = {}
-    classes = _classes(task, table.classes[label], table.where) if label in table.classes and labels else {}
+    classes = _classes(task, table, label[0]) if labels else []
     for number, value in labels.items():
         try:
-            labels[number] = classes[value] if isinstance(value, int) and value in classes else label_index(task, value)
+            named = classes and isinstance(value, int) and 0 <= value < len(classes)
+            labels[number] = label_index(task, classes[value] if named else value)
         except ValueError as error:
             bad[number] = str(error)
     if bad and bad_rows == "error":
         number = min(bad)
         raise ValueError(f"{table.where}, {table.unit} {number}: {bad[number]}")
     beside = {near for number in bad for near in (number - 1, number + 1)}
-    bad |= dict.fromkeys(beside & table.torn & rows.keys(), "it may be the other half of such a row's text")
-    if bad:
-        skipped = sorted(map(str, bad), key=int)
-        shown = ", ".join(skipped[:5]) + (", ..." if len(skipped) > 5 else "")
+    skipped = sorted(bad.keys() | (beside & table.torn & rows.keys()))  # the torn: other halves of such rows' texts
+    if skipped:
+        shown = ", ".join(map(str, skipped[:5])) + (", ..." if len(skipped) > 5 else "")
         warnings.warn(f"{table.where}: {len(skipped)} unreadable rows skipped ({table.unit}s {shown})", stacklevel=2)
-    kept = [number for number in rows if number not in bad]
+    kept = sorted(rows.keys() - {*skipped})
     if not kept:
         raise ValueError(f"{table.where}: no rows")
     texts = tuple([rows[number][place] for number in kept] for place in range(len(columns)))
     return Split(name, texts, np.array([labels[number] for number in kept], dtype=np.int64) if labels else None)
+
+
+def _columns(task: Task, table: Table) -> tuple[Collection[str], list[str]]:
+    """The columns of the task's texts and, where there is one, of its labels; ValueError unless each is there once."""
+    layout, header = layout_of(task), table.header
+    line = f"{table.where}, line 1" if table.unit == "line" else table.where
+    if not header or any("\0" in column for column in header):
+        raise ValueError(f"{line}: {'NUL bytes, must be text in UTF-8' if header else 'no columns, it is empty'}")
+    columns = layout.columns if set(layout.columns) & set(header) else task.columns
+    label = [column for column in (layout.label, "label") if column in header and task.label_names][:1]
+    for column in (*columns, *label):
+        if header.count(column) != 1:
+            count = "two columns" if column in header else "no column"
+            raise ValueError(f"{line}: {count} {column!r}; it has {', '.join(header)}")
+    return columns, label
 
 
 def _fault(columns: Collection[str], row: tuple) -> str:
@@ -336,21 +308,12 @@ def _fault(columns: Collection[str], row: tuple) -> str:
     return ""
 
 
-def _is_hidden(task: Task, label: Any) -> bool:
-    return label not in task.label_names and _as_written(label).casefold() in HIDDEN
-
-
-def _classes(task: Task, names: list[str], where: str) -> dict[Any, int]:
-    """A dataset's number of a class -> ours, by the names of both; ValueError where the names are others."""
-    if all(map(NUMBER.fullmatch, names)):  # of a column of numbers that was declared to be of classes
-        return {number: label_index(task, name) for number, name in enumerate(names)}
-    return {theirs: ours for ours, theirs in enumerate(label_order(names, task.label_names, where))}
-
-
-def _as_written(label: Any) -> str:
-    """A label's text, of a whole number without decimals."""
-    text = str(label).strip()
-    return str(int(float(text))) if NUMBER.fullmatch(text) else text
+def _classes(task: Task, table: Table, label: str) -> list[str]:
+    """The task's names of a dataset's numbered classes, in the order of the dataset; ValueError where it has others."""
+    names = table.classes.get(label, [])
+    if all(map(NUMBER.fullmatch, names)):  # of a column of numbers that was declared to be of classes, or none
+        return names
+    return [task.label_names[ours] for ours in np.argsort(label_order(names, task.label_names, table.where))]
 
 
 def label_index(task: Task, label: str | int | float) -> int:
@@ -367,10 +330,12 @@ def label_index(task: Task, label: str | int | float) -> int:
 
 @cache
 def _index(names: tuple[str, ...], label: str) -> int | None:
-    for spelling in (str, _as_written, spelled):
-        found = [index for index, name in enumerate(names) if spelling(name) == spelling(label)]
-        if len(found) == 1:
-            return found[0]
-    number = _as_written(label)
-    by_number = not any(map(NUMBER.fullmatch, names)) and number in map(str, range(len(names)))
-    return int(number) if by_number else None
+    if label in names:
+        return names.index(label)
+    if NUMBER.fullmatch(label):
+        numbers = {index: float(name) for index, name in enumerate(names) if NUMBER.fullmatch(name)}
+        numbers = numbers or {index: index for index in range(len(names))}
+        found = [index for index, number in numbers.items() if number == float(label)]
+    else:
+        found = [index for index, name in enumerate(names) if spelled(name) == spelled(label)]
+    return found[0] if len(found) == 1 else None

@@ -13,19 +13,33 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-Row = tuple | ValueError  # a row's values of the wanted columns, or why it cannot be read
-
 
 class Table(NamedTuple):
     """Rows of any format, and how a message names one of them."""
 
     where: str  # the file, or the hub's dataset and its split
     header: list[str]
-    read: Callable[[Sequence[str]], Iterable[Row]]  # of the columns of these names
+    rows: Iterable[Any]  # among them a ValueError in place of one that cannot be read
+    fields: Callable[[Any], Sequence[Any]] = list  # of a row
     unit: str = "row"
     first: int = 0  # the number of the first row
     classes: Mapping[str, list[str]] = {}
     torn: frozenset[int] = frozenset()  # rows that may be a part of a quoted text, where the format knows no quotes
+
+    def read(self, names: Sequence[str]) -> Iterator[tuple | ValueError]:
+        """Each row's values of the columns of these names, or why it cannot be read."""
+        places = [self.header.index(name) for name in names]
+        for row in self.rows:
+            try:
+                if isinstance(row, ValueError):
+                    raise row
+                fields = self.fields(row)
+                if len(fields) != len(self.header):
+                    raise ValueError(f"{len(fields)} columns where the header has {len(self.header)}")
+                wanted = [fields[place] for place in places]
+                yield tuple(value.as_py() if isinstance(value, pa.Scalar) else value for value in wanted)
+            except ValueError as error:
+                yield error
 
 
 def read_table(path: Path) -> Table:
@@ -33,7 +47,7 @@ def read_table(path: Path) -> Table:
     suffix = path.name.removesuffix(".gz").rpartition(".")[2]
     try:
         return READERS[f".{suffix}"](path)
-    except (ValueError, EOFError, RecursionError, zlib.error, gzip.BadGzipFile, pa.ArrowException) as error:
+    except (ValueError, OSError, EOFError, RecursionError, zlib.error, pa.ArrowException) as error:
         raise ValueError(f"{path}: {one_line(error)}") from None
 
 
@@ -47,36 +61,10 @@ def read_lines(path: Path) -> Table:
     # As bytes: a text may hold a lone carriage return, which read_text() turns into a line's end, or a rarer one.
     lines = [line.rstrip(b"\r") for line in _content(path).removesuffix(b"\n").split(b"\n")]
     if path.name.endswith(".txt"):
-        return Table(str(path), ["text"], lambda names: _values(lines, ["text"], names, lambda text: [text]), "line", 1)
+        return Table(str(path), ["text"], lines, lambda line: [line.decode()], "line", 1)
     header = lines[0].decode(errors="replace").split("\t") if lines[0] else []
     torn = frozenset(number for number, line in enumerate(lines, start=1) if line.count(b'"') % 2)
-    rows = lines[1:]
-    return Table(
-        str(path),
-        header,
-        lambda names: _values(rows, header, names, lambda text: text.split("\t")),
-        "line",
-        2,
-        {},
-        torn,
-    )
-
-
-def _values(
-    rows: Iterable[Any], header: Sequence[str], names: Sequence[str], split: Callable[[Any], Sequence[str]]
-) -> Iterator[Row]:
-    """The named columns' values of rows that must have as many fields as the header."""
-    places = [header.index(name) for name in names]
-    for row in rows:
-        try:
-            fields = split(row.decode() if isinstance(row, bytes) else row)
-        except ValueError as error:
-            yield error
-            continue
-        if len(fields) == len(header):
-            yield tuple(fields[place] for place in places)
-        else:
-            yield ValueError(f"{len(fields)} columns where the header has {len(header)}")
+    return Table(str(path), header, lines[1:], lambda line: line.decode().split("\t"), "line", 2, torn=torn)
 
 
 def _read_csv(path: Path) -> Table:
@@ -91,34 +79,28 @@ def _read_csv(path: Path) -> Table:
         raise ValueError(f"line {reader.line_num}: {error}; {hint}") from None
     finally:
         csv.field_size_limit(longest)
-    return Table(str(path), header, lambda names: _values(rows, header, names, list))
+    return Table(str(path), header, rows)
 
 
 def _read_json(path: Path) -> Table:
     """An array of records, or a record a line."""
     content = _content(path)
     if content.lstrip().startswith(b"["):
-        rows: list[Any] = json.loads(content.decode(), object_pairs_hook=_record)
+        rows = json.loads(content.decode(), object_pairs_hook=_record)
     else:
-        rows = [_parsed(line) for line in content.split(b"\n") if line.strip()]
+        rows = [_record_of(line) for line in content.split(b"\n") if line.strip()]
     rows = [row if isinstance(row, dict | ValueError) else ValueError(f"{row!r:.80} is no record") for row in rows]
     header = list(dict.fromkeys(name for row in rows if isinstance(row, dict) for name in row))
     if rows and not header:
         raise ValueError(f"row 0: {rows[0]}")
-    return Table(
-        str(path),
-        header,
-        lambda names: (row if isinstance(row, ValueError) else tuple(map(row.get, names)) for row in rows),
-    )
+    return Table(str(path), header, rows, lambda row: [row.get(name) for name in header])
 
 
-def _parsed(line: bytes) -> Any:
+def _record_of(line: bytes) -> Any:
     try:
         return json.loads(line.decode(), object_pairs_hook=_record)
-    except ValueError as error:
+    except ValueError as error:  # spoils its row alone
         return error
-    except RecursionError:
-        return ValueError("nested too deeply")
 
 
 def _record(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -128,27 +110,11 @@ def _record(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return record
 
 
-def _read_parquet(path: Path) -> Table:
-    try:
-        return arrow_table(pq.ParquetFile(path).read(), str(path))
-    except OSError as error:  # of a page that is broken
-        raise ValueError(str(error)) from None
-
-
 def arrow_table(table: pa.Table, where: str) -> Table:
     """A table of Arrow's, with the names of its classes where `datasets` has written them into its schema."""
     features = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    names = {column: feature.get("names") for column, feature in features.items() if isinstance(feature, dict)}
-    classes = {column: list(map(str, found)) for column, found in names.items() if found}
-    return Table(where, table.column_names, lambda wanted: _arrow_rows(table, wanted), classes=classes)
-
-
-def _arrow_rows(table: pa.Table, names: Sequence[str]) -> Iterator[Row]:
-    for values in zip(*(table.column(name) for name in names), strict=True):
-        try:
-            yield tuple(value.as_py() for value in values)
-        except ValueError as error:  # of decoding
-            yield error
+    classes = {column: list(map(str, kind["names"])) for column, kind in features.items() if "names" in kind}
+    return Table(where, table.column_names, zip(*table.columns, strict=True), classes=classes)
 
 
 def _content(path: Path) -> bytes:
@@ -161,8 +127,8 @@ def _content(path: Path) -> bytes:
 
 
 READERS: dict[str, Callable[[Path], Table]] = {
-    ".tsv": read_lines, ".parquet": _read_parquet, ".csv": _read_csv, ".jsonl": _read_json, ".json": _read_json,
-    ".txt": read_lines,
+    ".tsv": read_lines, ".parquet": lambda path: arrow_table(pq.ParquetFile(path).read(), str(path)),
+    ".csv": _read_csv, ".jsonl": _read_json, ".json": _read_json, ".txt": read_lines,
 }  # fmt: skip
 TABLES = [f"{suffix}{packed}" for suffix in READERS for packed in ("", ".gz") if suffix != ".txt"]
 TABLES.remove(".parquet.gz")  # parquet packs itself

@@ -6,7 +6,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import torch
 from transformers import AutoConfig
 
 from pkdlib.config import DistillConfig
@@ -15,14 +14,13 @@ from pkdlib.engine.checkpoints import weights_fingerprint
 from pkdlib.engine.checks import check_same_tokens
 from pkdlib.engine.configs import ConfigError
 from pkdlib.engine.files import here, locate, reach
-from pkdlib.engine.machine import device_name, make_accelerator
-from pkdlib.evaluation import evaluate
+from pkdlib.engine.machine import make_accelerator
 from pkdlib.models import load_classifier, load_tokenizer
 from pkdlib.objectives import PKD
 from pkdlib.readers.records import load_records
 from pkdlib.readers.sources import load_task, reload_data
 from pkdlib.records import RESULT_FILE, RunRecord
-from pkdlib.training import Run
+from pkdlib.training import Run, describe
 
 NEEDED = ("task", "max_length", "backbone")  # what a record would say, and nobody can guess
 
@@ -110,27 +108,11 @@ def load_teacher(teacher: str, data: EncodedTask, backbone: str) -> Run:
         if record.fingerprints["train"] != data.fingerprints["train"]:
             raise ValueError(f"teacher_dir = {teacher!r}: trained on other rows than those of {data.reading['source']}")
         return Run(model, record)
-    scored = {name: split for name, split in data.splits.items() if split.labels is not None and name != "train"}
+    weights = weights_fingerprint(model)
     record = RunRecord(
-        run_id=f"{data.task.name}-teacher-{weights_fingerprint(model)[:8]}",
-        method="teacher",
-        task=data.task.name,
-        task_definition=data.task,
-        **data.reading,
-        max_length=data.max_length,
-        train_rows=len(data.splits["train"]),
-        eval_rows={name: len(split) for name, split in scored.items()},
-        seed=0,
+        **describe(model, data, make_accelerator(), teacher), run_id=f"{data.task.name}-teacher-{weights[:8]}",
+        method="teacher", seed=0, layer_map=[], best_epoch=0, history=[], durations_s={},
         config={"backbone": backbone, "num_hidden_layers": model.config.num_hidden_layers},
-        layer_map=[],
-        num_parameters=model.num_parameters(),
-        metrics={name: evaluate(model, split, data.task) for name, split in scored.items()},
-        majority={name: data.task.majority_scores(split.labels) for name, split in scored.items()},
-        best_epoch=0,
-        history=[],
-        fingerprints={**data.fingerprints, "weights": weights_fingerprint(model)},
-        durations_s={},
-        device=device_name(make_accelerator().device),
-        threads=torch.get_num_threads(),
-    )
+        fingerprints={**data.fingerprints, "weights": weights},
+    )  # fmt: skip
     return Run(model, record)

@@ -32,7 +32,7 @@ def format_labels(task: Task) -> list[str]:
 def official_indices(task: Task, source: str | Path) -> list[str]:
     """The index of every row of a GLUE test file: its column `index`, or 0, 1, ... where it has none."""
     source, layout = Path(source), layout_of(task)
-    file = f"{layout.splits['test']}.tsv"
+    file = f"test{layout.ending}.tsv"
     own = source / layout.folder / file  # a task's own folder wins, as where its texts are read
     header, rows = read_tsv(own if own.is_file() else source / file)
     return [row[header.index("index")] if "index" in header else str(number) for number, row in enumerate(rows)]

@@ -67,10 +67,16 @@ def test_what_can_only_be_a_path_is_refused_without_asking_the_hub(folder: Path,
 
 @pytest.mark.parametrize("name", [5, None, True, "", "  ", b"data", ["data"]])
 def test_what_is_no_path_is_refused(name: object) -> None:
-    for function, field in ((load_tokenizer, "backbone"), (load_classifier, "path"), (load_backbone, "path")):
+    blank = "must be the path of a folder or a hub id"
+    other = blank if isinstance(name, str) else "must be a valid string or an instance of Path"
+    for function, field, allowed in (
+        (load_tokenizer, "backbone", blank),
+        (load_classifier, "path", other),  # whose arguments are checked by their types
+        (load_backbone, "path", blank),
+    ):
         with pytest.raises(ValueError) as error:
             function(name)
-        assert str(error.value) == f"{field} = {name!r}: must be the path of a folder or a hub id"
+        assert str(error.value) == f"{field} = {name!r}: {allowed}"
 
 
 def test_a_file_is_no_model(folder: Path) -> None:

@@ -255,15 +255,16 @@ def test_a_file_without_a_readable_row_is_refused_even_when_skipping(tmp_path: P
 
 
 BAD_ARGUMENTS = [
-    ({"bad_rows": "ignore"}, "bad_rows = 'ignore': must be one of error, skip"),
-    ({"bad_rows": None}, "bad_rows = None: must be one of error, skip"),
-    ({"bad_rows": ["skip"]}, "bad_rows = ['skip']: must be one of error, skip"),
-    ({"subset_seed": -1}, "subset_seed = -1: must be at least 0"),
-    ({"subset_seed": 1.0}, "subset_seed = 1.0: must be a whole number"),
-    ({"subset_seed": None}, "subset_seed = None: must be a whole number"),
-    ({"train_rows": np.float64(5)}, "train_rows = np.float64(5.0): must be a whole number"),
-    ({"source": 5}, "source = 5: must be the path of a folder or a hub id"),
-    ({"source": False}, "source = False: must be the path of a folder or a hub id"),
+    ({"bad_rows": "ignore"}, "bad_rows = 'ignore': must be 'error' or 'skip'"),
+    ({"bad_rows": None}, "bad_rows = None: must be 'error' or 'skip'"),
+    ({"bad_rows": ["skip"]}, "bad_rows = ['skip']: must be 'error' or 'skip'"),
+    ({"subset_seed": -1}, "subset_seed = -1: must be greater than or equal to 0"),
+    ({"subset_seed": 1.0}, "subset_seed = 1.0: must be a valid integer"),
+    ({"subset_seed": None}, "subset_seed = None: must be a valid integer"),
+    ({"train_rows": np.float64(5)}, "train_rows = np.float64(5.0): must be a valid integer"),
+    ({"source": 5}, "source = 5: must be a valid string or an instance of Path"),
+    ({"source": False}, "source = False: must be a valid string or an instance of Path"),
+    ({"source": " "}, "source = ' ': must be the path of a folder or a hub id"),
 ]
 
 
@@ -307,14 +308,14 @@ def test_a_split_of_another_name_is_refused_with_the_names() -> None:
 def test_parts_of_a_split_are_refused_with_bad_arguments(mini: TaskData) -> None:
     dev = mini.splits["dev"]
     for call, line in (
-        (lambda: subset(dev, 1.5, 0), "train_rows = 1.5: must be a whole number"),
+        (lambda: subset(dev, 1.5, 0), "train_rows = 1.5: must be a valid integer"),
         (lambda: subset(dev, 1001, 0), "train_rows = 1001: must be between 1 and the split's 1000 rows"),
-        (lambda: subset(dev, 5, -1), "subset_seed = -1: must be at least 0"),
-        (lambda: subset("dev", 5, 0), "split = 'dev': must be a Split, as load_split gives"),
+        (lambda: subset(dev, 5, -1), "seed = -1: must be greater than or equal to 0"),
+        (lambda: subset("dev", 5, 0), "split = 'dev': must be an instance of Split"),
         (lambda: draw_rows(dev, "5"), "rows = '5': must be a whole number"),
         (lambda: draw_rows(dev, -5), "rows = -5: must be at least 0"),
         (lambda: load_texts(3), "folder = 3: must be the path of a folder or a hub id"),
-        (lambda: reload_data("runs/x"), "record = 'runs/x': must be a RunRecord, as load_records gives them"),
+        (lambda: reload_data("runs/x"), "record = 'runs/x': must be an instance of RunRecord"),
     ):
         with pytest.raises(ValueError) as error:
             call()
@@ -537,12 +538,12 @@ def test_all_train_rows_are_the_split_itself(mini: TaskData) -> None:
 @pytest.mark.parametrize(
     ("train_rows", "allowed"),
     [
-        (0, "at least 1"),
-        (-1, "at least 1"),
+        (0, "greater than or equal to 1"),
+        (-1, "greater than or equal to 1"),
         (2001, "between 1 and the split's 2000 rows"),
-        (1.5, "a whole number"),
-        ("10", "a whole number"),
-        (True, "a whole number"),
+        (1.5, "a valid integer"),
+        ("10", "a valid integer"),
+        (True, "a valid integer"),
     ],
 )
 def test_train_rows_out_of_range_are_refused(train_rows: object, allowed: str) -> None:
