@@ -285,7 +285,9 @@ def test_single_texts_need_no_segments() -> None:
     single, pair = (encode_split(Split("dev", texts, None), tokenizer, 16) for texts in ((["a"],), (["a"], ["a"])))
     check_reads(classifier(ENCODERS["bert"]), [single], "x")
     check_reads(classifier(ENCODERS["roberta"]), [single, pair], "x")
-    check_reads(classifier(ENCODERS["distilbert"]), [single, pair], "x")  # which knows no segments
+    unread = DistilBertConfig(**ENCODERS["distilbert"].to_diff_dict() | {"type_vocab_size": 2})  # a field of no effect
+    for config in (ENCODERS["distilbert"], unread, ENCODERS["modernbert"]):  # which know no segments, the last no limit
+        check_reads(classifier(config), [single, pair], "x")
     check_reads(classifier(bert_config(num_labels=3, type_vocab_size=1)), [pair], "x")
     with pytest.raises(ValueError, match="it tells a pair's texts apart by token_type_ids"):
         check_reads(classifier(ENCODERS["bert"]), [single, pair], "x")
