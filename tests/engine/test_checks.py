@@ -443,3 +443,11 @@ def test_what_a_model_computes_is_in_its_configuration_s_hash() -> None:
     assert config_fingerprint(model) == config_fingerprint(same)
     heads = classifier(bert_config(num_labels=3, num_attention_heads=4))
     assert config_fingerprint(model) != config_fingerprint(heads)
+
+
+def test_a_configuration_s_hash_takes_any_value_in_any_order() -> None:
+    one, two, three = (classifier(ENCODERS["bert"]) for _ in range(3))
+    for model, fields in ((one, "ab"), (two, "ba"), (three, "bc")):
+        for name in fields:
+            setattr(model.config, name, Path(name))
+    assert config_fingerprint(one) == config_fingerprint(two) != config_fingerprint(three)
