@@ -285,7 +285,9 @@ def test_single_texts_need_no_segments() -> None:
     single, pair = (encode_split(Split("dev", texts, None), tokenizer, 16) for texts in ((["a"],), (["a"], ["a"])))
     check_reads(classifier(ENCODERS["bert"]), [single], "x")
     check_reads(classifier(ENCODERS["roberta"]), [single, pair], "x")
-    check_reads(classifier(ENCODERS["distilbert"]), [single, pair], "x")  # which knows no segments
+    unread = DistilBertConfig(**ENCODERS["distilbert"].to_diff_dict() | {"type_vocab_size": 2})  # a field of no effect
+    for config in (ENCODERS["distilbert"], unread, ENCODERS["modernbert"]):  # which know no segments, the last no limit
+        check_reads(classifier(config), [single, pair], "x")
     check_reads(classifier(bert_config(num_labels=3, type_vocab_size=1)), [pair], "x")
     with pytest.raises(ValueError, match="it tells a pair's texts apart by token_type_ids"):
         check_reads(classifier(ENCODERS["bert"]), [single, pair], "x")
@@ -441,3 +443,11 @@ def test_what_a_model_computes_is_in_its_configuration_s_hash() -> None:
     assert config_fingerprint(model) == config_fingerprint(same)
     heads = classifier(bert_config(num_labels=3, num_attention_heads=4))
     assert config_fingerprint(model) != config_fingerprint(heads)
+
+
+def test_a_configuration_s_hash_takes_any_value_in_any_order() -> None:
+    one, two, three = (classifier(ENCODERS["bert"]) for _ in range(3))
+    for model, fields in ((one, "ab"), (two, "ba"), (three, "bc")):
+        for name in fields:
+            setattr(model.config, name, Path(name))
+    assert config_fingerprint(one) == config_fingerprint(two) != config_fingerprint(three)
