@@ -406,7 +406,8 @@ def test_a_folder_is_held_and_then_free(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", ["", ".", ROOT, ROOT / "tests" / ".."])
-def test_a_folder_without_a_name_of_its_own_is_refused(folder: str | Path) -> None:
+def test_a_folder_without_a_name_of_its_own_is_refused(folder: str | Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
     with (
         pytest.raises(ValueError, match=f"^output_dir = '{folder}': must name a folder of its own$"),
         own_folder(folder, [], classifier(ENCODERS["bert"])),
