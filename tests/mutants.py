@@ -232,7 +232,8 @@ def summary(chosen: list[Mutant], state: dict[str, str], judged: dict[str, str])
     for file in dict.fromkeys(one.file for one in chosen):
         own = [one for one in chosen if one.file == file]
         killed = sum(state[one.key] == "killed" for one in own)
-        equivalent = sum(judged.get(one.key, "").startswith(EQUIVALENT) for one in own)
+        left = [one.key for one in own if state[one.key] != "killed"]
+        equivalent = sum(judged.get(key, "").startswith(EQUIVALENT) for key in left)  # one that was killed is not
         score = round(100 * killed / max(1, len(own) - equivalent), 1)
         files[file] = {"mutants": len(own), "equivalent": equivalent, "killed": killed, "score": score}
         print(f"{file:24}{len(own):6} mutants{equivalent:5} equivalent{killed:6} killed{score:7} %")
