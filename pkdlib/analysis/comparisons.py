@@ -44,8 +44,8 @@ class Comparison:
     @property
     def mean_on_dev(self) -> float:
         """The mean of that score over all runs that have it, 0 where none has."""
-        split, name = self.dev_metric.split("_", 1)
-        return fmean([run.metrics[split][name] for run in self.records if split in run.metrics] or [0.0])
+        name, scores = self.dev_metric.removeprefix("dev_"), [run.metrics.get("dev", {}) for run in self.records]
+        return fmean([own[name] for own in scores if name in own] or [0.0])
 
     @property
     def sizes(self) -> list[int]:

@@ -247,7 +247,9 @@ def test_what_tells_settings_apart_is_short() -> None:
 
 
 def test_a_task_s_largest_comparison_comes_first_and_tasks_in_the_table_s_order() -> None:
-    records = [run("FT", 0, 0.5, task="b-task"), run("FT", 0, 0.5, task="a-task"), run("FT", 0, 0.5, task="rte")]
+    own = {name: {"task_definition": Task(name, ("text",), ("no", "yes"))} for name in ("b-task", "a-task")}
+    records = [run("FT", 0, 0.5, task=name).model_copy(update=definition) for name, definition in own.items()]
+    records.append(run("FT", 0, 0.5, task="rte"))
     records += [run("FT", 0, 0.5, learning_rate=0.5, task="sst2")]
     records += [run(method, seed, 0.5, task="sst2") for method in ("FT", "KD") for seed in (0, 1)]
     found = comparisons(records)
