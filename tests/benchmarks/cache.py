@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from pkdlib.analysis.speed import random_classifier
 from pkdlib.config import DistillConfig, validate
 from pkdlib.data import EncodedSplit, Split
+from pkdlib.engine.arrays import open_rows, write_rows
 from pkdlib.engine.batches import LengthGroupedBatches, SortedBatches, make_loader
 from pkdlib.engine.machine import make_accelerator
 from pkdlib.engine.updates import GradientOf, parameter_groups
@@ -22,7 +22,7 @@ from pkdlib.loop import _Step
 from pkdlib.models import load_tokenizer
 from pkdlib.objectives import PKD
 from pkdlib.readers.sources import load_task
-from pkdlib.targets import Targets, teacher_targets
+from pkdlib.targets import Targets
 from tests.benchmarks.common import Figure, arguments, enough_rows, figure, ratios, take_turns, write
 from tests.benchmarks.contenders import TEACHER_LAYERS, random_case, read_given
 from tests.benchmarks.step import kit_epochs
@@ -103,24 +103,20 @@ def _rows(rows: int, tokenizer: PreTrainedTokenizerBase) -> EncodedSplit:
     return EncodedSplit(Split("train", (repeated,), np.zeros(rows, dtype=np.int64)), tokenizer, 64)
 
 
-class _RandomTeacher(nn.Module):
-    """Gives outputs of a teacher's shapes, full of random numbers, without the time of a forward pass."""
-
-    def __init__(self, hidden: int):
-        super().__init__()
-        state = torch.randn(128, 1, hidden, generator=torch.Generator().manual_seed(0))  # (batch, [CLS] alone, hidden)
-        self.states = (state,) * (TEACHER_LAYERS + 1)
-
-    def forward(self, input_ids: Tensor, **others: object) -> SequenceClassifierOutput:
-        rows = len(input_ids)
-        states = tuple(state[:rows] for state in self.states)
-        return SequenceClassifierOutput(logits=torch.ones(rows, 2), hidden_states=states)
-
-
 def _random_targets(split: EncodedSplit, objective: PKD, hidden: int, folder: Path) -> Targets:
     """The wanted outputs of a random teacher, in files that the library writes and maps as it does a real one's."""
-    teacher = _RandomTeacher(hidden)
-    return teacher_targets(teacher, split, objective.wants, folder, asks=objective.asks, fingerprint="random")
+    state = torch.randn(128, 1, hidden, generator=torch.Generator().manual_seed(0))  # (batch, [CLS] alone, hidden)
+    output = SequenceClassifierOutput(logits=torch.ones(128, 2), hidden_states=(state,) * (TEACHER_LAYERS + 1))
+    paths = {name: folder / f"{name}.npy" for name in objective.wants}
+    batches = torch.arange(len(split)).split(128)
+    write_rows(
+        (
+            (rows, {paths[name]: want(output)[: len(rows)] for name, want in objective.wants.items()})
+            for rows in batches
+        ),
+        len(split),
+    )
+    return Targets(open_rows(paths, len(split)), paths)
 
 
 def _memory() -> dict[str, float]:
