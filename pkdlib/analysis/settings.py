@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, ValidationInfo
 
 from pkdlib.analysis.similarity import SIMILARITIES
 from pkdlib.config import METHODS, MINI_BERT, Config, DistillConfig, method_config
+from pkdlib.engine.checks import Seed
 from pkdlib.engine.files import ROOT
 from pkdlib.tasks import METRICS, TASKS
 
@@ -40,7 +41,6 @@ OF_THE_TASK = _rule(
     "must be a score that the task has",
     lambda name, above: "task" not in above or name.split("_")[1] in ("loss", *TASKS[above["task"]].metrics),
 )
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Seeds = Annotated[list[Seed], Field(min_length=1), DISTINCT]
 Layers = Annotated[list[Annotated[int, Field(ge=1)]], DISTINCT]
 TaskName = Annotated[str, _one_of(TASKS)]
