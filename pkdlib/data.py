@@ -14,9 +14,9 @@ from transformers import PreTrainedTokenizerBase
 
 from pkdlib.engine.batches import Batch
 from pkdlib.engine.checks import EXAMPLES, check_labels, check_texts, checked
-from pkdlib.engine.configs import pick, whole
+from pkdlib.engine.configs import whole
 from pkdlib.engine.files import digest
-from pkdlib.tasks import METRICS, Task
+from pkdlib.tasks import Task
 
 ENCODED_AT_ONCE = 1000  # rows: a tokenizer's lists take over twenty times the memory of the arrays made of them
 BadRows = Literal["error", "skip"]
@@ -55,8 +55,6 @@ class TaskData:
     bad_rows: BadRows = "error"
 
     def __post_init__(self) -> None:
-        for metric in self.task.metrics:
-            pick("metrics", metric, METRICS)
         check_labels(self.splits, self.task, ("train", "dev"))
 
 

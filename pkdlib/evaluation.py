@@ -69,9 +69,8 @@ def evaluate(
     unlabelled split.
     """
     check_labels({split.name: split}, task, [split.name])
-    return score(
-        predict(with_labels(model, task.label_names), split, batch_size, accelerator), np.asarray(split.labels), task
-    )
+    logits = predict(with_labels(model, task.label_names), split, batch_size, accelerator)
+    return score(logits, np.asarray(split.labels), task)
 
 
 def score(logits: Tensor, labels: np.ndarray, task: Task) -> dict[str, float]:

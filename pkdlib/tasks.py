@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pkdlib.engine.configs import pick
+from pkdlib.engine.configs import distinct_names, pick
 
 
 def accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
@@ -25,12 +25,21 @@ METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {"accuracy": acc
 
 @dataclass(frozen=True)
 class Task:
-    """One classification task, of the table below or of your own. Its first metric selects the best epoch."""
+    """One classification task, of the table below or of your own. Its first metric selects the best epoch.
+
+    Raises ConfigError when a field has too few names or too many, or one of them twice, or a metric is unknown.
+    """
 
     name: str
     columns: tuple[str, ...]  # one or two text columns
     label_names: tuple[str, ...]  # class index -> name; GLUE's tasks have GLUE's order
     metrics: tuple[str, ...] = ("accuracy",)  # names of METRICS
+
+    def __post_init__(self) -> None:
+        distinct_names("columns", self.columns, 1, 2)
+        distinct_names("label_names", self.label_names, 2)
+        for name in distinct_names("metrics", self.metrics, 1):
+            pick("metrics", name, METRICS)
 
     @property
     def num_labels(self) -> int:

@@ -103,31 +103,22 @@ def _carry_out(job: Job, output_dir: str | Path | None, spent: dict[str, float] 
     if output_dir is not None:
         output_dir = Path(output_dir)
         tokens = {split.name: split.fingerprint for split in data.splits.values()}
-        start: dict[str, object] = {"run": job.name, "terms": list(job.objective.names)}
-        start |= {
-            "tokens": tokens,
-            "model": checks.config_fingerprint(model),
-            "initial weights": weights_fingerprint(model),
-        }
+        start = {"run": job.name, "terms": list(job.objective.names), "tokens": tokens}
+        start |= {"model": checks.config_fingerprint(model), "initial weights": weights_fingerprint(model)}
         job = replace(job, checkpoint=Checkpoint(output_dir, identity | start, job.name, accelerator))
     history, best_epoch = train(job)
     trained = time.perf_counter()
     record = RunRecord(
         **describe(model, data, accelerator, job.name, job.config.eval_batch_size),
         run_id=f"{job.name.replace(' ', '-')}-{digest(' '.join(identity.values()).encode())[:8]}",
-        method=job.method,
-        seed=job.config.seed,
-        config=job.config.model_dump() | {"num_hidden_layers": model.config.num_hidden_layers},
-        layer_map=list(job.objective.layers),
-        best_epoch=best_epoch,
-        history=history,
+        method=job.method, seed=job.config.seed, layer_map=list(job.objective.layers), best_epoch=best_epoch,
+        config=job.config.model_dump() | {"num_hidden_layers": model.config.num_hidden_layers}, history=history,
         fingerprints={**data.fingerprints, **teacher, "weights": weights_fingerprint(model)},
-        durations_s={
-            **(spent or {}),
-            "training": sum(row["seconds"] for row in history),  # of all epochs, those before an interruption too
+        durations_s={  # of all epochs, those before an interruption too
+            **(spent or {}), "training": sum(row["seconds"] for row in history),
             "evaluation": time.perf_counter() - trained,
         },
-    )
+    )  # fmt: skip
     if output_dir is not None and accelerator.is_main_process:
         with checks.room_in(output_dir):
             (output_dir / RESULT_FILE).unlink(missing_ok=True)  # an earlier run's: its weights are overwritten now

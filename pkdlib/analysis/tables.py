@@ -10,7 +10,7 @@ from pkdlib.config import DistillConfig
 from pkdlib.engine.checkpoints import weights_fingerprint
 from pkdlib.engine.configs import pick
 from pkdlib.models import load_classifier
-from pkdlib.readers.records import load_records
+from pkdlib.readers.records import flat, load_records
 from pkdlib.readers.teachers import record_of
 from pkdlib.records import RESULT_FILE, RunRecord
 
@@ -51,9 +51,8 @@ def results_frame(records: Iterable[RunRecord]) -> pd.DataFrame:
     """`load_results` of records at hand."""
     rows, names = [], "run_id method task source max_length train_rows best_epoch num_parameters layer_map".split()
     for record in records:
-        row = {name: getattr(record, name) for name in names} | record.config
-        for scored, end in ((record.metrics, ""), (record.majority, "_majority")):
-            row |= {f"{split}_{name}{end}": value for split, scores in scored.items() for name, value in scores.items()}
+        row = {name: getattr(record, name) for name in names} | record.config | flat(record.metrics)
+        row |= {f"{name}_majority": score for name, score in flat(record.majority).items()}
         row |= {f"{name}_s": seconds for name, seconds in record.durations_s.items()}
         rows.append(row | {"device": record.device, "created_at": record.created_at})
     return pd.DataFrame(rows)

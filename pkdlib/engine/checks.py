@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from pkdlib.engine.configs import ConfigError
+from pkdlib.engine.configs import ConfigError, shortened
 from pkdlib.engine.files import ROOT, digest, here
 from pkdlib.engine.progress import quiet, say_once
 
@@ -80,12 +80,10 @@ def _lines(error: ValidationError, given: Mapping[str, Any]) -> list[str]:
             else entry["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
         )
         allowed.setdefault(str(entry["loc"][0]).removeprefix("of_"), []).append(text)
-    lines = []
-    for name, texts in allowed.items():
-        shown = " ".join(repr(given[name]).split())
-        shown = shown if len(shown) <= 80 else f"{shown[:80]}..."
-        lines.append(f"{name} = {shown}: must be {' or '.join(dict.fromkeys(texts))}")
-    return lines
+    return [
+        f"{name} = {shortened(given[name], 80)}: must be {' or '.join(dict.fromkeys(texts))}"
+        for name, texts in allowed.items()
+    ]
 
 
 # ------------------------------------------------------------------------------------------------ classes by name
@@ -154,9 +152,6 @@ def check_texts(split: Any) -> None:
 
 def check_labels(splits: Mapping[str, Any], task: Any, needed: Iterable[str]) -> None:
     """ValueError unless the needed splits have labels, and those of all are classes of the task, one per row."""
-    if not task.metrics or len({*task.label_names}) < max(2, len(task.label_names)):
-        shown = f"label_names = {task.label_names}, metrics = {task.metrics}"
-        raise ValueError(f"task {task.name}: {shown}: must be at least two distinct classes and one metric")
     for name in needed:
         if name not in splits or splits[name].labels is None:
             lacks = f"has no labels: it {'is trained on' if name == 'train' else 'can be predicted, not scored'}"

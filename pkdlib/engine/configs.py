@@ -63,10 +63,19 @@ def whole(field: str, value: Any, low: int = 0, high: float = math.inf, limit: s
     return int(value)
 
 
-def shortened(value: Any) -> str:
+def distinct_names(field: str, names: Any, least: int, most: int | None = None) -> tuple[str, ...]:
+    """The names, if they are a tuple of so many texts and none stands there twice; ConfigError otherwise."""
+    fits = isinstance(names, tuple) and all(isinstance(name, str) for name in names)
+    if not fits or not least <= len(set(names)) == len(names) <= (most or len(names)):
+        size = f"{least} or {most}" if most else f"at least {least}"
+        raise ConfigError(f"{field} = {names!r}: must be a tuple of {size} different names")
+    return names
+
+
+def shortened(value: Any, length: int = 200) -> str:
     """A value as code, in one line, cut where it is long."""
-    text = repr(value).replace("\n", " ")
-    return text[:200] + "..." if len(text) > 200 else text
+    text = " ".join(repr(value).split())
+    return f"{text[:length]}..." if len(text) > length else text
 
 
 def complaints(model: type[BaseModel], error: ValidationError) -> list[str]:

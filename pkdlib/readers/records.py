@@ -1,6 +1,6 @@
 """Collected records of runs, read and written."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -8,6 +8,11 @@ from pydantic import ValidationError
 from pkdlib.engine.configs import complaints
 from pkdlib.engine.files import write_text
 from pkdlib.records import RESULT_FILE, RunRecord
+
+
+def flat(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """A record's metrics, by split and name, under the names that tables have: split_metric."""
+    return {f"{split}_{name}": score for split, of in scores.items() for name, score in of.items()}
 
 
 def save_records(records: Iterable[RunRecord], path: Path) -> None:

@@ -6,19 +6,19 @@ import warnings
 from collections.abc import Callable, Collection
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pkdlib.data import BadRows, EncodedTask, Split, TaskData, encode_task
 from pkdlib.engine.checks import Count, Seed, checked, label_order, spelled
-from pkdlib.engine.configs import ConfigError, pick, whole
+from pkdlib.engine.configs import pick, whole
 from pkdlib.engine.files import ROOT, ask_hub, locate
 from pkdlib.models import load_tokenizer
 from pkdlib.readers.layouts import GLUE, LAYOUTS, NAMES, Layout, layout_of
 from pkdlib.readers.tables import TABLES, Table, arrow_table, one_line, read_lines, read_table
 from pkdlib.records import RunRecord
-from pkdlib.tasks import METRICS, Task, get_task
+from pkdlib.tasks import Task, get_task
 
 Source = str | Path | None
 Tables = dict[str, Callable[[], Table]]  # split -> its rows, when they are asked for
@@ -42,7 +42,7 @@ def load_task(
     within the larger. bad_rows="skip" drops unreadable rows with a warning. Raises ValueError (bad argument, label,
     column or row, with file and row), FileNotFoundError (no such folder, dataset or split), ConnectionError (no hub).
     """
-    task = _checked_task(task)
+    task = get_task(task)
     tables, source = _tables(task, source)
     for required in ("train", "dev"):
         if required not in tables:
@@ -63,7 +63,7 @@ def load_split(task: str | Task, source: Source = None, split: str = "dev") -> S
 
     Raises ValueError or FileNotFoundError as `load_task` does, ValueError when the split is not there.
     """
-    task = _checked_task(task)
+    task = get_task(task)
     pick("split", split, NAMES)
     tables, source = _tables(task, source, split)
     if split not in tables:
@@ -84,8 +84,8 @@ def load_texts(folder: str | Path) -> Split:
     files = [file for file in files if file.name.endswith(suffixes)]
     if not files:
         raise FileNotFoundError(f"{place}: no texts there: no file that ends in {', '.join(suffixes)}")
-    task = Task("texts", ("text",), ())
-    texts = [text for file in files for text in _to_split(task, "texts", read_table(file)).texts[0] if text.strip()]
+    wanted = _Texts(("text",))
+    texts = [text for file in files for text in _to_split(wanted, "texts", read_table(file)).texts[0] if text.strip()]
     if not texts:
         raise ValueError(f"{place}: only blank lines in {', '.join(file.name for file in files)}")
     return Split("texts", (texts,), None)
@@ -117,20 +117,6 @@ def draw_rows(split: Split, rows: int = 0, seed: int = 0) -> Split:
 
 
 # ------------------------------------------------------------------------------------------------- where rows lie
-def _checked_task(task: str | Task) -> Task:
-    """The task; ConfigError where one of your own has no one or two columns, or two classes of one name, say."""
-    task = get_task(task)
-    for field, least, most in (("columns", 1, 2), ("label_names", 2, None), ("metrics", 1, None)):
-        names = getattr(task, field)
-        size = f"{least} or {most}" if most else f"at least {least}"
-        fits = isinstance(names, tuple) and all(isinstance(name, str) for name in names)
-        if not fits or not least <= len(set(names)) == len(names) <= (most or len(names)):
-            raise ConfigError(f"{field} = {names!r}: must be a tuple of {size} different names")
-    for metric in task.metrics:
-        pick("metrics", metric, METRICS)
-    return task
-
-
 def _tables(task: Task, source: Source, split: str = "") -> tuple[Tables, str]:
     """Each split that is there (or, of one file, the split that is asked for), and the source as it was given."""
     layout, embedded = layout_of(task), task.name.startswith("mini-")
@@ -240,11 +226,19 @@ def _configuration(layout: Layout, known: list[str]) -> str:
 def read_tsv(path: Path) -> tuple[list[str], list[list[str]]]:
     """Header and rows, as texts, of a file of GLUE's or a zipfile.Path; ValueError names the first unreadable line."""
     table = read_lines(path)
-    columns = _to_split(Task("", tuple(table.header), ()), "", table).texts  # as of a task without labels
+    columns = _to_split(_Texts(tuple(table.header)), "", table).texts
     return table.header, list(map(list, zip(*columns, strict=True)))
 
 
-def _to_split(task: Task, name: str, table: Table, bad_rows: BadRows = "error") -> Split:
+class _Texts(NamedTuple):
+    """Columns of texts without labels, which are read as a task's are."""
+
+    columns: tuple[str, ...]
+    name: str = "texts"
+    label_names: tuple[str, ...] = ()
+
+
+def _to_split(task: Task | _Texts, name: str, table: Table, bad_rows: BadRows = "error") -> Split:
     """The task's columns of a table; without labels where it has no such column or the task has no classes."""
     columns, label = _columns(task, table)
     rows: dict[int, tuple] = {}
@@ -279,7 +273,7 @@ def _to_split(task: Task, name: str, table: Table, bad_rows: BadRows = "error") 
     return Split(name, texts, np.array([labels[number] for number in kept], dtype=np.int64) if labels else None)
 
 
-def _columns(task: Task, table: Table) -> tuple[Collection[str], list[str]]:
+def _columns(task: Task | _Texts, table: Table) -> tuple[Collection[str], list[str]]:
     """The columns of the task's texts and, where there is one, of its labels; ValueError unless each is there once."""
     layout, header = layout_of(task), table.header
     line = f"{table.where}, line 1" if table.unit == "line" else table.where

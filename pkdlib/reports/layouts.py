@@ -16,6 +16,7 @@ from pkdlib.analysis.paper import COLUMNS, paper_table, reference_rows
 from pkdlib.analysis.statistics import mean_interval, paired_difference
 from pkdlib.analysis.tables import results_frame
 from pkdlib.config import METHODS
+from pkdlib.readers.records import flat
 from pkdlib.records import RunRecord
 
 NONE = "–"
@@ -158,9 +159,8 @@ def _route(record: RunRecord, depths: dict[str, int]) -> dict[str, Any]:
     taught = "no teacher" if method == "FT" else teacher or "unknown"
     projection = ", projection" if method.startswith("PKD") and config.get("projection") else ""
     row = f"{taught} → {size} [{start}], {method}{projection}"
-    scores = {f"{split}_{name}": score for split, scores in record.metrics.items() for name, score in scores.items()}
     route = {"size": size, "start": start, "method": method, "teacher": teacher, "row": row}
-    return {"run_id": record.run_id, **route, **scores}
+    return {"run_id": record.run_id, **route, **flat(record.metrics)}
 
 
 def sensitivity_figures(compared: Sequence[Comparison], mains: dict[str, Comparison]) -> dict[str, list[Drawing]]:

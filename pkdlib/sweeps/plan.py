@@ -16,6 +16,7 @@ from pkdlib.engine.configs import complaints
 from pkdlib.engine.files import digest, here, library_fingerprint, reach
 from pkdlib.engine.progress import quiet
 from pkdlib.models import load_tokenizer
+from pkdlib.readers.records import flat
 from pkdlib.readers.sources import load_split, load_task
 from pkdlib.readers.teachers import check_named, record_of
 from pkdlib.records import RESULT_FILE, RunRecord
@@ -89,7 +90,7 @@ def scores_of(run: PlannedRun) -> list[str] | None:
         return scores_of(teacher)
     given = [value for name, value in run.parameters.items() if name.endswith(TEACHER) and value]
     if record := _teacher(TEACHER, given[0]) if given else None:
-        return [f"{split}_{name}" for split, scores in record.metrics.items() for name in scores if name != "loss"]
+        return [name for name in flat(record.metrics) if not name.endswith("_loss")]
     if not (run.parameters.get("task") and "source" in run.parameters):
         return None
     task, source, train_rows = (run.parameters.get(name) for name in ("task", "source", "train_rows"))

@@ -20,7 +20,7 @@ import torch
 
 from pkdlib.engine.files import library_fingerprint, write_text
 from pkdlib.engine.progress import say
-from pkdlib.readers.records import load_records
+from pkdlib.readers.records import flat, load_records
 from pkdlib.sweeps.folder import NOTEBOOK_FILE, RUN_FILE, SWEEP_FILE, finished, state
 from pkdlib.sweeps.grid import SEED, GridError, Stage, Then, grid_path, read_grid
 from pkdlib.sweeps.plan import PlannedRun, plan, scores_of, teachers_of
@@ -159,8 +159,7 @@ def best_values(runs: list[PlannedRun], then: Then, out: Path) -> dict[str, Any]
     scores: dict[str, list[float]] = {}  # by the axes but the seed, as JSON
     for run in runs:
         setting = json.dumps({name: value for name, value in run.axes.items() if name != SEED})
-        records = load_records(out / run.folder)
-        rows = [{f"{split}_{key}": x for split, of in r.metrics.items() for key, x in of.items()} for r in records]
+        rows = [flat(record.metrics) for record in load_records(out / run.folder)]
         if not any(then.best in row for row in rows):
             raise GridError(f"then.best = {then.best!r}: no column of the results: {', '.join(rows[0])}")
         scores.setdefault(setting, []).extend(row[then.best] for row in rows if not isnan(row.get(then.best, nan)))
