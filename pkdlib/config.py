@@ -45,6 +45,7 @@ class FineTuneConfig(Config):
     shuffle: bool = True  # False: rows in the file's order, as in the authors' code
     dropout_epochs: int | None = Field(None, ge=0)  # first epochs with dropout; None: all; 1 in the authors' code
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"  # fp16 needs CUDA
+    last_layer: Literal["cls", "all"] = "cls"  # of BERT's kind: computed for [CLS] alone, or for all tokens
     static_shapes: bool | None = None  # pad to few lengths and, on CUDA, replay steps; None: where that is one device
     seed: Annotated[int, Role.NAMED] = Field(0, ge=0, lt=2**32)  # of the fresh head, the order of rows and dropout
 

@@ -16,6 +16,7 @@ from pkdlib.data import Batch, EncodedTask
 from pkdlib.engine.batches import LengthGroupedBatches, make_loader
 from pkdlib.engine.checkpoints import Checkpoint, History
 from pkdlib.engine.checks import check_terms
+from pkdlib.engine.last_layer import run
 from pkdlib.engine.progress import progress_bar
 from pkdlib.engine.updates import MULTIPLE, GradientOf, StaticUpdate, Update, parameter_groups, use_static_shapes
 from pkdlib.evaluation import evaluate
@@ -118,7 +119,7 @@ class _Step(nn.Module):
         """The loss, all terms (terms,) without gradients, and the logits (batch, classes) of a batch."""
         others = {"rows", "labels", *self.objective.wants}  # batch entries that are not model inputs
         inputs = {name: tensor for name, tensor in batch.items() if name not in others}
-        output = self.model(**inputs, **self.objective.asks)
+        output = run(self.model, inputs, **self.objective.asks)
         terms = check_terms(self.objective, self.objective(output, batch))
         return terms[0], torch.stack([term.detach() for term in terms]), output.logits.detach()
 

@@ -47,7 +47,7 @@ def fine_tune(
     accelerator = make_accelerator(config.mixed_precision)
     model = build_student(config.backbone, config.num_hidden_layers, data.task.label_names, seed=config.seed)
     checks.check_reads(model, data.splits.values(), config.backbone)
-    labels_alone = PKD(DistillConfig(alpha=0.0, beta=0.0), model)
+    labels_alone = PKD(DistillConfig(alpha=0.0, beta=0.0, last_layer=config.last_layer), model)
     job = Job(method, model, data, config, accelerator, labels_alone, on_epoch=on_epoch)
     with checks.own_folder(output_dir, [config.backbone, data.reading["source"]], model, accelerator.is_main_process):
         return _carry_out(job, output_dir)

@@ -47,7 +47,9 @@ class GradientOf:
                 self.accelerator.backward(loss * (rows / size))
             right = (logits.argmax(dim=-1) == part["labels"]).float().mean()
             sums = sums + torch.stack([*terms, right, torch.ones_like(right)]) * rows
-        self.accelerator.clip_grad_norm_(self.step.parameters(), self.max_grad_norm)
+        if self.accelerator.scaler is not None:
+            self.accelerator.unscale_gradients()
+        nn.utils.clip_grad_norm_(self.step.parameters(), self.max_grad_norm)  # Accelerate's looks at more, every step
         return sums
 
 
