@@ -66,8 +66,7 @@ def train(job: Job) -> tuple[History, int]:
     optimizer = torch.optim.AdamW(parameter_groups(step, config.weight_decay), lr=config.learning_rate, fused=True)
     wrapped, optimizer = accelerator.prepare(step, optimizer)
     update: Update = GradientOf(wrapped, optimizer, accelerator, config.micro_batch_size, config.max_grad_norm, static)
-    if static:
-        update = StaticUpdate(update, config.train_batch_size, wrapped, accelerator.device)
+    update = StaticUpdate(update, config.train_batch_size, wrapped, accelerator.device) if static else update
     updates = len(loader) * config.num_train_epochs
     schedule = get_linear_schedule_with_warmup(optimizer, int(config.warmup_ratio * updates), updates)
     set_seed((config.seed + accelerator.process_index) % 2**32)  # NumPy takes no larger one

@@ -22,6 +22,7 @@ from pkdlib.engine.files import library_fingerprint, write_text
 from pkdlib.engine.progress import say
 from pkdlib.readers.records import flat, load_records
 from pkdlib.sweeps.folder import NOTEBOOK_FILE, RUN_FILE, SWEEP_FILE, finished, state
+from pkdlib.sweeps.forks import Server
 from pkdlib.sweeps.grid import SEED, GridError, Stage, Then, grid_path, read_grid
 from pkdlib.sweeps.plan import PlannedRun, plan, scores_of, teachers_of
 from pkdlib.sweeps.worker import end, execute
@@ -236,6 +237,8 @@ def _finish(
             if isinstance(error, KeyboardInterrupt):
                 say("interrupted: the same command goes on from there")
             raise
+        finally:
+            Server.close_idle()
     return [(run, why) for future, run in run_of.items() if (why := future.result())]
 
 

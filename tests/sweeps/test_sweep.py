@@ -112,15 +112,15 @@ def runs_finished(out):
     return {path.parent.name: (path.read_text(), path.stat().st_mtime_ns) for path in out.glob("*/*/run.json")}
 
 
-def processes(parent, words):
-    return [child for child in parent.children(recursive=True) if words in " ".join(command_line(child))]
+def processes(parent, name):
+    return [child for child in parent.children(recursive=True) if name_of(child) == name]
 
 
-def command_line(process):
+def name_of(process):
     try:
-        return process.cmdline()
+        return process.name()
     except (psutil.NoSuchProcess, psutil.ZombieProcess):
-        return []
+        return ""
 
 
 def wait_for(condition, seconds=180):
@@ -148,9 +148,9 @@ def end_with_all_it_started(process):
     wait_for(lambda: not [child for child in family if child.is_running() and child.status() != "zombie"], 30)
 
 
-def test_killed_at_three_moments_it_ends_as_if_it_had_not_been(workshop, undisturbed):
+def test_killed_at_four_moments_it_ends_as_if_it_had_not_been(workshop, undisturbed):
     out = workshop / "killed"
-    for victim, after in (("ipykernel_launcher", 1), ("pkdlib.sweeps.worker", 2), (None, 4)):
+    for victim, after in (("pkd-kernel", 1), ("pkd-run", 2), ("pkd-server", 3), (None, 4)):
         before = runs_finished(out)
         process = start(workshop, "killed", "--workers", "2")
         sweep = psutil.Process(process.pid)
@@ -187,7 +187,7 @@ def test_a_dask_cluster_of_two_processes_one_killed_gives_the_same(workshop, und
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
         process = start(workshop, "dask", "--scheduler", cluster.scheduler_address)
         wait_for(lambda: len(runs_finished(workshop / "dask")) >= 2)
-        worker = wait_for(lambda: processes(psutil.Process(), "pkdlib.sweeps.worker"))[0].parent()
+        worker = wait_for(lambda: processes(psutil.Process(), "pkd-server"))[0].parent()
         worker.kill()
         assert process.wait(timeout=300) == 0
     assert results(workshop / "dask") == undisturbed
