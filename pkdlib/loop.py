@@ -58,7 +58,7 @@ def train(job: Job) -> tuple[History, int]:
     Returns a row of figures per epoch, and the best epoch.
     """
     config, accelerator, model = job.config, job.accelerator, job.model
-    static = use_static_shapes(config.static_shapes, config.mixed_precision, accelerator)
+    static = use_static_shapes(config.static_shapes, accelerator)
     rows = job.data.splits["train"].padded_to(MULTIPLE if static else 1)
     batches = LengthGroupedBatches(rows.lengths, config.train_batch_size, config.seed, config.shuffle)
     loader = accelerator.prepare_data_loader(make_loader(rows, batches, job.targets.of if job.targets else None))
