@@ -18,6 +18,7 @@ class Role(StrEnum):
     ALWAYS = "every training"  # the role of a field that names none
     SOFT = "trainings with soft targets"
     PATIENCE = "trainings with a patience term"
+    SPEED = "the time of a training, its rounding and its dropout masks"
     NAMED = "what tells runs of one comparison apart: the method's name, the student's size, the seed"
 
 
@@ -44,7 +45,8 @@ class FineTuneConfig(Config):
     max_grad_norm: float = Field(1.0, gt=0)
     shuffle: bool = True  # False: rows in the file's order, as in the authors' code
     dropout_epochs: int | None = Field(None, ge=0)  # first epochs with dropout; None: all; 1 in the authors' code
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"  # fp16 needs CUDA
+    mixed_precision: Literal["no", "bf16", "fp16", "auto"] = "no"  # fp16 needs CUDA; auto: bf16 where it is faster
+    last_layer: Annotated[Literal["cls", "all"], Role.SPEED] = "cls"  # computed for [CLS] alone, or for all tokens
     static_shapes: bool | None = None  # pad to few lengths and, on CUDA, replay steps; None: where that is one device
     seed: Annotated[int, Role.NAMED] = Field(0, ge=0, lt=2**32)  # of the fresh head, the order of rows and dropout
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from pkdlib.data import EncodedSplit
 from pkdlib.engine.batches import SortedBatches, make_loader
 from pkdlib.engine.checks import Count, check_labels, check_reads, checked, class_names, with_labels
+from pkdlib.engine.last_layer import run
 from pkdlib.engine.machine import make_accelerator
 from pkdlib.engine.progress import progress_bar
 from pkdlib.models import Output
@@ -27,8 +28,8 @@ def forward_split(
     """Yield (rows, output) of every batch, longest rows first, in evaluation mode; restore the model's mode after.
 
     rows: (batch,) positions in the split, on the CPU; the output is on the model's device. batch_size: rows at most;
-    of long ones fewer go together (`SortedBatches`). asks: flags of the forward pass. Raises ValueError, before any
-    pass, when the model cannot read these rows.
+    of long ones fewer go together (`SortedBatches`). asks: flags of the forward pass, `run`'s. Raises ValueError,
+    before any pass, when the model cannot read these rows.
     """
     check_reads(model, [split], model.name_or_path or type(model).__name__)
     accelerator = accelerator or make_accelerator()
@@ -41,7 +42,7 @@ def forward_split(
             batch.pop("labels", None)
             batch = send_to_device(batch, accelerator.device, non_blocking=accelerator.non_blocking)
             with torch.inference_mode(), accelerator.autocast():
-                output = model(**batch, **(asks or {}))
+                output = run(model, batch, **(asks or {}))
             yield rows, output
     finally:
         model.train(was_training)
@@ -53,7 +54,7 @@ def predict(
 ) -> Tensor:
     """Logits (rows, classes) of a split, labelled or not, in its order and the model's classes', float32 on the CPU."""
     logits = torch.empty(len(split), len(class_names(model)))
-    for rows, output in forward_split(model, split, batch_size, accelerator):
+    for rows, output in forward_split(model, split, batch_size, accelerator, {"cls_alone": True}):
         logits[rows] = output.logits.float().cpu()
     return logits
 

@@ -16,6 +16,7 @@ from pkdlib.data import Batch, EncodedTask
 from pkdlib.engine.batches import LengthGroupedBatches, make_loader
 from pkdlib.engine.checkpoints import Checkpoint, History
 from pkdlib.engine.checks import check_terms
+from pkdlib.engine.last_layer import run
 from pkdlib.engine.progress import progress_bar
 from pkdlib.engine.updates import MULTIPLE, GradientOf, StaticUpdate, Update, parameter_groups, use_static_shapes
 from pkdlib.evaluation import evaluate
@@ -57,7 +58,7 @@ def train(job: Job) -> tuple[History, int]:
     Returns a row of figures per epoch, and the best epoch.
     """
     config, accelerator, model = job.config, job.accelerator, job.model
-    static = use_static_shapes(config.static_shapes, config.mixed_precision, accelerator)
+    static = use_static_shapes(config.static_shapes, accelerator)
     rows = job.data.splits["train"].padded_to(MULTIPLE if static else 1)
     batches = LengthGroupedBatches(rows.lengths, config.train_batch_size, config.seed, config.shuffle)
     loader = accelerator.prepare_data_loader(make_loader(rows, batches, job.targets.of if job.targets else None))
@@ -65,8 +66,7 @@ def train(job: Job) -> tuple[History, int]:
     optimizer = torch.optim.AdamW(parameter_groups(step, config.weight_decay), lr=config.learning_rate, fused=True)
     wrapped, optimizer = accelerator.prepare(step, optimizer)
     update: Update = GradientOf(wrapped, optimizer, accelerator, config.micro_batch_size, config.max_grad_norm, static)
-    if static:
-        update = StaticUpdate(update, config.train_batch_size, wrapped, accelerator.device)
+    update = StaticUpdate(update, config.train_batch_size, wrapped, accelerator.device) if static else update
     updates = len(loader) * config.num_train_epochs
     schedule = get_linear_schedule_with_warmup(optimizer, int(config.warmup_ratio * updates), updates)
     set_seed((config.seed + accelerator.process_index) % 2**32)  # NumPy takes no larger one
@@ -118,7 +118,7 @@ class _Step(nn.Module):
         """The loss, all terms (terms,) without gradients, and the logits (batch, classes) of a batch."""
         others = {"rows", "labels", *self.objective.wants}  # batch entries that are not model inputs
         inputs = {name: tensor for name, tensor in batch.items() if name not in others}
-        output = self.model(**inputs, **self.objective.asks)
+        output = run(self.model, inputs, **self.objective.asks)
         terms = check_terms(self.objective, self.objective(output, batch))
         return terms[0], torch.stack([term.detach() for term in terms]), output.logits.detach()
 

@@ -24,7 +24,7 @@ class Objective(nn.Module, ABC):
     """
 
     names: Sequence[str] = ("loss",)  # of the terms, the one to minimise first; a record's history has them by epoch
-    asks: Mapping[str, bool] = {}  # flags of the forward passes, such as output_hidden_states
+    asks: Mapping[str, bool] = {}  # flags of the forward passes: output_hidden_states, or others of `run`
     wants: Mapping[str, Want] = {}  # the teacher's outputs to be cached: name in the batch -> function of its output
     layers: Sequence[int] = ()  # the matched teacher layers, for the record
 
@@ -55,6 +55,7 @@ class PKD(Objective):
         self.weights = fields_with_role(config, Role.SOFT, Role.PATIENCE)  # what `pkd_loss` takes by name, and:
         projects = self.weights.pop("projection")
         self.projection: nn.Module = nn.Identity()
+        self.asks = {"cls_alone": config.last_layer == "cls"}  # nothing else is read of the last layers
         if not (config.alpha or config.beta):
             return
         if teacher is None:
@@ -71,7 +72,7 @@ class PKD(Objective):
         self.layers = layer_map(theirs.num_hidden_layers, ours.num_hidden_layers, config.strategy)
         if not self.layers:
             raise ConfigError(f"beta = {config.beta}: a student of one layer has no layer to match; beta must be 0")
-        self.asks = {"output_hidden_states": True}
+        self.asks |= {"output_hidden_states": True}
         self.wants = pkd_wants(self.layers)
         if projects:
             self.projection = _projection(ours.hidden_size, theirs.hidden_size)

@@ -46,15 +46,15 @@ def teacher_targets(
     """Every wanted output of the teacher for every row of the split: read from `folder`, else computed in one pass.
 
     wants: name -> function of the teacher's output. The name stands for the function: a file is found by it, by the
-    teacher's weights and configuration, the split's tokens, the precision and this library's code, so another function
-    needs another name. asks: flags of the forward pass. fingerprint: of the teacher's weights, where it is known. A
-    damaged file is made anew; runs that want the same teacher's outputs at once wait for the first.
+    teacher's weights and configuration, the split's tokens, the precision, cls_alone and this library's code, so
+    another function needs another name. asks: flags of the forward pass, `run`'s. fingerprint: of the teacher's
+    weights, where it is known. A damaged file is made anew; runs that want the same outputs at once wait for the first.
 
     Raises ValueError when an output does not fit in half precision or its shape differs between batches.
     """
     accelerator = accelerator or make_accelerator()
     content = [FORMAT, fingerprint or weights_fingerprint(teacher), config_fingerprint(teacher), split.fingerprint]
-    content += [accelerator.mixed_precision, installed_versions()["pkdlib"]]
+    content += [accelerator.mixed_precision, installed_versions()["pkdlib"], str((asks or {}).get("cls_alone"))]
     folder = check_folder("cache_dir", folder)
     paths = {name: folder / f"{digest(json.dumps([*content, name]).encode())}.npy" for name in wants}
     arrays = open_rows(paths, len(split))

@@ -47,7 +47,7 @@ def fine_tune(
     accelerator = make_accelerator(config.mixed_precision)
     model = build_student(config.backbone, config.num_hidden_layers, data.task.label_names, seed=config.seed)
     checks.check_reads(model, data.splits.values(), config.backbone)
-    labels_alone = PKD(DistillConfig(alpha=0.0, beta=0.0), model)
+    labels_alone = PKD(DistillConfig(alpha=0.0, beta=0.0, last_layer=config.last_layer), model)
     job = Job(method, model, data, config, accelerator, labels_alone, on_epoch=on_epoch)
     with checks.own_folder(output_dir, [config.backbone, data.reading["source"]], model, accelerator.is_main_process):
         return _carry_out(job, output_dir)
@@ -83,9 +83,8 @@ def distill(
     checks.check_objective(goal, Objective, data.splits, teacher is not None)
     inputs = [config.backbone, data.reading["source"], teacher.name_or_path if teacher is not None else ""]
     with checks.own_folder(output_dir, inputs, model, accelerator.is_main_process):
-        started, fingerprint, targets = time.perf_counter(), None, None
-        if teacher is not None:
-            fingerprint = weights_fingerprint(teacher)  # large weights take a while: once
+        started, targets = time.perf_counter(), None
+        fingerprint = weights_fingerprint(teacher) if teacher is not None else None  # once: large ones take a while
         if teacher is not None and goal.wants:
             targets = teacher_targets(
                 teacher, rows, goal.wants, cache_dir, goal.asks, config.eval_batch_size, accelerator, fingerprint
@@ -100,19 +99,20 @@ def _carry_out(job: Job, output_dir: str | Path | None, spent: dict[str, float] 
     teacher = {"teacher_weights": job.teacher_weights} if job.teacher_weights else {}
     identity = {"config": job.config.model_dump_json(), "data": str(data.fingerprints), "teacher": str(teacher)}
     identity |= {"max_length": str(data.max_length), "processes": str(accelerator.num_processes)}
+    used = {"num_hidden_layers": model.config.num_hidden_layers, "mixed_precision": accelerator.mixed_precision}
     if output_dir is not None:
         output_dir = Path(output_dir)
         tokens = {split.name: split.fingerprint for split in data.splits.values()}
         start = {"run": job.name, "terms": list(job.objective.names), "tokens": tokens}
-        start |= {"model": checks.config_fingerprint(model), "initial weights": weights_fingerprint(model)}
+        start |= {"model": checks.config_fingerprint(model), "initial weights": weights_fingerprint(model)} | used
         job = replace(job, checkpoint=Checkpoint(output_dir, identity | start, job.name, accelerator))
     history, best_epoch = train(job)
     trained = time.perf_counter()
     record = RunRecord(
         **describe(model, data, accelerator, job.name, job.config.eval_batch_size),
         run_id=f"{job.name.replace(' ', '-')}-{digest(' '.join(identity.values()).encode())[:8]}",
-        method=job.method, seed=job.config.seed, layer_map=list(job.objective.layers), best_epoch=best_epoch,
-        config=job.config.model_dump() | {"num_hidden_layers": model.config.num_hidden_layers}, history=history,
+        method=job.method, seed=job.config.seed, config=job.config.model_dump() | used,
+        layer_map=list(job.objective.layers), best_epoch=best_epoch, history=history,
         fingerprints={**data.fingerprints, **teacher, "weights": weights_fingerprint(model)},
         durations_s={  # of all epochs, those before an interruption too
             **(spent or {}), "training": sum(row["seconds"] for row in history),

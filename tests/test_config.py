@@ -26,12 +26,15 @@ def test_defaults_are_valid(config_class: type) -> None:
 
 
 def test_the_defaults_are_these() -> None:
-    """A result recorded without a field was made with its default: a change here changes what old records mean."""
+    """A result recorded without a field was made with its default: a change here changes what old records mean.
+
+    But for last_layer: runs recorded without it are of "all", which no comparison tells apart.
+    """
     tuning = {
         "backbone": "data/mini-bert-12", "num_hidden_layers": None, "num_train_epochs": 5, "train_batch_size": 32,
         "micro_batch_size": None, "eval_batch_size": 128, "learning_rate": 0.0005, "warmup_ratio": 0.1,
         "weight_decay": 0.01, "max_grad_norm": 1.0, "shuffle": True, "dropout_epochs": None, "mixed_precision": "no",
-        "static_shapes": None, "seed": 0,
+        "last_layer": "cls", "static_shapes": None, "seed": 0,
     }  # fmt: skip
     distilling = {
         "num_hidden_layers": 6, "num_train_epochs": 6, "learning_rate": 0.001, "init": "pretrained",
@@ -89,6 +92,7 @@ def test_the_roles_of_a_distillation_s_fields() -> None:
     assert found[Role.SOFT] == {"temperature", "alpha", "form", "t_squared"}
     assert found[Role.PATIENCE] == {"beta", "projection", "normalize", "distance"}
     assert found[Role.NAMED] == {"num_hidden_layers", "seed", "strategy"}
+    assert found[Role.SPEED] == {"last_layer"}
     assert role_of("no such field") is Role.ALWAYS and role_of("beta", FineTuneConfig) is Role.ALWAYS
 
 
@@ -168,7 +172,7 @@ def test_values_given_as_text_are_coerced(field: str, text: object, value: objec
         ("backbone", 12, "must be a valid string"),
         ("normalize", "maybe", "must be a valid boolean"),
         ("t_squared", None, "must be a valid boolean"),
-        ("mixed_precision", "fp8", "must be 'no', 'bf16' or 'fp16'"),
+        ("mixed_precision", "fp8", "must be 'no', 'bf16', 'fp16' or 'auto'"),
         ("init", "random", "must be 'pretrained' or 'teacher'"),
         ("form", "sum", "must be 'paper' or 'official'"),
         ("strategy", "skipp", "must be one of skip, last or a list of teacher layers"),
@@ -367,7 +371,7 @@ def test_a_reproduction_takes_the_task_s_own_preset_unless_told() -> None:
         ("learning_rate_scale", 0, "must be greater than 0"),
         ("learning_rate_scale", "fast", "must be a valid number"),
         ("train_rows", -1, "must be greater than or equal to 0"),
-        ("mixed_precision", "fp8", "must be 'no', 'bf16' or 'fp16'"),
+        ("mixed_precision", "fp8", "must be 'no', 'bf16', 'fp16' or 'auto'"),
     ],
 )
 def test_a_bad_reproduction_is_one_clear_line(field: str, value: object, allowed: str) -> None:

@@ -177,8 +177,10 @@ def test_an_unknown_distance_is_one_clear_line() -> None:
 def test_each_method_wants_what_its_terms_read(changes, wants, asks, backbone, teacher) -> None:
     student = build_student(load_backbone(backbone), 2, ("negative", "positive"))
     objective = PKD(validate(DistillConfig, num_hidden_layers=2, **changes), student, teacher)
-    assert objective.wants.keys() == wants and objective.asks == asks
+    assert objective.wants.keys() == wants and objective.asks == asks | {"cls_alone": True}
     assert objective.names == ("loss", "loss_ce", "loss_kd", "loss_pt")
+    plain = PKD(validate(DistillConfig, num_hidden_layers=2, last_layer="all", **changes), student, teacher)
+    assert plain.asks == asks | {"cls_alone": False}
 
 
 def test_every_setting_of_the_loss_reaches_it(backbone, teacher) -> None:

@@ -145,7 +145,7 @@ class ReproductionConfig(ComparisonConfig):
     train_rows: int = Field(0, ge=0)  # drawn from the training split; 0 takes all
     preset_of: Preset = Field("", validate_default=True)  # whose settings and figures; empty: the task's own
     learning_rate_scale: float = Field(1.0, gt=0, le=20_000)  # times the authors' rates, of 5e-5 at most
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"  # fp16 needs CUDA
+    mixed_precision: Literal["no", "bf16", "fp16", "auto"] = "no"  # fp16 needs CUDA; auto: bf16 where it is faster
 
 
 class SimilarityConfig(Config):

@@ -156,7 +156,8 @@ def shuffled_baseline(metric: str, a_cls: Tensor, b_cls: Tensor, seed: int = 0) 
 def split_cls_states(model: PreTrainedModel, split: EncodedSplit, batch_size: Count = 128) -> Tensor:
     """[CLS] states (rows, layers, hidden) of every layer for every row, float32 on the CPU."""
     states = torch.empty(len(split), model.config.num_hidden_layers, model.config.hidden_size)
-    for rows, output in forward_split(model, split, batch_size, asks={"output_hidden_states": True}):
+    asks = {"output_hidden_states": True, "cls_alone": True}
+    for rows, output in forward_split(model, split, batch_size, asks=asks):
         states[rows] = cls_states(output.hidden_states).float().cpu()
     return states
 

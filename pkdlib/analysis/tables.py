@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pkdlib.config import DistillConfig
+from pkdlib.config import DistillConfig, Role, fields_with_role
 from pkdlib.engine.checkpoints import weights_fingerprint
 from pkdlib.engine.configs import pick
 from pkdlib.models import load_classifier
@@ -34,7 +34,8 @@ def matching(records: Iterable[RunRecord], config: DistillConfig) -> list[RunRec
 def varied(records: Iterable[RunRecord], config: DistillConfig, field: str) -> list[RunRecord]:
     """The distillations like `config` in all but the seed and a field, one of DistillConfig's or train_rows."""
     pick("field", field, [*DistillConfig.model_fields, "train_rows"])
-    defaults, free = DistillConfig().model_dump(), {field: None, "seed": None}
+    defaults, names = DistillConfig().model_dump(), [field, "seed", *fields_with_role(config, Role.SPEED)]
+    free = dict.fromkeys(names)
     alike = [record for record in records if defaults | record.config | free == config.model_dump() | free]
     return [record for record in alike if record.method != "teacher"]  # whose settings may equal a student's
 

@@ -29,7 +29,7 @@ NO_EFFECT = {
     "_name_or_path", "architectures", "dtype", "finetuning_task", "id2label", "label2id", "problem_type",
     "transformers_version", "use_cache",
 }  # fmt: skip
-FLAGS = ("output_hidden_states", "output_attentions")  # of a forward pass
+FLAGS = ("output_hidden_states", "output_attentions", "cls_alone")  # of a forward pass
 EXAMPLES = 32  # rows on which two tokenizers are compared
 
 

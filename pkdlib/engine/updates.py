@@ -47,16 +47,19 @@ class GradientOf:
                 self.accelerator.backward(loss * (rows / size))
             right = (logits.argmax(dim=-1) == part["labels"]).float().mean()
             sums = sums + torch.stack([*terms, right, torch.ones_like(right)]) * rows
-        self.accelerator.clip_grad_norm_(self.step.parameters(), self.max_grad_norm)
+        if self.accelerator.scaler is not None:
+            self.accelerator.unscale_gradients()
+        nn.utils.clip_grad_norm_(self.step.parameters(), self.max_grad_norm)  # Accelerate's looks at more, every step
         return sums
 
 
-def use_static_shapes(asked: bool | None, mixed_precision: str, accelerator: Accelerator) -> bool:
+def use_static_shapes(asked: bool | None, accelerator: Accelerator) -> bool:
     """What is asked for; with None, whether this is one CUDA device without fp16's loss scaling."""
     alone = accelerator.num_processes == 1  # several exchange gradients within a step
     if asked and not alone:
         raise ConfigError(f"static_shapes = True: needs a single process, here are {accelerator.num_processes}")
-    return alone and accelerator.device.type == "cuda" and mixed_precision != "fp16" if asked is None else asked
+    scales = accelerator.mixed_precision == "fp16"
+    return alone and accelerator.device.type == "cuda" and not scales if asked is None else asked
 
 
 class StaticUpdate:

@@ -15,7 +15,10 @@ def register(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--workers", type=int, metavar="N", help="runs at once; default: one per GPU, else per core")
     parser.add_argument("--threads", type=int, metavar="N", help="of each run; default: the cores shared among them")
     parser.add_argument("--runs-per-gpu", type=int, default=1, metavar="N", help="that share one; default: 1")
-    parser.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask scheduler, whose workers do the runs")
+    text = "of a Dask scheduler, whose workers do the runs"
+    parser.add_argument("--scheduler", dest="executor", metavar="ADDRESS", help=text)
+    text = "do every Nth run alone, from the Ith on; other machines do the others, in the same folder at the same time"
+    parser.add_argument("--part", metavar="I/N", help=text)
     parser.set_defaults(run=_sweep)
 
 

@@ -27,11 +27,16 @@ NOTEBOOKS = ROOT / "notebooks"
 START = NOTEBOOKS if NOTEBOOKS.is_dir() else ROOT  # where kernels start
 
 
-def run_notebook(notebook: Path, executed: Path, parameters: dict[str, Any]) -> None:
-    """Execute a notebook, print what it prints, save it as far as it came; papermill's PapermillExecutionError."""
+def run_notebook(notebook: Path, executed: Path, parameters: dict[str, Any], manager: type | None = None) -> None:
+    """Execute a notebook, print what it prints, save it as far as it came; papermill's PapermillExecutionError.
+
+    manager: a class of jupyter_client's kernel managers; by default its own, which start a new Python.
+    """
     # The kernel inherits these: its own folder is another, and threads on small matrices wait for each other.
     inherited = {BATCH_VARIABLE: "1", "PKD_HOME": str(ROOT), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     options = {"progress_bar": False, "stdout_file": sys.stdout, "cwd": START}
+    if manager:
+        options["kernel_manager_class"] = manager
     with patch.dict(os.environ, inherited):
         papermill.execute_notebook(notebook, executed, parameters=parameters, **options)
 

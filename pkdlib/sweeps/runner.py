@@ -3,12 +3,14 @@
 import json
 import logging
 import os
+import re
 import time
 from asyncio import CancelledError
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from math import isnan, nan
 from multiprocessing import current_process
 from pathlib import Path
@@ -22,6 +24,7 @@ from pkdlib.engine.files import library_fingerprint, write_text
 from pkdlib.engine.progress import say
 from pkdlib.readers.records import flat, load_records
 from pkdlib.sweeps.folder import NOTEBOOK_FILE, RUN_FILE, SWEEP_FILE, finished, state
+from pkdlib.sweeps.forks import Server
 from pkdlib.sweeps.grid import SEED, GridError, Stage, Then, grid_path, read_grid
 from pkdlib.sweeps.plan import PlannedRun, plan, scores_of, teachers_of
 from pkdlib.sweeps.worker import end, execute
@@ -37,17 +40,18 @@ def run_sweep(
     workers: int | None = None,
     threads: int | None = None,
     runs_per_gpu: int = 1,
-    executor: Executor | None = None,
-    scheduler: str | None = None,
+    executor: Executor | str | None = None,
+    part: str | None = None,
     dry_run: bool = False,
 ) -> list[PlannedRun]:
     """Bring every run of a grid to its end in `out`; returns those that failed.
 
     workers: runs at once, by default one per GPU or else per core; threads: of each, by default the cores shared
-    among the workers. executor: any of concurrent.futures' kind, whose workers see `out` under the same path; or
-    scheduler: the address of Dask's; by default each run is a process of this machine. dry_run: list the runs, start
-    none. Raises GridError with a line per mistake, before anything starts, and when Dask's scheduler ends. On
-    KeyboardInterrupt the runs of this process are ended first.
+    among the workers. executor: any of concurrent.futures' kind, whose workers see `out` under the same path, or the
+    address of Dask's scheduler; by default each run is a process of this machine. part: "2/8" carries out every eighth
+    run from the second on, while other calls, on other machines say, do theirs in the same folder. dry_run: list the
+    runs, start none. Raises GridError with a line per mistake, before anything starts, and when Dask's scheduler ends.
+    On KeyboardInterrupt the runs of this process are ended first.
     """
     if getattr(current_process(), "_inheriting", False):  # a worker imports the script that has started it
         raise GridError("run_sweep: called by the start of a worker; call it under `if __name__ == '__main__':`")
@@ -57,9 +61,10 @@ def run_sweep(
             raise GridError(f"{name} = {value!r}: must be at least 1{more}")
     if not isinstance(out, str | Path) or any(path.is_file() for path in (Path(out), *Path(out).resolve().parents)):
         raise GridError(f"out = {str(out)!r}: must be a folder, not a file or below one")
+    own = _own(part)
     file, stages = read_stages(grid)
     out, cores = Path(out).resolve(), os.cpu_count() or 1
-    with _dask(None if dry_run else scheduler) as (client, look):
+    with _dask(executor if isinstance(executor, str) and not dry_run else None) as (client, look):
         if client:
             executor, threads = client.get_executor(pure=False), threads or 1
             workers = workers or sum(client.nthreads().values())
@@ -71,7 +76,17 @@ def run_sweep(
             return []
         if not executor and 0 < gpus < workers:
             say(f"{gpus} runs at once find room on this machine's GPUs; the others wait for one")
-        return _run_stages(file, stages, out, workers, options, executor, look)
+        carry_out = partial(_finish, out=out, workers=workers, options=options, executor=executor, look=look)
+        return _run_stages(file, stages, out, own, carry_out)
+
+
+def _own(part: str | None) -> slice:
+    """Which runs of a stage are those of part "2/8", say; all without one."""
+    numbers = re.fullmatch(r"(\d+)/(\d+)", part or "1/1")
+    first, step = map(int, numbers.groups()) if numbers else (0, 0)
+    if not 1 <= first <= step:
+        raise GridError(f"part = {part!r}: must be I/N with I from 1 to N, such as 2/8")
+    return slice(first - 1, None, step)
 
 
 @contextmanager
@@ -113,25 +128,30 @@ def _dask(scheduler: str | None) -> Iterator[tuple[Any, Callable[[], None]]]:
 
 
 def _run_stages(
-    file: Path, stages: list[tuple[Stage, list[PlannedRun]]], out: Path, workers: int, options: dict[str, int],
-    executor: Executor | None, look: Callable[[], None],
+    file: Path, stages: list[tuple[Stage, list[PlannedRun]]], out: Path, own: slice,
+    carry_out: Callable[[list[PlannedRun]], list[tuple[PlannedRun, str]]],
 ) -> list[PlannedRun]:  # fmt: skip
-    """Carry out every stage, the second with what was best in the first; the runs that failed."""
-    planned: list[PlannedRun] = []
+    """Carry out the own runs of every stage, the second with what was best in the first; the runs that failed."""
+    planned: list[PlannedRun] = []  # of all parts
+    ours: list[PlannedRun] = []
     lost: list[tuple[PlannedRun, str]] = []
     for stage, runs in stages:
         if lost:
             say("the next stage is not run: it needs every run of this one")
             break
         if isinstance(stage, Then):
+            if others := sum(not finished(out / run.folder) for run in planned):
+                say(f"the next stage is not run: {others} runs of this one, of other parts, have not finished")
+                break
             kept = best_values(planned, stage, out)
             say(f"the best {stage.best}: {', '.join(f'{name} {value}' for name, value in kept.items())}")
             runs = plan(stages[0][0], stage, file.name, kept)
         planned += runs
+        ours += runs[own]
         content = {"grid": file.stem, "runs": planned, "teachers": teachers_of(planned)}
         write_text(out / SWEEP_FILE, json.dumps(content, indent=1, default=PlannedRun.entry))
-        lost = _finish([*teachers_of(runs), *runs], out, workers, options, executor, look)
-    number = len(planned) + len(teachers_of(planned))
+        lost = carry_out([*teachers_of(runs[own]), *runs[own]])
+    number = len(ours) + len(teachers_of(ours))
     say(f"\n{number - len(lost)} of {number} runs finished, {len(lost)} failed, in {out}")
     for run, why in lost:
         say(f"\nFAILED {run.label} {why}")
@@ -236,6 +256,8 @@ def _finish(
             if isinstance(error, KeyboardInterrupt):
                 say("interrupted: the same command goes on from there")
             raise
+        finally:
+            Server.close_idle()
     return [(run, why) for future, run in run_of.items() if (why := future.result())]
 
 

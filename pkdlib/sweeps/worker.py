@@ -6,10 +6,7 @@ import re
 import signal
 import socket
 import stat
-import subprocess
-import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -39,12 +36,13 @@ from pkdlib.sweeps.folder import (
     finished,
     read_json,
 )
+from pkdlib.sweeps.forks import UNUSED, Server, WaitingKernel, manager_of, serve
 from pkdlib.sweeps.notebooks import run_notebook
 
 MACHINES = ("MemoryError", "OutOfMemoryError", "OSError", "ConnectionError", "TimeoutError")  # may not come again
 NO_MEMORY = re.compile("MemoryError|can.?t allocate|cannot allocate|bad_alloc|out of memory", re.I)  # whoever raises it
 DEVICES = "CUDA_VISIBLE_DEVICES"
-RUNNING: dict[str, subprocess.Popen] = {}  # by folder, the runs that this process has started
+RUNNING: dict[str, Server] = {}  # by folder, what does the runs that this process has started
 
 
 def execute(folder: str, spec: dict[str, Any]) -> dict[str, Any]:
@@ -55,12 +53,11 @@ def execute(folder: str, spec: dict[str, Any]) -> dict[str, Any]:
         return {"cause": "machine", "error": f"{home.parents[1]}: {here}"}
     write_text(home / SPEC_FILE, json.dumps(spec, indent=1))
     (home / FAILURE_FILE).unlink(missing_ok=True)
-    command = [sys.executable, "-m", "pkdlib.sweeps.worker", folder, str(os.getpid())]
     environment = os.environ | {"OMP_NUM_THREADS": str(spec["threads"]), "PYTHONUNBUFFERED": "1"}
-    with open(home / LOG_FILE, "a", encoding="utf-8") as log:  # a session of its own: the stop key is the runner's
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
-        RUNNING[folder] = process
-        status = process.wait()
+    status = UNUSED
+    while status == UNUSED:  # it has just ended for want of a run
+        RUNNING[folder] = Server.get(environment, home / LOG_FILE)
+        status = RUNNING[folder].ask(home, spec["notebook"])
     if RUNNING.pop(folder, None) is None:  # ended on purpose
         (home / FAILURE_FILE).unlink(missing_ok=True)
     elif status and not failed(home):  # it ended before it could say why
@@ -72,19 +69,12 @@ def execute(folder: str, spec: dict[str, Any]) -> dict[str, Any]:
 
 def end(folders: Iterable[str]) -> None:
     """End those of this process's runs, kernels and all; they count as interrupted."""
-    processes = [RUNNING.pop(folder) for folder in folders if folder in RUNNING]
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        try:
-            process.wait(timeout=10)  # it ends its kernel first
-        except subprocess.TimeoutExpired:
-            process.kill()
+    for server in [RUNNING.pop(folder) for folder in folders if folder in RUNNING]:
+        server.end()
 
 
-def main(folder: Path, parent: int) -> int:
+def main(folder: Path, kernel: WaitingKernel | None) -> int:
     """The run's own process: 0 when the notebook ran to its end and left something complete."""
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     spec, own = read_json(folder / SPEC_FILE), library_fingerprint()
     if spec["library"] != own:
         place = f"{Path(__file__).parents[1]} on {socket.gethostname()}"
@@ -94,7 +84,7 @@ def main(folder: Path, parent: int) -> int:
     try:
         with FileLock(folder / ".lock"), _gpu(gpus, spec["runs_per_gpu"]):
             if not finished(folder):  # by another sweep, while this one waited
-                _carry_out(folder, spec)
+                _carry_out(folder, spec, kernel)
     except PapermillExecutionError as error:
         told = f"{error.ename}: {error.evalue}"
         if not error.traceback:  # without memory, IPython makes none, and prints what it can
@@ -111,12 +101,13 @@ def main(folder: Path, parent: int) -> int:
     return 0
 
 
-def _carry_out(folder: Path, spec: dict[str, Any]) -> None:
+def _carry_out(folder: Path, spec: dict[str, Any], kernel: WaitingKernel | None) -> None:
     """Run the notebook in its folder, and say there that it has finished."""
     for stale in folder.rglob(RESULT_FILE):  # of an attempt that did not end
         stale.unlink()
     started = time.perf_counter()
-    run_notebook(Path(spec["notebook"]), folder / NOTEBOOK_FILE, spec["parameters"] | {"output_dir": str(folder)})
+    parameters, manager = spec["parameters"] | {"output_dir": str(folder)}, manager_of(kernel) if kernel else None
+    run_notebook(Path(spec["notebook"]), folder / NOTEBOOK_FILE, parameters, manager)
     check_output(folder)
     done = {"id": spec["id"], "seconds": time.perf_counter() - started, "finished_at": timestamp()}
     write_text(folder / RUN_FILE, json.dumps(done | {"host": socket.gethostname()}, indent=1))
@@ -138,13 +129,6 @@ def _fail(folder: Path, cause: str, text: str) -> int:
     failure = {"cause": cause, "error": "\n".join(lines[-12:]), "notebook": NOTEBOOK_FILE}
     write_text(folder / FAILURE_FILE, json.dumps(failure, indent=1))
     return 1
-
-
-def _end_with(parent: int) -> None:
-    """End this process, children and all, soon after its parent has ended: nobody would wait for its result."""
-    while os.getppid() == parent:
-        time.sleep(0.2)
-    os._exit(1)  # the kernel in turn watches for this process
 
 
 def visible_gpus(environment: Mapping[str, str], uuids: Sequence[str]) -> dict[str, str]:
@@ -192,4 +176,5 @@ def _gpu(gpus: Mapping[str, str], runs_per_gpu: int) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))
+    library_fingerprint()  # of the code that is imported now
+    serve(main)

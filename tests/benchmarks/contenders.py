@@ -11,15 +11,25 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
-from transformers import AutoConfig, AutoModel, PreTrainedModel, get_linear_schedule_with_warmup
+from torch.utils.data import DataLoader, Dataset
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    DataCollatorWithPadding,
+    EvalPrediction,
+    PreTrainedModel,
+    Trainer,
+    TrainingArguments,
+    get_linear_schedule_with_warmup,
+)
 
 from pkdlib.analysis.paper import convert_beta
 from pkdlib.config import DistillConfig, validate
 from pkdlib.data import EncodedSplit, EncodedTask, encode_task
-from pkdlib.engine.batches import LengthGroupedBatches, make_loader
+from pkdlib.engine.batches import LengthGroupedBatches, SortedBatches, make_loader
 from pkdlib.engine.files import locate
 from pkdlib.engine.machine import make_accelerator
+from pkdlib.engine.updates import parameter_groups
 from pkdlib.evaluation import evaluate
 from pkdlib.losses import PKDTerms, pkd_loss
 from pkdlib.models import Output, build_student, cls_states, load_tokenizer
@@ -101,8 +111,7 @@ def authors(case: Case) -> Scores:
     """Distil by their recipe: rows padded to the limit and in the file's order, the teacher's [CLS] state kept of
     every layer, eager attention, their means for losses, dropout off after the first epoch's evaluation.
 
-    In their favour, the teacher's outputs stay in memory and not in a pickled file. Every parameter decays here, where
-    their code spares biases and LayerNorm weights.
+    In their favour, the teacher's outputs stay in memory and not in a pickled file.
     """
     config, task = case.config, case.data.task
     device = make_accelerator().device
@@ -172,8 +181,7 @@ def _inputs(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _optimizer(student: PreTrainedModel, config: DistillConfig, **options) -> torch.optim.AdamW:
-    rates = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
-    return torch.optim.AdamW(student.parameters(), **rates, **options)
+    return torch.optim.AdamW(parameter_groups(student, config.weight_decay), lr=config.learning_rate, **options)
 
 
 def _updates(config: DistillConfig, batches: int) -> dict[str, int]:
@@ -182,13 +190,105 @@ def _updates(config: DistillConfig, batches: int) -> dict[str, int]:
     return {"num_warmup_steps": int(config.warmup_ratio * updates), "num_training_steps": updates}
 
 
-# --------------------------------------------------------------------------------------------- TextBrewer
-def textbrewer(case: Case, grouped: bool = False) -> Scores:
-    """Distil by TextBrewer's GeneralDistiller: `pkd` matches, soft and hard labels, the teacher run with every batch.
+# ------------------------------------------------------------------------------------ transformers' Trainer
+class _Rows(Dataset):
+    """A split's rows as Trainer wants them, without padding; with the teacher's outputs where they are there."""
 
-    grouped: with this kit's own batches; else with a shuffled loader that pads every batch to its longest row. In its
-    favour, this kit puts its batches together, and it writes no checkpoint. Against it, the teacher's outputs are not
-    cached, as they could be: a batch may carry them as `teacher_cache`.
+    def __init__(self, split: EncodedSplit, outputs: dict[str, Tensor] | None = None):
+        self.columns, self.labels, self.outputs = split.columns, split.labels, outputs or {}
+        self.places = list(zip(split.offsets.tolist(), split.lengths.tolist(), strict=True))
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        start, length = self.places[row]
+        tokens = {name: column[start : start + length].tolist() for name, column in self.columns.items()}
+        outputs = {name: values[row] for name, values in self.outputs.items()}
+        return {**tokens, "attention_mask": [1] * length, "labels": int(self.labels[row]), **outputs}
+
+
+def trainer(case: Case, precomputed: bool = False) -> Scores:
+    """Distil by a subclass of transformers' Trainer with another `compute_loss`, as a good engineer would write it:
+    rows padded to the longest of their batch, batches grouped by length, torch's fused AdamW, no checkpoint.
+
+    precomputed: the teacher runs once over the rows, longest first, and its logits and [CLS] states of the matched
+    layers stay in memory; else it runs with every batch.
+    """
+    config, splits, device = case.config, case.data.splits, make_accelerator().device
+    student, teacher = case.student(), copy.deepcopy(case.teacher).eval().to(device)
+    pad = DataCollatorWithPadding(case.data.tokenizer)
+    layers, names = case.objective(student).layers, ("teacher_logits", "teacher_cls")
+
+    def answers(inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            output = teacher(**inputs, output_hidden_states=True)
+        return output.logits, cls_states(output.hidden_states, layers)
+
+    def collate(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        outputs = {name: torch.stack([row.pop(name) for row in rows]) for name in names if name in rows[0]}
+        return {**pad(rows), **outputs}
+
+    class Distilling(Trainer):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            labels, tokens = inputs["labels"], _inputs(inputs)
+            if not model.training:
+                output = model(**tokens)
+                loss = torch.nn.functional.cross_entropy(output.logits, labels)
+                return (loss, output) if return_outputs else loss
+            logits, states = (inputs[name] for name in names) if precomputed else answers(tokens)
+            return trainer_terms(case, model(**tokens, output_hidden_states=True), labels, logits, states).loss
+
+    outputs = None
+    if precomputed:
+        train, found = splits["train"], {}
+        for rows in SortedBatches(train.lengths, config.eval_batch_size):
+            batch = collate([_Rows(train)[row] for row in rows.tolist()])
+            for name, values in zip(names, answers(_inputs({k: v.to(device) for k, v in batch.items()})), strict=True):
+                found.setdefault(name, torch.empty(len(train), *values.shape[1:]))[torch.from_numpy(rows)] = (
+                    values.cpu()
+                )
+        outputs = found
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            folder, num_train_epochs=config.num_train_epochs, learning_rate=config.learning_rate, seed=config.seed,
+            weight_decay=config.weight_decay, warmup_steps=config.warmup_ratio, max_grad_norm=config.max_grad_norm,
+            per_device_train_batch_size=config.train_batch_size, per_device_eval_batch_size=config.eval_batch_size,
+            optim="adamw_torch_fused", train_sampling_strategy="group_by_length", remove_unused_columns=False,
+            eval_strategy="epoch", save_strategy="no", logging_strategy="no", report_to="none", disable_tqdm=True,
+            use_cpu=device.type == "cpu", dataloader_pin_memory=device.type != "cpu",
+        )  # fmt: skip
+        scores: Scores = []
+
+        def measure(found: EvalPrediction) -> dict[str, float]:
+            scores.append(float((found.predictions.argmax(axis=-1) == found.label_ids).mean()))
+            return {"accuracy": scores[-1]}
+
+        distilling = Distilling(
+            student, arguments, collate, _Rows(splits["train"], outputs), _Rows(splits["dev"]),
+            processing_class=case.data.tokenizer, compute_metrics=measure,
+        )  # fmt: skip
+        distilling.train()
+    return scores
+
+
+def trainer_terms(case: Case, output: Output, labels: Tensor, logits: Tensor, states: Tensor) -> PKDTerms:
+    """The case's objective of a batch, from the teacher's logits and [CLS] states of the matched layers."""
+    config = case.config
+    matched = cls_states(output.hidden_states, range(1, states.shape[1] + 1))
+    return pkd_loss(
+        output.logits, labels, logits, matched, states, alpha=config.alpha, beta=config.beta,
+        temperature=config.temperature, t_squared=config.t_squared,
+    )  # fmt: skip
+
+
+# --------------------------------------------------------------------------------------------- TextBrewer
+def textbrewer(case: Case, grouped: bool = False, cached: bool = False) -> Scores:
+    """Distil by TextBrewer's GeneralDistiller: `pkd` matches, soft and hard labels, no checkpoint.
+
+    grouped: with this kit's own batches; else with a shuffled loader that pads every batch to its longest row. cached:
+    the teacher runs once over the rows, by this kit's pass, and every batch carries its outputs as `teacher_cache`;
+    else it runs with every batch.
     """
     from textbrewer import DistillationConfig, GeneralDistiller, TrainingConfig
 
@@ -209,11 +309,26 @@ def textbrewer(case: Case, grouped: bool = False) -> Scores:
             self.model_S.train()
 
     def adaptor(batch, output):
+        if not hasattr(output, "logits"):  # what the batch carries
+            return output
         return {"logits": output.logits, "hidden": output.hidden_states, "losses": output.loss}
 
+    def prepare(batch: dict[str, Tensor]) -> dict[str, Any]:
+        inputs = {name: batch[name] for name in batch if name != "rows"}
+        if targets is None:
+            return inputs
+        found = {name: values.float() for name, values in targets.of(batch["rows"]).items()}
+        states = {layer: found[f"teacher_cls_{layer}"][:, None] for layer in goal.layers}  # (batch, 1, hidden)
+        return {
+            "student": inputs,
+            "teacher": {},
+            "teacher_cache": {"logits": found["teacher_logits"], "hidden": states},
+        }
+
     torch.manual_seed(config.seed)
-    optimizer = _optimizer(student, config, fused=True)
+    optimizer, goal = _optimizer(student, config, fused=True), case.objective(student)
     with tempfile.TemporaryDirectory() as folder:
+        targets = case.targets(goal, Path(folder) / "cache") if cached else None
         training = TrainingConfig(output_dir=folder, device=device)
         distiller = Distiller(training, terms, teacher, student, adaptor, adaptor)
         with distiller:
@@ -221,7 +336,7 @@ def textbrewer(case: Case, grouped: bool = False) -> Scores:
                 optimizer, loader, config.num_train_epochs,
                 get_linear_schedule_with_warmup, _updates(config, len(loader)),
                 max_grad_norm=config.max_grad_norm, output_hidden_states=True,
-                batch_postprocessor=lambda batch: {name: batch[name] for name in batch if name != "rows"},
+                batch_postprocessor=prepare,
             )  # fmt: skip
     return scores
 

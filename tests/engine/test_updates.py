@@ -21,7 +21,8 @@ from transformers.utils import ModelOutput
 
 from pkdlib.config import ConfigError, DistillConfig, FineTuneConfig, validate
 from pkdlib.data import Batch, EncodedTask
-from pkdlib.engine.machine import make_accelerator
+from pkdlib.engine.machine import bf16_speedup, make_accelerator
+from pkdlib.engine.progress import say_once
 from pkdlib.engine.updates import GradientOf, StaticUpdate, parameter_groups, use_static_shapes
 from pkdlib.loop import _Step
 from pkdlib.losses import PKDTerms
@@ -169,8 +170,31 @@ def test_an_update_waits_for_no_value_and_mixes_no_devices(
 # ------------------------------------------------------------------------------------------------ who has them
 def test_static_shapes_are_for_one_cuda_device() -> None:
     accelerator = make_accelerator()
-    found = [use_static_shapes(asked, "no", accelerator) for asked in (None, False, True)]
+    found = [use_static_shapes(asked, accelerator) for asked in (None, False, True)]
     assert found == [accelerator.device.type == "cuda", False, True]
+
+
+def test_auto_is_bf16_where_that_is_faster(monkeypatch, capsys) -> None:
+    say_once.cache_clear()
+    for speedup, chosen in ((2.3, "bf16"), (1.2, "bf16"), (1.1, "no")):
+        monkeypatch.setattr("pkdlib.engine.machine.bf16_speedup", lambda device, speedup=speedup: speedup)
+        assert make_accelerator("auto").mixed_precision == chosen
+        line = f"mixed_precision = auto: {chosen}; bf16 is {speedup} times as fast as float32 here"
+        assert line in capsys.readouterr().out.splitlines()
+
+
+def test_the_speed_of_bf16_is_measured_and_draws_nothing() -> None:
+    before = torch.get_rng_state()
+    assert 0.01 < bf16_speedup.__wrapped__(torch.device("cpu")) < 100
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_record_says_which_precision_auto_was(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr("pkdlib.engine.machine.bf16_speedup", lambda device: 2.0)
+    data, settings = small_task(), {"num_hidden_layers": 1, "num_train_epochs": 1}
+    auto = fine_tune(data, FineTuneConfig(**settings, mixed_precision="auto"))
+    bf16 = fine_tune(data, FineTuneConfig(**settings, mixed_precision="bf16"))
+    assert auto.record.config["mixed_precision"] == "bf16" and same_weights(auto.model, bf16.model)
 
 
 def test_static_shapes_with_fp16_are_refused() -> None:

@@ -300,6 +300,13 @@ def words_of(process: psutil.Process) -> str:
         return ""
 
 
+def name_of(process: psutil.Process) -> str:
+    try:
+        return process.name()
+    except psutil.Error:
+        return ""
+
+
 def family(process: psutil.Process) -> list[psutil.Process]:
     try:
         return process.children(recursive=True)
@@ -361,8 +368,8 @@ class Sweep:
         if self.place.startswith("Dask"):
             word = self.place.split()[1]
             return [psutil.Process(one.pid) for name, one in self.dask.items() if word in name and alive(one)]
-        word = {"kernel": "ipykernel_launcher", "sweep's worker": "pkdlib.sweeps.worker"}[self.place]
-        return [child for child in family(runner) if word in words_of(child)]
+        names = {"kernel": ("pkd-kernel",), "sweep's worker": ("pkd-server", "pkd-run")}[self.place]
+        return [child for child in family(runner) if name_of(child) in names]
 
     def close(self) -> None:
         """End everything that was started here, by its number."""

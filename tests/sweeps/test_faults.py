@@ -147,7 +147,7 @@ def test_the_client_of_a_scheduler_is_closed_and_a_run_s_library_compared(grid, 
     monkeypatch.setenv("PYTHONPATH", str(other))  # of the runs' processes, as on a worker with another checkout
     monkeypatch.chdir(tmp_path)
     with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
-        (lost,) = run_sweep(grid("a"), tmp_path / "out", scheduler=cluster.scheduler_address)
+        (lost,) = run_sweep(grid("a"), tmp_path / "out", executor=cluster.scheduler_address)
         wait_for(lambda: not {name for name in cluster.scheduler.clients if name.startswith("Client-")}, 30)
     probe = "from pkdlib.engine.files import library_fingerprint; print(library_fingerprint())"
     theirs = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout.strip()
@@ -201,7 +201,7 @@ def test_the_stop_button_ends_the_runs_and_not_the_caller(command, status, last,
     try:
         wait_for(lambda: any("asleep" in log.read_text() for log in out.glob("runs/*/log.txt")))
         family = psutil.Process(process.pid).children(recursive=True)
-        assert any("ipykernel_launcher" in " ".join(one.cmdline()) for one in family)
+        assert {"pkd-server", "pkd-run", "pkd-kernel"} <= {one.name() for one in family}
         process.send_signal(signal.SIGINT)
         told, _ = process.communicate(timeout=60)
         assert not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]

@@ -74,7 +74,7 @@ BAD = {
     "a value out of range": (GOOD + "list: [{alpha: 1.5}]\n", "list.alpha = 1.5: must be less than or equal to 1"),
     "an unknown choice": (changed("KD", "DK"), "grid.methods = 'DK': must be one of FT, KD"),
     "an unknown precision": (GOOD + "list: [{mixed_precision: no}, {mixed_precision: half}]\n",
-                             "list.mixed_precision = 'half': must be 'no', 'bf16' or 'fp16'"),
+                             "list.mixed_precision = 'half': must be 'no', 'bf16', 'fp16' or 'auto'"),
     "a student deeper than its teacher": (
         changed("[3, 2]", "[3, 13]"), "grid.student_layers = 13: must be between 1 and the teacher's 12 layers"),
     "a patient student of one layer": (

@@ -112,15 +112,15 @@ def runs_finished(out):
     return {path.parent.name: (path.read_text(), path.stat().st_mtime_ns) for path in out.glob("*/*/run.json")}
 
 
-def processes(parent, words):
-    return [child for child in parent.children(recursive=True) if words in " ".join(command_line(child))]
+def processes(parent, name):
+    return [child for child in parent.children(recursive=True) if name_of(child) == name]
 
 
-def command_line(process):
+def name_of(process):
     try:
-        return process.cmdline()
+        return process.name()
     except (psutil.NoSuchProcess, psutil.ZombieProcess):
-        return []
+        return ""
 
 
 def wait_for(condition, seconds=180):
@@ -148,9 +148,9 @@ def end_with_all_it_started(process):
     wait_for(lambda: not [child for child in family if child.is_running() and child.status() != "zombie"], 30)
 
 
-def test_killed_at_three_moments_it_ends_as_if_it_had_not_been(workshop, undisturbed):
+def test_killed_at_four_moments_it_ends_as_if_it_had_not_been(workshop, undisturbed):
     out = workshop / "killed"
-    for victim, after in (("ipykernel_launcher", 1), ("pkdlib.sweeps.worker", 2), (None, 4)):
+    for victim, after in (("pkd-kernel", 1), ("pkd-run", 2), ("pkd-server", 3), (None, 4)):
         before = runs_finished(out)
         process = start(workshop, "killed", "--workers", "2")
         sweep = psutil.Process(process.pid)
@@ -187,7 +187,7 @@ def test_a_dask_cluster_of_two_processes_one_killed_gives_the_same(workshop, und
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
         process = start(workshop, "dask", "--scheduler", cluster.scheduler_address)
         wait_for(lambda: len(runs_finished(workshop / "dask")) >= 2)
-        worker = wait_for(lambda: processes(psutil.Process(), "pkdlib.sweeps.worker"))[0].parent()
+        worker = wait_for(lambda: processes(psutil.Process(), "pkd-server"))[0].parent()
         worker.kill()
         assert process.wait(timeout=300) == 0
     assert results(workshop / "dask") == undisturbed
@@ -311,14 +311,62 @@ def test_the_second_stage_is_run_with_what_was_best_in_the_first(workshop):
     assert len(planned["runs"]) == 3 and len(planned["teachers"]) == 1
 
 
+def slurm_script(folder, *options, site="{}"):
+    """The lines of the job script that would be submitted; site: a jobqueue.yaml."""
+    (folder / "jobqueue.yaml").write_text(site)
+    return subprocess.run(
+        [sys.executable, ROOT / "notebooks" / "grids" / "slurm.py", "smoke", "--out", folder, "--script", *options],
+        capture_output=True, text=True, check=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "DASK_CONFIG": str(folder / "jobqueue.yaml")},
+    ).stdout.rstrip().splitlines()  # fmt: skip
+
+
 def test_the_slurm_script_asks_for_what_a_run_needs(tmp_path):
-    script = subprocess.run(
-        [sys.executable, ROOT / "notebooks" / "grids" / "slurm.py", "smoke", "--out", tmp_path, "--script",
-         "--partition", "gpu", "--gpus", "1", "--threads", "6", "--memory", "24GB", "--walltime", "02:00:00"],
-        capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
-    ).stdout  # fmt: skip
-    lines = [line.removeprefix("#SBATCH ") for line in script.splitlines() if line.startswith("#SBATCH")]
-    assert {"-p gpu", "--cpus-per-task=6", "--gpus-per-node=1", "-t 02:00:00", "-n 1"} <= set(lines)
-    assert any(line.startswith("--mem=2") for line in lines)
-    assert "--nthreads 1" in script and sys.executable in script
-    assert json.dumps(str(tmp_path / "slurm"))[1:-1] in script
+    needs = ("--partition", "gpu", "--gpus", "1", "--threads", "6", "--memory", "24GB", "--walltime", "02:00:00")
+    lines = slurm_script(tmp_path, *needs, "--sbatch=--qos=long", "--prologue", "module load cuda")
+    directives = [line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH")]
+    wanted = {"-p gpu", "--cpus-per-task=6", "--gpus-per-node=1", "-t 02:00:00", "-n 1", "--qos=long"}
+    assert wanted <= set(directives)
+    assert any(line.startswith("--mem=2") for line in directives)
+    assert any(str(tmp_path / "slurm") in line for line in directives)
+    assert "module load cuda" in lines
+    command = next(line for line in lines if "--nthreads 1" in line)
+    assert sys.executable in command
+    assert "--lifetime 6900s" in command  # five minutes before the end
+
+
+def test_the_slurm_script_keeps_what_the_site_says(tmp_path):
+    site = """
+jobqueue:
+  slurm:
+    queue: short
+    memory: 40GB
+    walltime: 1-00:00:00
+    job-extra-directives: ["--exclusive"]
+    job-script-prologue: ["module load python"]
+    worker-extra-args: ["--resources", "GPU=1"]
+"""
+    lines = slurm_script(tmp_path, "--sbatch=--gres=gpu:1", "--offline", site=site)
+    wanted = ["-p short", "-t 1-00:00:00", "--exclusive", "--gres=gpu:1"]
+    assert {f"#SBATCH {line}" for line in wanted} <= set(lines) and any("--mem=38G" in line for line in lines)
+    assert lines.index("module load python") + 1 == lines.index("export HF_HUB_OFFLINE=1")
+    assert any("--resources GPU=1 --lifetime 86100s" in line for line in lines)
+    assert "#SBATCH -t 08:00:00" in slurm_script(tmp_path) and "#SBATCH -p short" not in slurm_script(tmp_path)
+
+
+def test_a_slurm_array_needs_no_scheduler(tmp_path):
+    lines = slurm_script(tmp_path, "--array", "--jobs", "3", "--gpus", "1", "--prologue", "module load cuda")
+    assert {"#SBATCH --array=1-3", "#SBATCH --gpus-per-node=1", "#SBATCH -n 1"} <= set(lines)
+    command = f"{sys.executable} -m pkdlib sweep smoke --out {tmp_path} --workers 1 --threads 4 --part"
+    assert lines[-2:] == ["module load cuda", f"exec {command} $SLURM_ARRAY_TASK_ID/3"]
+    assert not any("dask" in line for line in lines if not line.startswith("#SBATCH"))
+
+
+def test_parts_of_a_sweep_at_once_are_the_whole(workshop, undisturbed):
+    parts = [start(workshop, "parts", "--workers", "1", "--threads", "1", "--part", f"{part}/2") for part in (1, 2)]
+    assert [part.wait(timeout=400) for part in parts] == [0, 0]
+    assert results(workshop / "parts") == undisturbed
+    told = (workshop / "parts.log").read_text()
+    assert told.count("4 of 4 runs finished, 0 failed") == 2  # three of six, and the teacher
+    teachers = [log.read_text() for log in workshop.glob("parts/teachers/*/log.txt")]
+    assert len(teachers) == 1 and teachers[0].count("epoch 1/") == 1  # made once, though both parts need it
