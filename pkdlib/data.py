@@ -75,7 +75,9 @@ class EncodedSplit(Dataset):
             for name, rows in encoded.items():
                 parts.setdefault(name, []).append(np.fromiter(chain.from_iterable(rows), np.int32))
         self.name, self.labels = split.name, split.labels
-        self.examples = tuple(column[:EXAMPLES] for column in split.texts)  # on which tokenizers are compared
+        # Rows from all over the split, on which tokenizers are compared.
+        self.example_rows = range(0, len(split), -(-len(split) // EXAMPLES))
+        self.examples = tuple([column[row] for row in self.example_rows] for column in split.texts)
         self.max_length, self.pad_to_multiple_of = max_length, 1
         self.lengths = np.array(lengths, dtype=np.int32)
         self.offsets = np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
@@ -91,7 +93,7 @@ class EncodedSplit(Dataset):
     def __getitem__(self, rows: list[int] | np.ndarray) -> Batch:
         rows = np.asarray(rows)
         multiples = -(-int(self.lengths[rows].max()) // self.pad_to_multiple_of)
-        positions = np.arange(min(multiples * self.pad_to_multiple_of, self.max_length))
+        positions = np.arange(min(multiples * self.pad_to_multiple_of, int(self.lengths.max())))
         mask = positions < self.lengths[rows, None]  # (batch, length)
         flat = np.where(mask, self.offsets[rows, None] + positions, 0)
         batch = {name: np.where(mask, tokens[flat], self.padding[name]) for name, tokens in self.columns.items()}
@@ -105,7 +107,7 @@ class EncodedSplit(Dataset):
     __getitems__ = __getitem__  # a DataLoader fetches a whole batch at once
 
     def padded_to(self, multiple: int) -> Self:
-        """The same rows, whose batches are of few lengths: multiples of so many tokens, or the limit."""
+        """The same rows, whose batches are of few lengths: multiples of so many tokens, or the longest row's."""
         split = copy.copy(self)
         split.pad_to_multiple_of = multiple
         return split
@@ -121,6 +123,11 @@ class EncodedTask:
     max_length: int
     reading: dict[str, Any]  # source, subset_seed and bad_rows, as given to load_task
     fingerprints: dict[str, str]  # of each split's texts and labels
+
+    @property
+    def tokens(self) -> str:
+        """A hash of all splits' tokens."""
+        return digest(*(split.fingerprint.encode() for _, split in sorted(self.splits.items())))
 
 
 @checked

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from accelerate import Accelerator
@@ -37,7 +37,7 @@ class Job:
     accelerator: Accelerator
     objective: Objective
     targets: Targets | None = None  # the teacher's outputs, added to every batch
-    teacher_weights: str | None = None  # the teacher's fingerprint
+    taught: dict[str, str] = field(default_factory=dict)  # the teacher's fingerprints, by name
     checkpoint: Checkpoint | None = None  # where every finished epoch is kept, and from where a training goes on
     on_epoch: OnEpoch | None = None
 

@@ -18,7 +18,7 @@ from pkdlib.engine.files import digest, save_model
 from pkdlib.engine.machine import device_name, make_accelerator
 from pkdlib.evaluation import predict, score
 from pkdlib.loop import Job, OnEpoch, train
-from pkdlib.models import build_student, load_classifier, load_tokenizer
+from pkdlib.models import Init, build_student, load_classifier, load_tokenizer
 from pkdlib.objectives import PKD, Objective
 from pkdlib.records import RESULT_FILE, RunRecord, save_result
 from pkdlib.targets import CACHE, teacher_targets
@@ -44,9 +44,7 @@ def fine_tune(
     finished epoch, to the same result. on_epoch(epoch, model) is called before training (epoch 0) and after every
     epoch that is trained in this call, to look at the model on its way.
     """
-    accelerator = make_accelerator(config.mixed_precision)
-    model = build_student(config.backbone, config.num_hidden_layers, data.task.label_names, seed=config.seed)
-    checks.check_reads(model, data.splits.values(), config.backbone)
+    accelerator, model = make_accelerator(config.mixed_precision), _start(data, config)
     labels_alone = PKD(DistillConfig(alpha=0.0, beta=0.0, last_layer=config.last_layer), model)
     job = Job(method, model, data, config, accelerator, labels_alone, on_epoch=on_epoch)
     with checks.own_folder(output_dir, [config.backbone, data.reading["source"]], model, accelerator.is_main_process):
@@ -69,41 +67,53 @@ def distill(
     student and rows do not fit (names of labels, layers, widths, tokens), or output_dir is read or written by others.
     """
     accelerator = make_accelerator(config.mixed_precision)
-    names, layers, rows = data.task.label_names, config.num_hidden_layers, data.splits["train"]
+    rows = data.splits["train"]
     if isinstance(teacher, str | Path):
         checks.check_same_tokens(load_tokenizer(teacher), rows, str(teacher))
         teacher = load_classifier(teacher)
-    if teacher is not None and (config.alpha or config.beta):  # else its first layers alone are of use
-        teacher = checks.with_labels(teacher, names)
-    model = build_student(config.backbone, layers, names, init=config.init, teacher=teacher, seed=config.seed)
-    checks.check_reads(model, data.splits.values(), config.backbone)
+    if teacher is not None and (config.alpha or config.beta or objective is not PKD):  # else its layers alone are used
+        teacher = checks.with_labels(teacher, data.task.label_names)
+    model = _start(data, config, config.init, teacher)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)  # of what the objective draws, a first projection
         goal = objective(config, model, teacher)
     checks.check_objective(goal, Objective, data.splits, teacher is not None)
     inputs = [config.backbone, data.reading["source"], teacher.name_or_path if teacher is not None else ""]
     with checks.own_folder(output_dir, inputs, model, accelerator.is_main_process):
-        started, targets = time.perf_counter(), None
-        fingerprint = weights_fingerprint(teacher) if teacher is not None else None  # once: large ones take a while
+        started, targets, taught = time.perf_counter(), None, {}
+        if teacher is not None:  # large weights take a while: once
+            taught = {"teacher_weights": weights_fingerprint(teacher)}
+            taught["teacher_config"] = checks.config_fingerprint(teacher)
         if teacher is not None and goal.wants:
-            targets = teacher_targets(
-                teacher, rows, goal.wants, cache_dir, goal.asks, config.eval_batch_size, accelerator, fingerprint
-            )
-        job = Job(goal.method, model, data, config, accelerator, goal, targets, fingerprint, on_epoch=on_epoch)
+            size, weights = config.eval_batch_size, taught["teacher_weights"]
+            targets = teacher_targets(teacher, rows, goal.wants, cache_dir, goal.asks, size, accelerator, weights)
+        job = Job(goal.method, model, data, config, accelerator, goal, targets, taught, on_epoch=on_epoch)
         return _carry_out(job, output_dir, {"teacher_outputs": time.perf_counter() - started})
+
+
+def _start(
+    data: EncodedTask, config: FineTuneConfig, init: Init = "pretrained", teacher: PreTrainedModel | None = None
+) -> PreTrainedModel:
+    """The model to be trained; ValueError where it, or the tokenizer of what it starts from, does not fit the rows."""
+    if init == "pretrained":
+        checks.check_same_tokens(load_tokenizer(config.backbone), data.splits["train"], config.backbone)
+    layers, names = config.num_hidden_layers, data.task.label_names
+    model = build_student(config.backbone, layers, names, init=init, teacher=teacher, seed=config.seed)
+    checks.check_reads(model, data.splits.values(), config.backbone)
+    return model
 
 
 def _carry_out(job: Job, output_dir: str | Path | None, spent: dict[str, float] | None = None) -> Run:
     """Train, score every labelled split with the best epoch's weights, and write it all; spent: seconds before."""
     data, model, accelerator = job.data, job.model, job.accelerator
-    teacher = {"teacher_weights": job.teacher_weights} if job.teacher_weights else {}
-    identity = {"config": job.config.model_dump_json(), "data": str(data.fingerprints), "teacher": str(teacher)}
+    fingerprints = {**data.fingerprints, "tokens": data.tokens, **job.taught}
+    identity = {"config": job.config.model_dump_json(), "data": str(data.fingerprints), "tokens": data.tokens}
+    identity |= {"task": str(data.task), "teacher": str(job.taught)}
     identity |= {"max_length": str(data.max_length), "processes": str(accelerator.num_processes)}
     used = {"num_hidden_layers": model.config.num_hidden_layers, "mixed_precision": accelerator.mixed_precision}
     if output_dir is not None:
         output_dir = Path(output_dir)
-        tokens = {split.name: split.fingerprint for split in data.splits.values()}
-        start = {"run": job.name, "terms": list(job.objective.names), "tokens": tokens}
+        start = {"run": job.name, "objective": checks.objective_fingerprint(job.objective)}
         start |= {"model": checks.config_fingerprint(model), "initial weights": weights_fingerprint(model)} | used
         job = replace(job, checkpoint=Checkpoint(output_dir, identity | start, job.name, accelerator))
     history, best_epoch = train(job)
@@ -113,7 +123,7 @@ def _carry_out(job: Job, output_dir: str | Path | None, spent: dict[str, float] 
         run_id=f"{job.name.replace(' ', '-')}-{digest(' '.join(identity.values()).encode())[:8]}",
         method=job.method, seed=job.config.seed, config=job.config.model_dump() | used,
         layer_map=list(job.objective.layers), best_epoch=best_epoch, history=history,
-        fingerprints={**data.fingerprints, **teacher, "weights": weights_fingerprint(model)},
+        fingerprints={**fingerprints, "weights": weights_fingerprint(model)},
         durations_s={  # of all epochs, those before an interruption too
             **(spent or {}), "training": sum(row["seconds"] for row in history),
             "evaluation": time.perf_counter() - trained,

@@ -166,9 +166,12 @@ def test_batches_are_padded_to_a_multiple_or_the_limit(tokenizer: PreTrainedToke
     assert [split[[row]]["input_ids"].shape[1] for row in range(4)] == [3, 4, 5, 10]  # it stays as it was
 
 
-def test_a_split_keeps_its_first_texts_to_compare_tokenizers_on(tokenizer: PreTrainedTokenizerBase) -> None:
-    texts = ([f"a {row}" for row in range(40)], [f"the {row}" for row in range(40)])
-    assert EncodedSplit(Split("dev", texts, None), tokenizer, 16).examples == (texts[0][:32], texts[1][:32])
+def test_a_split_keeps_texts_from_all_over_it_to_compare_tokenizers_on(tokenizer: PreTrainedTokenizerBase) -> None:
+    texts = ([f"a {row}" for row in range(1201)], [f"the {row}" for row in range(1201)])
+    split = EncodedSplit(Split("dev", texts, None), tokenizer, 16)
+    assert split.examples == (texts[0][::3], texts[1][::3]) and list(split.example_rows) == [*range(0, 1201, 3)]
+    few = EncodedSplit(Split("dev", (texts[0][:500],), None), tokenizer, 16)
+    assert few.examples == (texts[0][:500],)
 
 
 def test_an_encoded_fingerprint_is_of_lengths_and_columns_by_name(tokenizer: PreTrainedTokenizerBase) -> None:

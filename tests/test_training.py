@@ -1,6 +1,7 @@
 """The loops: what they compute, that they repeat bit for bit, what they refuse, and what they leave on disk."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import groupby
@@ -19,6 +20,7 @@ from helpers import (
     same_weights,
     save_backbone,
     save_model,
+    shift_words,
     small_data,
     small_task,
     two_ranks,
@@ -560,6 +562,17 @@ def test_rows_that_changed_since_are_refused(split: str, backbone: Path, tmp_pat
     lines[1], lines[2] = lines[2], lines[1]
     file.write_text("\n".join(lines))
     with pytest.raises(ValueError, match=f"the {split} split of mini-inference is not the one of {record.run_id}$"):
+        reload_data(record)
+
+
+def test_tokens_that_changed_since_are_refused(backbone: Path, tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    shutil.copytree(backbone, tmp_path / "backbone")
+    data = encode_task(load_task("mini-inference", tmp_path), mini_tokenizer(), 40)
+    record = fine_tune(data, tuning(tmp_path / "backbone", num_train_epochs=1, num_hidden_layers=1)).record
+    assert reload_data(record).tokens == data.tokens == record.fingerprints["tokens"]
+    shift_words(tmp_path / "backbone")
+    with pytest.raises(ValueError, match=f"does not give the tokens on which {record.run_id} was trained$"):
         reload_data(record)
 
 

@@ -5,6 +5,7 @@ import inspect
 import json
 import re
 import shutil
+from abc import ABC
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -23,14 +24,13 @@ from pkdlib.engine.configs import ConfigError, shortened
 from pkdlib.engine.files import ROOT, digest, here
 from pkdlib.engine.progress import quiet, say_once
 
-NAMELESS = re.compile(r"LABEL_\d+")  # what transformers calls classes that nobody has named
 # Fields of a model's configuration that change nothing of what the model computes.
 NO_EFFECT = {
     "_name_or_path", "architectures", "dtype", "finetuning_task", "id2label", "label2id", "problem_type",
     "transformers_version", "use_cache",
 }  # fmt: skip
 FLAGS = ("output_hidden_states", "output_attentions", "cls_alone")  # of a forward pass
-EXAMPLES = 32  # rows on which two tokenizers are compared
+EXAMPLES = 500  # rows at most, on which two tokenizers are compared
 
 
 def _distinct(names: Sequence[str]) -> Sequence[str]:
@@ -90,12 +90,13 @@ def _lines(error: ValidationError, given: Mapping[str, Any]) -> list[str]:
 def label_order(theirs: Sequence[str], ours: Sequence[str], where: str) -> list[int]:
     """Where each of our classes stands among theirs, by name; upper case, spaces, - and _ make no difference.
 
-    Classes called LABEL_0, LABEL_1, ... are taken in our order, which is said once. Raises ValueError when the names
-    are others.
+    Classes called LABEL_0, LABEL_1, ... are taken for ours by their numbers, which is said once. Raises ValueError when
+    the names are others.
     """
-    if len(theirs) == len(ours) and all(map(NAMELESS.fullmatch, theirs)):
-        say_once(f"{where}: its classes have no names; they are taken for {', '.join(ours)}, in this order")
-        return list(range(len(ours)))
+    nameless = [f"LABEL_{number}" for number in range(len(ours))]  # as transformers calls them
+    if sorted(theirs) == sorted(nameless):
+        say_once(f"{where}: its classes have no names; they are taken for {', '.join(ours)}, by their numbers")
+        return [list(theirs).index(name) for name in nameless]
     found, wanted = list(map(spelled, theirs)), list(map(spelled, ours))
     if len(set(wanted)) < len(wanted):  # names that differ in upper case alone, say
         found, wanted = list(theirs), list(ours)
@@ -134,7 +135,11 @@ def class_names(model: PreTrainedModel) -> list[str]:
     """The names of a classifier's classes, in the order of its logits."""
     if model.base_model is model:
         raise ValueError(f"{model.name_or_path or type(model).__name__}: has no classifier: must be a fine-tuned one")
-    return [str(model.config.id2label[index]) for index in range(int(model.config.num_labels or 0))]
+    names, count = model.config.id2label, int(model.config.num_labels or 0)
+    if sorted(names) != list(range(count)):
+        line = f"id2label has {', '.join(map(str, names))}: must be numbers from 0 to {count - 1}"
+        raise ValueError(f"{model.name_or_path or type(model).__name__}: its {line}")
+    return [str(names[index]) for index in range(count)]
 
 
 # ---------------------------------------------------------------------------------------------- rows and their labels
@@ -199,6 +204,34 @@ def check_objective(goal: Any, kind: type, splits: Mapping[str, Any], has_teache
             raise ValueError(f"{where}: {rule}")
 
 
+def objective_fingerprint(goal: Any) -> str:
+    """A hash of an objective's terms, and of the code and the plain attributes of its class and of itself.
+
+    What its code reads elsewhere is not in it, nor are weights.
+    """
+    classes = [kind for kind in type(goal).__mro__ if kind not in (nn.Module, ABC, object)]
+    attributes = [item for part in (*classes, goal) for item in sorted(vars(part).items())]
+    own = [(name, _described(value)) for name, value in attributes if not name.startswith("__") or callable(value)]
+    return digest(str([list(goal.names), own]).encode())
+
+
+def _described(value: Any) -> Any:
+    """A value so that equal ones have equal texts in every process: of functions their code, of other objects none."""
+    if isinstance(value, classmethod | staticmethod):
+        value = value.__func__
+    if code := getattr(value, "__code__", None):
+        defaults = _described([value.__defaults__, value.__kwdefaults__])
+        return [code.co_code.hex(), code.co_names, [_described(one) for one in code.co_consts], defaults]
+    if hasattr(value, "co_code"):  # of a function within a function
+        return [value.co_code.hex(), value.co_names, [_described(one) for one in value.co_consts]]
+    if isinstance(value, Mapping):
+        return [(str(name), _described(one)) for name, one in value.items()]
+    if isinstance(value, list | tuple | range | set | frozenset):
+        parts = [_described(one) for one in value]
+        return sorted(map(str, parts)) if isinstance(value, set | frozenset) else parts
+    return repr(value) if isinstance(value, str | bytes | int | float | bool | None) else type(value).__name__
+
+
 def check_terms(goal: Any, terms: Any) -> Sequence[Tensor]:
     """The terms, if they are as many scalars as the objective has names and the first can be minimised; ValueError."""
     are_scalars = isinstance(terms, list | tuple) and all(isinstance(one, Tensor) and not one.ndim for one in terms)
@@ -234,6 +267,8 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, where: str | Path) -> Pr
     """The tokenizer, if it has words and a [CLS] token; ValueError otherwise."""
     if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what transformers makes up where no file is there
         raise ValueError(f"{where}: no tokenizer there: it must hold the files that save_pretrained() of one writes")
+    if tokenizer.pad_token_id is None:
+        raise ValueError(f"{where}: its tokenizer has no padding token; set its pad_token and save it")
     if tokenizer.cls_token_id is None:
         raise ValueError(f"{where}: its tokenizer has no [CLS] token; an encoder with one, such as BERT, is needed")
     return tokenizer
@@ -304,15 +339,15 @@ def _check_split(model: PreTrainedModel, split: Any, where: str) -> None:
 
 
 def check_same_tokens(tokenizer: PreTrainedTokenizerBase, split: Any, where: str) -> None:
-    """ValueError unless the tokenizer gives an EncodedSplit's first rows the tokens and segments that they have."""
+    """ValueError unless the tokenizer gives an EncodedSplit's example rows the tokens and segments that they have."""
     encoded = tokenizer(*split.examples, truncation=True, max_length=split.max_length)
-    for row, ids in enumerate(encoded["input_ids"]):
+    for place, (row, ids) in enumerate(zip(split.example_rows, encoded["input_ids"], strict=True)):
         batch, zeros = split[[row]], [0] * len(ids)
-        segments = encoded["token_type_ids"][row] if "token_type_ids" in encoded else zeros
+        segments = encoded["token_type_ids"][place] if "token_type_ids" in encoded else zeros
         theirs = batch["token_type_ids"][0].tolist() if "token_type_ids" in batch else [0] * batch["input_ids"].shape[1]
         for name, ours, others in (("tokens", batch["input_ids"][0].tolist(), ids), ("segments", theirs, segments)):
             if ours != others:
-                text = " | ".join(column[row] for column in split.examples)
+                text = " | ".join(column[place] for column in split.examples)
                 raise ValueError(
                     f"{where}: its tokenizer gives other {name} than the rows have, first of {text[:80]!r}"
                 )

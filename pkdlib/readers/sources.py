@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Callable, Collection
 from functools import cache, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ Source = str | Path | None
 Tables = dict[str, Callable[[], Table]]  # split -> its rows, when they are asked for
 FILES = f"a file {', '.join(TABLES)}"
 NUMBER = re.compile(r"[+-]?\d+(\.0*)?")
+LONGEST_TEXT = 20  # lines of a quoted text that stands in a file without quotes
 HIDDEN = {"-1", "-1.0", "", "nan", "none"}  # -1, as the hub has it, or nothing
 
 
@@ -100,6 +102,9 @@ def reload_data(record: RunRecord) -> EncodedTask:
     for split, fingerprint in encoded.fingerprints.items():
         if record.fingerprints.get(split) != fingerprint:
             raise ValueError(f"{record.source}: the {split} split of {record.task} is not the one of {record.run_id}")
+    if record.fingerprints.get("tokens", encoded.tokens) != encoded.tokens:  # older records have none
+        where = f"{record.config.get('backbone')}: its tokenizer"
+        raise ValueError(f"{where} does not give the tokens on which {record.run_id} was trained")
     return encoded
 
 
@@ -136,10 +141,13 @@ def _tables(task: Task, source: Source, split: str = "") -> tuple[Tables, str]:
         others = {other for other in NAMES if any(stem in group for group in layout.names(other))}
         if others - {split}:
             raise ValueError(f"split = {split!r}: {source} is by its name another split")
+        if _card(Path(place).parent)[1]:
+            raise ValueError(f"source = {source!r}: the card beside it names its classes; give the folder")
         return {split: partial(read_table, Path(place))}, source
     if not os.path.isdir(place):
         return _from_datasets(layout, place), source
-    for folder in (Path(place, layout.folder), Path(place)):  # a task's own folder wins
+    own, whole = Path(place, layout.folder), Path(place)
+    for folder in [whole] if _card(whole)[1] else [own, whole]:  # a task's own folder wins
         if tables := _from_folder(layout, folder):
             return tables, source
     named = f"train, dev{layout.ending}, test{layout.ending}"
@@ -153,16 +161,22 @@ def _from_folder(layout: Layout, folder: Path) -> Tables:
         return any(file.is_file() for pattern in patterns for file in folder.glob(pattern))
 
     files = _splits(layout, lambda name: [path for suffix in TABLES if (path := folder / f"{name}{suffix}").exists()])
-    cards = (folder / "README.md", folder / "dataset_infos.json")
-    card, older = (file.read_bytes() if file.is_file() else b"" for file in cards)
-    header = card.partition(b"\n---")[0] if card.startswith(b"---") else b""
-    if files and b"class_label" not in header and b"ClassLabel" not in older:  # else these say what numbers mean
+    has_card, names_classes = _card(folder)
+    if files and not names_classes:
         return {split: partial(read_table, file) for split, file in files.items()}
     # Not any folder, as `datasets` would take whatever lies below it for rows.
     saved = is_there("dataset_dict.json", "state.json")
-    if saved or header or older or is_there("train-*-of-*", "data/train*"):
+    if saved or has_card or is_there("train-*-of-*", "data/train*"):
         return _from_datasets(layout, str(folder), saved)
     return {}
+
+
+def _card(folder: Path) -> tuple[bool, bool]:
+    """Whether a dataset's card lies in the folder, and whether it says which classes numbers stand for."""
+    files = (folder / "README.md", folder / "dataset_infos.json")
+    card, older = (file.read_bytes() if file.is_file() else b"" for file in files)
+    header = card.partition(b"\n---")[0] if card.startswith(b"---") else b""
+    return bool(header or older), b"class_label" in header or b"ClassLabel" in older
 
 
 def _splits(layout: Layout, named: Callable[[str], list]) -> dict[str, Any]:
@@ -254,15 +268,18 @@ def _to_split(task: Task | _Texts, name: str, table: Table, bad_rows: BadRows = 
     classes = _classes(task, table, label[0]) if labels else []
     for number, value in labels.items():
         try:
-            named = classes and isinstance(value, int) and 0 <= value < len(classes)
-            labels[number] = label_index(task, classes[value] if named else value)
+            index = int(float(value)) if classes and NUMBER.fullmatch(str(value)) else -1
+            labels[number] = label_index(task, classes[index] if 0 <= index < len(classes) else value)
         except ValueError as error:
             bad[number] = str(error)
     if bad and bad_rows == "error":
         number = min(bad)
         raise ValueError(f"{table.where}, {table.unit} {number}: {bad[number]}")
-    beside = {near for number in bad for near in (number - 1, number + 1)}
-    skipped = sorted(bad.keys() | (beside & table.torn & rows.keys()))  # the torn: other halves of such rows' texts
+    # The torn: other parts of bad rows' texts. A text goes from one to the next, or is torn in two.
+    pairs = [lines for lines in pairwise(sorted(table.torn)) if lines[1] - lines[0] < LONGEST_TEXT]
+    parts = {row for first, last in pairs if {first, last} & bad.keys() for row in range(first, last + 1)}
+    parts |= table.torn & {near for number in bad for near in (number - 1, number + 1)}
+    skipped = sorted(bad.keys() | (parts & rows.keys()))
     if skipped:
         shown = ", ".join(map(str, skipped[:5])) + (", ..." if len(skipped) > 5 else "")
         warnings.warn(f"{table.where}: {len(skipped)} unreadable rows skipped ({table.unit}s {shown})", stacklevel=2)

@@ -105,6 +105,8 @@ def load_teacher(teacher: str, data: EncodedTask, backbone: str) -> Run:
     model, record = load_classifier(teacher, data.task.label_names), record_of(teacher)
     check_same_tokens(load_tokenizer(teacher), data.splits["train"], teacher)
     if record:
+        if record.fingerprints["weights"] != weights_fingerprint(model):
+            raise ValueError(f"teacher_dir = {teacher!r}: its weights are not those of its {RESULT_FILE}")
         if record.fingerprints["train"] != data.fingerprints["train"]:
             raise ValueError(f"teacher_dir = {teacher!r}: trained on other rows than those of {data.reading['source']}")
         return Run(model, record)
@@ -113,6 +115,6 @@ def load_teacher(teacher: str, data: EncodedTask, backbone: str) -> Run:
         **describe(model, data, make_accelerator(), teacher), run_id=f"{data.task.name}-teacher-{weights[:8]}",
         method="teacher", seed=0, layer_map=[], best_epoch=0, history=[], durations_s={},
         config={"backbone": backbone, "num_hidden_layers": model.config.num_hidden_layers},
-        fingerprints={**data.fingerprints, "weights": weights},
+        fingerprints={**data.fingerprints, "tokens": data.tokens, "weights": weights},
     )  # fmt: skip
     return Run(model, record)

@@ -5,6 +5,7 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from helpers import (
     two_ranks,
 )
 from safetensors.torch import load_file, save_file
+from torch.nn.functional import cross_entropy
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import PreTrainedModel
 
@@ -30,6 +32,7 @@ from pkdlib.config import DistillConfig, FineTuneConfig, validate
 from pkdlib.data import EncodedTask, encode_task
 from pkdlib.engine.checkpoints import CHECKPOINT_FILE, weights_fingerprint
 from pkdlib.models import load_backbone, load_classifier, load_tokenizer
+from pkdlib.objectives import Objective
 from pkdlib.readers.records import load_records
 from pkdlib.records import RESULT_FILE
 from pkdlib.training import Run, distill, fine_tune
@@ -353,9 +356,11 @@ def test_a_checkpoint_that_is_half_written_is_never_read(whole: Run, data, folde
         ("max_length", "max_length"),
         ("backbone", "initial weights"),
         ("teacher", "teacher"),
-        ("method", "config, run"),
+        ("method", "config, run, objective"),
         ("threads", "threads"),
         ("dropout", "model"),
+        ("teacher's activation", "teacher"),
+        ("metrics", "task"),
     ],
 )
 def test_checkpoint_of_another_run_is_not_used(
@@ -393,6 +398,11 @@ def test_checkpoint_of_another_run_is_not_used(
         case "teacher":
             teacher.classifier.bias.data += 0.1
             save_model(teacher, here / "teacher")
+        case "teacher's activation":
+            text = (here / "teacher" / "config.json").read_text()
+            (here / "teacher" / "config.json").write_text(text.replace('hidden_act": "gelu"', 'hidden_act": "relu"'))
+        case "metrics":
+            data = replace(data, task=replace(data.task, metrics=("f1", "accuracy")))
         case "method":
             method = "FT"
         case "threads":
@@ -406,6 +416,37 @@ def test_checkpoint_of_another_run_is_not_used(
         assert_same_run(run, train(method, data, here, **changes))
     finally:
         torch.set_num_threads(threads)
+
+
+class Smoothed(Objective):
+    """The labels, made softer by an attribute."""
+
+    smoothing = 0.0
+
+    def forward(self, output, batch):
+        return (cross_entropy(output.logits, batch["labels"], label_smoothing=self.smoothing),)
+
+
+def test_a_checkpoint_of_another_objective_of_the_same_name_is_not_used(data, folder, tmp_path, capsys) -> None:
+    def same(self, output, batch):
+        return (cross_entropy(output.logits, batch["labels"], label_smoothing=self.smoothing),)
+
+    def other(self, output, batch):
+        return (cross_entropy(output.logits, batch["labels"], label_smoothing=0.1),)
+
+    config = validate(DistillConfig, backbone=str(folder / "backbone"), num_hidden_layers=2, alpha=0, beta=0, **VALUES)
+    for number, (changes, used) in enumerate(
+        [({"forward": same}, True), ({"forward": other}, False), ({"smoothing": 0.5}, False)]
+    ):
+        out = tmp_path / str(number)
+        with counted(stop_after=5), pytest.raises(KeyboardInterrupt):
+            distill(data, config, output_dir=out, objective=Smoothed)
+        capsys.readouterr()
+        changed = type("Smoothed", (Objective,), {"smoothing": 0.0, "forward": Smoothed.forward} | changes)
+        distill(data, config, output_dir=out, objective=changed)
+        told = capsys.readouterr().out
+        assert ("resumes after epoch 1" in told) is used
+        assert ("of another run (other objective), not used" in told) is not used
 
 
 def test_full_disk_costs_the_checkpoint_alone(whole: Run, data, folder: Path, tmp_path: Path, capsys) -> None:

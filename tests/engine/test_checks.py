@@ -1,7 +1,9 @@
 """What must fit before work starts: classes by name, models that can read the rows, folders of one's own."""
 
 import copy
+import shutil
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from helpers import (
     same_weights,
     save_backbone,
     save_model,
+    shift_words,
     small_data,
 )
 from transformers import (
@@ -34,12 +37,13 @@ from transformers import (
     XLMRobertaConfig,
 )
 
-from pkdlib.config import DistillConfig
+from pkdlib.config import DistillConfig, FineTuneConfig
 from pkdlib.data import EncodedTask, Split, encode_split, encode_task
 from pkdlib.engine.checkpoints import weights_fingerprint
 from pkdlib.engine.checks import (
     check_reads,
     check_same_tokens,
+    check_tokenizer,
     class_names,
     config_fingerprint,
     label_order,
@@ -49,7 +53,8 @@ from pkdlib.engine.checks import (
 from pkdlib.engine.files import ROOT
 from pkdlib.evaluation import evaluate, predict
 from pkdlib.models import build_student, load_backbone, load_classifier, load_tokenizer
-from pkdlib.training import Run, distill
+from pkdlib.objectives import Objective
+from pkdlib.training import Run, distill, fine_tune
 
 THREE = ("entailment", "neutral", "contradiction")
 SIZES = {"vocab_size": 319, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "num_labels": 3}
@@ -108,10 +113,24 @@ def test_other_classes_are_refused(theirs: list[str]) -> None:
 def test_nameless_classes_are_taken_in_order_and_that_is_said_once(capsys) -> None:
     for _ in range(2):
         assert label_order(["LABEL_0", "LABEL_1"], ["no", "yes"], "folder/of/one") == [0, 1]
-    line = "folder/of/one: its classes have no names; they are taken for no, yes, in this order\n"
+    line = "folder/of/one: its classes have no names; they are taken for no, yes, by their numbers\n"
     assert capsys.readouterr().out == line
     with pytest.raises(ValueError, match="must be a, b, c"):
         label_order(["LABEL_0", "LABEL_1"], ["a", "b", "c"], "x")
+
+
+def test_nameless_classes_in_another_order_are_taken_by_their_numbers() -> None:
+    assert label_order(["LABEL_2", "LABEL_0", "LABEL_1"], ["a", "b", "c"], "x") == [1, 2, 0]
+    with pytest.raises(ValueError, match="its classes are LABEL_1, LABEL_2: must be no, yes"):
+        label_order(["LABEL_1", "LABEL_2"], ["no", "yes"], "x")
+
+
+def test_classes_numbered_otherwise_than_from_0_are_refused() -> None:
+    model = classifier(ENCODERS["bert"])
+    model.config.id2label = dict(enumerate(THREE, start=1))
+    line = "BertForSequenceClassification: its id2label has 1, 2, 3: must be numbers from 0 to 2"
+    with pytest.raises(ValueError, match=f"^{line}$"):
+        class_names(model)
 
 
 def test_one_nameless_class_among_named_ones_is_refused() -> None:
@@ -180,6 +199,52 @@ def test_a_permuted_teacher_gives_the_very_student(data: EncodedTask, backbone: 
     assert len(list((tmp_path / "cache").glob("*.npy"))) == 2  # logits and one layer, of one and the same teacher
 
 
+class SoftLabels(Objective):
+    """An objective of one's own, whose configuration has alpha = beta = 0."""
+
+    wants: ClassVar = {"soft_labels": lambda output: output.logits.softmax(dim=-1)}
+
+    def forward(self, output, batch):
+        return (torch.nn.functional.cross_entropy(output.logits, batch["soft_labels"].float()),)
+
+
+def test_a_permuted_teacher_gives_the_very_student_of_an_objective_of_one_s_own(
+    data: EncodedTask, backbone: Path, tmp_path: Path
+) -> None:
+    teacher = noisy_copy(load_backbone(backbone), THREE)
+    config = DistillConfig(backbone=str(backbone), num_hidden_layers=1, num_train_epochs=1, alpha=0, beta=0)
+    one, two = (
+        distill(data, config, model, cache_dir=tmp_path / name, objective=SoftLabels).model
+        for name, model in (("one", teacher), ("two", permuted(teacher, [1, 2, 0])))
+    )
+    assert same_weights(one, two)
+    other = noisy_copy(load_backbone(backbone), ("negative", "positive"))
+    with pytest.raises(ValueError, match="its classes are negative, positive: must be entailment"):
+        distill(data, config, other, cache_dir=tmp_path / "other", objective=SoftLabels)
+
+
+def test_a_start_whose_tokenizer_is_not_the_rows_is_refused(backbone: Path, data: EncodedTask, tmp_path: Path) -> None:
+    shutil.copytree(backbone, tmp_path / "other")
+    shift_words(tmp_path / "other")
+    settings = {"backbone": str(tmp_path / "other"), "num_hidden_layers": 1, "num_train_epochs": 1}
+    line = rf"^{tmp_path / 'other'}: its tokenizer gives other tokens than the rows have"
+    with pytest.raises(ValueError, match=line):
+        fine_tune(data, FineTuneConfig(**settings))
+    with pytest.raises(ValueError, match=line):
+        distill(data, DistillConfig(**settings, alpha=0, beta=0))
+    for file in (tmp_path / "other").glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(ValueError, match="no tokenizer there"):
+        fine_tune(data, FineTuneConfig(**settings))
+
+
+def test_a_tokenizer_without_padding_is_refused(backbone: Path) -> None:
+    tokenizer = load_tokenizer(backbone)
+    tokenizer.pad_token = None
+    with pytest.raises(ValueError, match=r"^x: its tokenizer has no padding token; set its pad_token and save it$"):
+        check_tokenizer(tokenizer, "x")
+
+
 def test_a_permuted_model_scores_as_it_did(data: EncodedTask, backbone: Path) -> None:
     teacher = noisy_copy(load_backbone(backbone), THREE)
     other = permuted(teacher, [2, 0, 1])
@@ -220,10 +285,10 @@ def test_a_teacher_that_needs_segments_is_refused(backbone: Path, tmp_path: Path
     save_model(teacher, tmp_path / "teacher")
     with pytest.raises(ValueError, match="gives other segments than the rows have"):
         distilled(data, backbone, tmp_path / "teacher", tmp_path / "cache")
-    message = "cannot read the train rows: it tells a pair's texts apart by token_type_ids"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match="gives other segments than the rows have"):  # nor does what it starts from
         distilled(data, backbone, teacher, tmp_path / "cache")
-    with pytest.raises(ValueError, match=message.replace("train", "dev")):
+    message = "cannot read the dev rows: it tells a pair's texts apart by token_type_ids"
+    with pytest.raises(ValueError, match=message):
         predict(teacher, data.splits["dev"])
 
 

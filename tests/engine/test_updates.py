@@ -23,7 +23,7 @@ from pkdlib.config import ConfigError, DistillConfig, FineTuneConfig, validate
 from pkdlib.data import Batch, EncodedTask
 from pkdlib.engine.machine import bf16_speedup, make_accelerator
 from pkdlib.engine.progress import say_once
-from pkdlib.engine.updates import GradientOf, StaticUpdate, parameter_groups, use_static_shapes
+from pkdlib.engine.updates import MULTIPLE, GradientOf, StaticUpdate, parameter_groups, use_static_shapes
 from pkdlib.loop import _Step
 from pkdlib.losses import PKDTerms
 from pkdlib.models import load_backbone
@@ -58,14 +58,14 @@ def both(data: EncodedTask, backbone: str, teacher: PreTrainedModel, cache: Path
 
 # ------------------------------------------------------------------------------------------------- padding
 @pytest.mark.parametrize(("multiple", "limit"), [(8, 64), (8, 29), (5, 64), (64, 64), (1, 64)])
-def test_batches_are_padded_to_a_multiple_or_the_limit(multiple: int, limit: int) -> None:
+def test_batches_are_padded_to_a_multiple_or_the_longest_row(multiple: int, limit: int) -> None:
     split = small_task(max_length=limit).splits["train"]
     fewer = split.padded_to(multiple)
     for rows in np.split(np.argsort(split.lengths), 8):
         tight, padded = split[rows], fewer[rows]
         length = tight["input_ids"].shape[1]
         found = padded["input_ids"].shape[1]
-        assert length <= found == min(-(-length // multiple) * multiple, limit)
+        assert length <= found == min(-(-length // multiple) * multiple, split.lengths.max())
         for name in ("input_ids", "token_type_ids", "attention_mask"):
             assert torch.equal(padded[name][:, :length], tight[name])
             assert not padded[name][:, length:].any()  # 0 is padding's id, type and mask
@@ -165,6 +165,15 @@ def test_an_update_waits_for_no_value_and_mixes_no_devices(
     assert (sums.shape, sums.device.type) == ((6,), "meta")
     with pytest.raises(DataDependentOutputException):
         fake_update(config, _Reads, **weights, **changes)
+
+
+def test_no_batch_is_padded_beyond_the_positions_that_its_rows_need(tmp_path: Path) -> None:
+    """A tokenizer without a limit, a model of as many positions as the longest row has tokens."""
+    longest = int(small_task().splits["train"].lengths.max())
+    assert longest % MULTIPLE
+    place = save_backbone(tmp_path / "short", bert_config(max_position_embeddings=longest))
+    config = FineTuneConfig(backbone=str(place), num_hidden_layers=1, num_train_epochs=1, static_shapes=True)
+    assert fine_tune(small_task(dev=8), config).record.best_epoch == 1
 
 
 # ------------------------------------------------------------------------------------------------ who has them

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -117,6 +118,34 @@ def test_classes_are_read_by_name_in_every_format(tmp_path: Path, write: Callabl
     for split in ("train", "dev"):
         assert named_rows(splits[split]) == list(zip(TEXTS, NAMED, strict=True))
     assert splits["test"].labels is None
+
+
+@pytest.mark.parametrize("names", ORDERS, ids=str)
+@pytest.mark.parametrize("kind", ["float64", "string"])
+def test_numbered_classes_are_read_by_name_whatever_the_column_holds(tmp_path: Path, kind: str, names: tuple) -> None:
+    plain_parquet(tmp_path, names)
+    for file in tmp_path.glob("*.parquet"):
+        table = pq.read_table(file)
+        place, metadata = table.column_names.index("label"), table.schema.metadata
+        changed = table.set_column(place, "label", table["label"].cast(kind))
+        pq.write_table(changed.replace_schema_metadata(metadata), file)
+    assert named_rows(load_task("mnli", tmp_path).splits["dev"]) == list(zip(TEXTS, NAMED, strict=True))
+
+
+def test_one_file_beside_a_card_that_names_its_classes_is_refused(tmp_path: Path) -> None:
+    csv_with_card(tmp_path, ORDERS[0])
+    (file,) = [*tmp_path.glob("dev*.csv"), *tmp_path.glob("validation*.csv")]
+    with pytest.raises(ValueError, match=r"csv': the card beside it names its classes; give the folder$"):
+        load_split("mnli", file)
+    assert named_rows(load_split("mnli", tmp_path)) == list(zip(TEXTS, NAMED, strict=True))
+
+
+def test_a_card_above_a_task_s_own_folder_counts(tmp_path: Path) -> None:
+    csv_with_card(tmp_path, ORDERS[0])
+    (tmp_path / "MNLI").mkdir()
+    for file in tmp_path.glob("*.csv"):
+        shutil.copy(file, tmp_path / "MNLI")
+    assert named_rows(load_task("mnli", tmp_path).splits["dev"]) == list(zip(TEXTS, NAMED, strict=True))
 
 
 @pytest.mark.parametrize("names", [("no", "maybe", "yes"), ("entailment", "neutral"), (*NLI, "other")], ids=str)

@@ -180,6 +180,7 @@ def test_a_csv_text_may_be_long(tmp_path: Path) -> None:
         (['"half\tof', 'other half"\t1'], ["before", "after"]),
         (['"he said ""no', 'and "" left"\t1'], ["before", "after"]),
         (["short", 'an "unbalanced quote\t1'], ["before", "after"]),  # it might be a half
+        (['"half\tno label', "middle\t1", 'other half"\t0'], ["before", "after"]),
         (["short", "whole\t1"], ["before", "whole", "after"]),
         (['an "unbalanced quote\t1'], ["before", 'an "unbalanced quote', "after"]),
     ],

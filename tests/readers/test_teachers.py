@@ -1,5 +1,6 @@
 """Teachers: of this kit, with their records; and others, whose data are named."""
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +13,7 @@ from pkdlib.data import EncodedTask, encode_task
 from pkdlib.engine.machine import make_accelerator
 from pkdlib.engine.progress import say_once
 from pkdlib.evaluation import evaluate
-from pkdlib.models import load_tokenizer
+from pkdlib.models import load_classifier, load_tokenizer
 from pkdlib.readers.sources import load_task
 from pkdlib.readers.teachers import check_students, load_teacher, load_teacher_data, record_of
 from pkdlib.training import Run, distill, fine_tune
@@ -70,6 +71,15 @@ def test_its_students_are_the_very_ones_and_are_found_again(room: Path, tmp_path
     for name in ("kit", "foreign"):
         assert [folder for folder, _ in students_of(room / name, tmp_path)] == [tmp_path / "foreign", tmp_path / "kit"]
     assert students_of(room / "backbone", tmp_path) == []  # no classifier at all
+
+
+def test_weights_that_are_not_those_of_the_record_beside_them_are_refused(room: Path, tmp_path: Path) -> None:
+    shutil.copytree(room / "kit", tmp_path / "kit")
+    other = load_classifier(tmp_path / "kit")
+    other.classifier.bias.data += 0.1
+    other.save_pretrained(tmp_path / "kit")
+    with pytest.raises(ValueError, match=r"kit': its weights are not those of its result\.json$"):
+        loaded(tmp_path / "kit", **NOTHING)
 
 
 @pytest.mark.parametrize("lacking", ["task", "max_length", "backbone"])
