@@ -11,6 +11,7 @@ from tests.benchmarks.common import OPTIONS
 
 OPTIONS_OF = {  # of the options below, which each benchmark takes
     "step": ("glue", "backbone"),
+    "trainer": ("glue", "backbone"),
     "peers": ("glue", "backbone"),
     "cache": ("glue", "backbone"),
     "loader": ("glue", "backbone"),

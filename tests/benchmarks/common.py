@@ -29,7 +29,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "seeds": {"help": "students of every method", "type": int, "default": 5},
 }
 QUICK = {"rounds": 2, "rows": 64, "epochs": 1, "seeds": 1}  # what --quick sets, of a benchmark's own options
-Figure = dict[str, str | float]
+Figure = dict[str, Any]
 
 
 def arguments(name: str, description: str, *options: str) -> argparse.Namespace:
@@ -79,10 +79,11 @@ def ratios(times: pd.DataFrame, slow: str, fast: str, column: str = "seconds") -
 
 
 def figure(name: str, values: Iterable[float] | float, unit: str) -> Figure:
-    """The median of the values and their range."""
+    """The median of the values and their range; several values, one of each round, are kept."""
     values = np.atleast_1d(np.asarray(values, dtype=float))
     low, high = float(values.min()), float(values.max())
-    return {"name": name, "median": float(np.median(values)), "low": low, "high": high, "unit": unit}
+    each = {"values": values.tolist()} if len(values) > 1 else {}
+    return {"name": name, "median": float(np.median(values)), "low": low, "high": high, "unit": unit, **each}
 
 
 def ratio_figures(name: str, times: pd.DataFrame, slow: str, fast: str) -> list[Figure]:

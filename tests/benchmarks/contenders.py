@@ -90,6 +90,7 @@ def random_case(data: EncodedTask, proportions_of: str, folder: Path, **changes)
         torch.manual_seed(0)
         backbone = AutoModel.from_config(config)
     backbone.save_pretrained(folder)
+    data.tokenizer.save_pretrained(folder)
     teacher = build_student(backbone, None, data.task.label_names).eval()
     return Case(data, teacher, settings(backbone=str(folder), **changes))
 
