@@ -23,6 +23,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "glue": {"help": "folder of GLUE's TSV files; without it the embedded tasks stand in", "metavar": "FOLDER"},
     "backbone": {"help": "folder of a BERT: its tokenizer and proportions", "metavar": "FOLDER", "default": MINI_BERT},
     "same-dropout": {"help": "end dropout after the first epoch, as the authors' code does", "action": "store_true"},
+    "before": {"help": "a checkout of an earlier version", "type": Path, "metavar": "FOLDER"},
     "rounds": {"help": "times that every contender runs", "type": int, "default": 5},
     "rows": {"help": "training rows", "type": int},
     "epochs": {"help": "passes over the training rows", "type": int, "default": 4},
