@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from pkdlib.config import ConfigError
 from pkdlib.engine.checks import Count, Seed, checked
 from pkdlib.engine.configs import pick
 from pkdlib.engine.files import ROOT
+from pkdlib.engine.last_layer import run
 from pkdlib.engine.machine import make_accelerator
 
 Width = Annotated[int, Field(ge=HEAD_WIDTH, multiple_of=HEAD_WIDTH)]
@@ -67,14 +68,16 @@ def time_call(function: Callable[[], object], device: torch.device) -> float:
 
 
 @checked
-def measure_latency(models: Annotated[Mapping[str, PreTrainedModel], Field(min_length=1)], *, batch_size: Count = 128,
-                    length: int = 128, repeats: Count = 5, warmup: Annotated[int, Field(ge=0)] = 1,
-                    precision: str = "auto", seed: Seed = 0) -> pd.DataFrame:  # fmt: skip
+def measure_latency(
+    models: Annotated[Mapping[str, PreTrainedModel], Field(min_length=1)], *, batch_size: Count = 128,
+    length: int = 128, repeats: Count = 5, warmup: Annotated[int, Field(ge=0)] = 1, precision: str = "auto",
+    seed: Seed = 0, cls_alone: Collection[str] = (),
+) -> pd.DataFrame:  # fmt: skip
     """Time one batch of random token ids through copies of all models, by turns: a row per model and repeat.
 
     Each repeat starts with another model, so that a machine that slows down slows them all. latency_ms is by the clock;
     processor_ms is this process's (less if other programs had the core; on an accelerator, the launch alone);
-    throughput_eps is in examples.
+    throughput_eps is in examples. cls_alone: names of models whose last layer is computed for [CLS] alone (`run`).
     """
     limit = min(model.config.max_position_embeddings for model in models.values())
     if not 1 <= length <= limit:
@@ -82,7 +85,8 @@ def measure_latency(models: Annotated[Mapping[str, PreTrainedModel], Field(min_l
     device, dtype = timing_setup(precision)
     vocabulary = min(model.config.vocab_size for model in models.values())
     ids = torch.randint(vocabulary, (batch_size, length), generator=torch.Generator().manual_seed(seed)).to(device)
-    calls = {name: partial(deepcopy(model).to(device, dtype).eval(), input_ids=ids) for name, model in models.items()}
+    copies = {name: deepcopy(model).to(device, dtype).eval() for name, model in models.items()}
+    calls = {name: partial(run, copy, {"input_ids": ids}, name in cls_alone) for name, copy in copies.items()}
     for name in np.repeat(list(calls), warmup):
         time_call(calls[name], device)
     rows = []
@@ -137,8 +141,8 @@ def benchmark_figures(folder: Path = ROOT / "data" / "results" / "benchmarks") -
         table["name"] = table["name"].str.removesuffix("_cuda")
         table["limit"] = (table["name"] + "_limit").map(table.set_index("name")["median"])
         machine = provenance["machine"]["device" if device == "cuda" else "cpu"]
-        run = {"device": device, "machine": machine, "threads": provenance["threads"], "date": provenance["date"]}
-        tables.append(table.assign(**run))
+        made = {"device": device, "machine": machine, "threads": provenance["threads"], "date": provenance["date"]}
+        tables.append(table.assign(**made))
     groups = json.loads(named.read_text(encoding="utf-8"))
     rows = [(name, label, group.removesuffix("s")) for group, texts in groups.items() for name, label in texts.items()]
     return pd.DataFrame(rows, columns=["name", "label", "group"]).merge(pd.concat(tables))

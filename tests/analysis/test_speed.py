@@ -121,6 +121,15 @@ def test_token_ids_are_in_every_model_s_vocabulary():
     assert len(measure_latency(models, batch_size=4, length=64, repeats=2)) == 4
 
 
+def test_named_models_compute_their_last_layer_for_cls_alone():
+    models, positions = {name: random_classifier(2, hidden_size=64) for name in ("whole", "short")}, []
+    for model in models.values():  # hooks go with a model's copies
+        last = model.base_model.encoder.layer[-1]
+        last.register_forward_hook(lambda layer, inputs, output: positions.append(output.shape[1]))
+    measure_latency(models, batch_size=2, length=8, repeats=2, warmup=0, cls_alone=["short"])
+    assert positions == [8, 1, 1, 8]  # by turns
+
+
 def test_a_call_is_timed_without_gradients():
     found = []
     assert time_call(lambda: found.append(torch.is_inference_mode_enabled()), torch.device("cpu")) > 0

@@ -24,6 +24,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "backbone": {"help": "folder of a BERT: its tokenizer and proportions", "metavar": "FOLDER", "default": MINI_BERT},
     "same-dropout": {"help": "end dropout after the first epoch, as the authors' code does", "action": "store_true"},
     "before": {"help": "a checkout of an earlier version", "type": Path, "metavar": "FOLDER"},
+    "batch": {"help": "rows of a batch", "type": int, "default": 128},
     "rounds": {"help": "times that every contender runs", "type": int, "default": 5},
     "rows": {"help": "training rows", "type": int},
     "epochs": {"help": "passes over the training rows", "type": int, "default": 4},

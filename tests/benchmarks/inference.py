@@ -6,16 +6,18 @@ import torch
 from transformers import PreTrainedModel
 
 from pkdlib.analysis.speed import random_classifier, time_call, timing_setup
+from pkdlib.engine.last_layer import run
 from tests.benchmarks.common import arguments, figure, ratio_figures, ratios, take_turns, write
 
 LAYERS = (12, 6, 3)
 IMPLEMENTATIONS = ("sdpa", "eager", "compile")
+SHORT = 2 / 12  # of a layer's products, what its keys and values cost: the part that is still of all positions
 
 
 def main() -> None:
-    given = arguments("inference", __doc__, "rounds")
+    given = arguments("inference", __doc__, "rounds", "batch")
     device, dtype = timing_setup()
-    hidden, batch, length = (64, 2, 16) if given.quick else (768, 128 if device.type == "cuda" else 16, 128)
+    hidden, batch, length = (64, 2, 16) if given.quick else (768, given.batch, 128)
     ids = torch.randint(30522, (batch, length), generator=torch.Generator().manual_seed(0)).to(device)
     figures = []
     for implementation in IMPLEMENTATIONS[: 2 if given.quick else 3]:
@@ -23,6 +25,9 @@ def main() -> None:
             f"{layers}": _call(random_classifier(layers, hidden).to(device, dtype), implementation, ids)
             for layers in LAYERS
         }
+        if implementation == "sdpa":  # the last layer computed for [CLS] alone, beside plain models
+            for layers in LAYERS:
+                calls[f"{layers} cls"] = _cls_alone(random_classifier(layers, hidden).to(device, dtype), ids)
         times = take_turns(calls, given.rounds, warmup=2)
         ending = "" if implementation == "sdpa" else f"_{implementation}"
         for layers in LAYERS[1:]:
@@ -31,6 +36,11 @@ def main() -> None:
             figures.append(figure(f"{name}_limit", LAYERS[0] / layers, "x"))
             shares = 100 * ratios(times, "12", f"{layers}") / (LAYERS[0] / layers)
             figures.append(figure(f"{name}_of_limit", shares, "%"))
+        for layers in LAYERS[1:] if implementation == "sdpa" else ():
+            name, limit = f"inference_speedup_{layers}_cls", LAYERS[0] / (layers - 1 + SHORT)
+            figures += ratio_figures(name, times, "12", f"{layers} cls")
+            figures.append(figure(f"{name}_limit", limit, "x"))
+            figures.append(figure(f"{name}_of_limit", 100 * ratios(times, "12", f"{layers} cls") / limit, "%"))
         for layers in LAYERS:
             seconds = times.loc[times["contender"] == f"{layers}", "seconds"]
             figures.append(figure(f"inference_seconds_{layers}{ending}", seconds, "s"))
@@ -47,11 +57,15 @@ def main() -> None:
 def _call(model: PreTrainedModel, implementation: str, ids: torch.Tensor) -> Callable[[], float]:
     """A function that runs the model once on `ids`, (batch, length)."""
     if implementation == "compile":
-        run = torch.compile(model)
+        call = torch.compile(model)
     else:
         model.set_attn_implementation(implementation)
-        run = model
-    return lambda: time_call(lambda: run(input_ids=ids), ids.device)
+        call = model
+    return lambda: time_call(lambda: call(input_ids=ids), ids.device)
+
+
+def _cls_alone(model: PreTrainedModel, ids: torch.Tensor) -> Callable[[], float]:
+    return lambda: time_call(lambda: run(model, {"input_ids": ids}, cls_alone=True), ids.device)
 
 
 def flops(layers: int, hidden: int, batch: int, length: int) -> float:

@@ -26,10 +26,9 @@ from tests.benchmarks.contenders import (
     textbrewer,
     trainer,
 )
-from tests.benchmarks.inference import flops, matmul_rates
+from tests.benchmarks.inference import SHORT, flops, matmul_rates
 
-LAYERS, ROWS, EPOCHS = (6, 3), 800, 4
-SHORT = 2 / 12  # of a layer's products, what its keys and values cost: the part that is still of all positions
+LAYERS, ROWS = (6, 3), 800
 
 
 def compare(layers: int, given: argparse.Namespace) -> list[Figure]:
