@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedModel
 
 from pkdlib.config import DistillConfig
 from pkdlib.data import EncodedTask, encode_task
@@ -15,11 +15,13 @@ from pkdlib.engine.checks import check_same_tokens
 from pkdlib.engine.configs import ConfigError
 from pkdlib.engine.files import here, locate, reach
 from pkdlib.engine.machine import make_accelerator
+from pkdlib.layer_maps import layer_map
 from pkdlib.models import load_classifier, load_tokenizer
-from pkdlib.objectives import PKD
+from pkdlib.objectives import PKD, pkd_wants
 from pkdlib.readers.records import load_records
 from pkdlib.readers.sources import load_task, reload_data
 from pkdlib.records import RESULT_FILE, RunRecord
+from pkdlib.targets import CACHE, Want, teacher_targets
 from pkdlib.training import Run, describe
 
 NEEDED = ("task", "max_length", "backbone")  # what a record would say, and nobody can guess
@@ -118,3 +120,19 @@ def load_teacher(teacher: str, data: EncodedTask, backbone: str) -> Run:
         fingerprints={**data.fingerprints, "tokens": data.tokens, "weights": weights},
     )  # fmt: skip
     return Run(model, record)
+
+
+def cache_targets(
+    teacher: PreTrainedModel, data: EncodedTask, students: Iterable[DistillConfig], cache_dir: str | Path = CACHE
+) -> None:
+    """Keep in cache_dir what `distill` will want of a teacher for these students: one pass of it for them all."""
+    wants: dict[str, Want] = {}
+    taught = [student for student in students if student.alpha or student.beta]
+    for student in taught:
+        size = student.num_hidden_layers or teacher.config.num_hidden_layers
+        layers = layer_map(teacher.config.num_hidden_layers, size, student.strategy) if student.beta else ()
+        wants |= pkd_wants(layers)
+    if taught:
+        asks = {"output_hidden_states": len(wants) > 1, "cls_alone": taught[0].last_layer == "cls"}
+        size, accelerator = taught[0].eval_batch_size, make_accelerator(taught[0].mixed_precision)
+        teacher_targets(teacher, data.splits["train"], wants, cache_dir, asks, size, accelerator)

@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from helpers import bert_config, permuted, save_backbone, save_model, small_data
+from helpers import bert_config, permuted, same_weights, save_backbone, save_model, small_data
 
 from pkdlib.analysis.tables import students_of
-from pkdlib.config import ConfigError, DistillConfig, FineTuneConfig, validate
+from pkdlib.config import ConfigError, DistillConfig, FineTuneConfig, method_config, validate
 from pkdlib.data import EncodedTask, encode_task
 from pkdlib.engine.machine import make_accelerator
 from pkdlib.engine.progress import say_once
 from pkdlib.evaluation import evaluate
 from pkdlib.models import load_classifier, load_tokenizer
 from pkdlib.readers.sources import load_task
-from pkdlib.readers.teachers import check_students, load_teacher, load_teacher_data, record_of
+from pkdlib.readers.teachers import cache_targets, check_students, load_teacher, load_teacher_data, record_of
 from pkdlib.training import Run, distill, fine_tune
 
 NOTHING = {"task": "", "source": "", "train_rows": 0, "max_length": 0, "backbone": ""}
@@ -159,3 +159,21 @@ def test_a_teacher_of_other_rows_or_classes_is_refused(room: Path, tmp_path: Pat
     save_model(permuted(kit.model, [0, 1, 2], ["a", "b", "c"]), tmp_path / "other")
     with pytest.raises(ValueError, match=r"its classes are a, b, c: must be entailment, neutral, contradiction"):
         load_teacher(str(tmp_path / "other"), data, backbone)
+
+
+def test_one_pass_gives_all_that_students_want(room: Path, tmp_path: Path) -> None:
+    teacher, data, backbone = loaded(room / "kit", **NOTHING)
+    base = SMALL.model_copy(update={"backbone": backbone, "num_hidden_layers": 3})
+    students = [method_config(method, base) for method in ("FT", "KD", "PKD-Skip", "PKD-Last")]
+    passes = []
+    hook = teacher.model.register_forward_pre_hook(lambda *_: passes.append(1))
+    cache_targets(teacher.model, data, students, tmp_path)
+    once = len(passes)
+    runs = [distill(data, student, teacher.model, cache_dir=tmp_path) for student in students]
+    hook.remove()
+    assert once and len(passes) == once  # the students found everything there
+    assert len(list(tmp_path.glob("*.npy"))) == 1 + len({1, 2} | {2, 3})  # logits, and Skip's and Last's layers
+    alone = distill(data, students[2], teacher.model, cache_dir=tmp_path / "alone")
+    assert same_weights(runs[2].model, alone.model)
+    cache_targets(teacher.model, data, students[:1], tmp_path / "none")
+    assert not (tmp_path / "none").exists()
