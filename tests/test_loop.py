@@ -1,5 +1,6 @@
 """What the loop can leave out (shuffling, dropout), what it can learn besides (a projection), a look from outside."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,20 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wide(data: EncodedTask) -> PreTrainedModel:
     """A teacher of six layers and width 48, the backbone's being four and 32."""
     return noisy_copy(BertModel(bert_config(6, 48)), data.task.label_names)
+
+
+def test_seconds_are_those_of_the_epochs_and_no_gradient_is_left(data: EncodedTask, backbone: Path) -> None:
+    fused = []
+    hook = register_optimizer_step_post_hook(lambda optimizer, *_: fused.append(optimizer.defaults["fused"]))
+    started = time.perf_counter()
+    try:
+        run = fine_tune(data, validate(FineTuneConfig, backbone=str(backbone), **VALUES))
+    finally:
+        hook.remove()
+    seconds = [epoch["seconds"] for epoch in run.record.history]
+    assert min(seconds) > 0 and sum(seconds) < time.perf_counter() - started
+    assert all(parameter.grad is None for parameter in run.model.parameters())
+    assert fused == [True] * 9  # of three updates per epoch; the plain update's last bits are others
 
 
 def test_without_shuffling_every_epoch_reads_the_file_in_order() -> None:
