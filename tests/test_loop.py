@@ -39,7 +39,9 @@ def wide(data: EncodedTask) -> PreTrainedModel:
     return noisy_copy(BertModel(bert_config(6, 48)), data.task.label_names)
 
 
-def test_seconds_are_those_of_the_epochs_and_no_gradient_is_left(data: EncodedTask, backbone: Path) -> None:
+def test_an_epoch_is_a_line_of_its_figures_its_seconds_are_its_own_and_no_gradient_is_left(
+    data: EncodedTask, backbone: Path, capsys
+) -> None:
     fused = []
     hook = register_optimizer_step_post_hook(lambda optimizer, *_: fused.append(optimizer.defaults["fused"]))
     started = time.perf_counter()
@@ -49,6 +51,12 @@ def test_seconds_are_those_of_the_epochs_and_no_gradient_is_left(data: EncodedTa
         hook.remove()
     seconds = [epoch["seconds"] for epoch in run.record.history]
     assert min(seconds) > 0 and sum(seconds) < time.perf_counter() - started
+    lines = [
+        f"mini-sentiment teacher 4 layers seed 0: epoch {number}/3, train loss {epoch['train_loss']:.4f}, "
+        f"dev accuracy {epoch['dev_accuracy']:.4f}, {epoch['seconds']:.1f} s\n"
+        for number, epoch in enumerate(run.record.history, start=1)
+    ]
+    assert capsys.readouterr().out == "".join(lines)
     assert all(parameter.grad is None for parameter in run.model.parameters())
     assert fused == [True] * 9  # of three updates per epoch; the plain update's last bits are others
 
