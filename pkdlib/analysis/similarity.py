@@ -2,7 +2,8 @@
 
 Every metric maps (rows, layers_a, hidden_a) and (rows, layers_b, hidden_b) to a (layers_a, layers_b) matrix, and
 raises ValueError where shapes do not fit: a cosine of states needs equal widths, CKA and RSA compare how rows lie.
-It is NaN where a layer's states hold nothing to compare but rounding, as when all rows are equal: a line says so.
+It is NaN where a layer's states hold nothing to compare but rounding, as when all rows are equal, or are not finite:
+a line says so.
 """
 
 import math
@@ -51,7 +52,8 @@ def _centred(states: Tensor) -> Tensor:
 def _said(similarity: Tensor, metric: str) -> Tensor:
     """The similarity (layers_a, layers_b), and a line that says why where it is NaN."""
     if similarity.isnan().any():
-        say_once(f"{metric}: NaN for a layer whose states differ between rows by rounding alone, or in one row alone")
+        why = "are not finite, or differ between rows by rounding alone or in one row alone"
+        say_once(f"{metric}: NaN for a layer whose states {why}")
     return similarity
 
 
