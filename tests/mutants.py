@@ -44,7 +44,7 @@ TESTS = {
     "engine/batches": ["test_data", "test_loop"],
     "engine/checks": ["engine/test_checks"],
     "engine/arrays": ["engine/test_arrays"],
-    "loop": ["test_loop", "test_training", "engine/test_checkpoints"],
+    "loop": ["test_loop", "test_objectives", "test_training"],
     "tasks": ["test_tasks"],
     "config": ["test_config"],
 }
