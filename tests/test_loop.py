@@ -61,6 +61,22 @@ def test_an_epoch_is_a_line_of_its_figures_its_seconds_are_its_own_and_no_gradie
     assert fused == [True] * 9  # of three updates per epoch; the plain update's last bits are others
 
 
+@pytest.mark.parametrize("seed", [0, 64, 2**32 - 1])
+def test_dropout_is_drawn_by_the_seed(seed: int, data: EncodedTask, backbone: Path) -> None:
+    seen = []
+    config = validate(FineTuneConfig, backbone=str(backbone), seed=seed, **VALUES | {"num_train_epochs": 1})
+    fine_tune(data, config, on_epoch=lambda *_: seen.append(torch.initial_seed()))
+    assert seen == [seed, seed]
+
+
+def test_static_shapes_train_alike(data: EncodedTask, backbone: Path) -> None:
+    losses = []
+    for static in (False, True):
+        config = validate(FineTuneConfig, backbone=str(backbone), dropout_epochs=0, static_shapes=static, **VALUES)
+        losses.append([epoch["train_loss"] for epoch in fine_tune(data, config).record.history])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4) and losses[0][0] != losses[0][-1]
+
+
 def test_without_shuffling_every_epoch_reads_the_file_in_order() -> None:
     batches = LengthGroupedBatches(np.array([9, 3, 5, 4, 8, 6, 7]), 3, seed=0, shuffle=False)
     for batches.epoch in (1, 2):
