@@ -93,11 +93,10 @@ def patience_loss(
     if student_cls.ndim != 3:
         raise ValueError(f"student_cls is {tuple(student_cls.shape)}: must be (batch, layers, hidden)")
     pick("form", form, FORMS)
-    pick("distance", distance, DISTANCES)
     student_cls, teacher_cls = student_cls.float(), teacher_cls.float()  # (batch, layers, hidden)
     if normalize:
         student_cls, teacher_cls = F.normalize(student_cls, dim=-1), F.normalize(teacher_cls, dim=-1)
-    parts = DISTANCES[distance](student_cls, teacher_cls)  # (batch, layers, ...)
+    parts = pick("distance", distance, DISTANCES)(student_cls, teacher_cls)  # (batch, layers, ...)
     return parts.sum(dim=tuple(range(1, parts.ndim))).mean() if form == "paper" else parts.mean()
 
 

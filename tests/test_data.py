@@ -158,6 +158,22 @@ def test_data_that_says_no_more_was_read_whole_and_strictly() -> None:
     assert (data.subset_seed, data.bad_rows) == (0, "error")
 
 
+def test_rows_that_cannot_be_trained_on_are_refused_where_they_are_made() -> None:
+    labelled = Split("train", (["a", "the"],), np.array([0, 1]))
+    for splits, line in (
+        ({"train": labelled}, "the dev split of task sst2 is missing"),
+        ({"dev": labelled}, "the train split of task sst2 is missing"),
+        ({"train": labelled, "dev": DEV}, "the dev split of task sst2 has no labels: it can be predicted, not scored"),
+    ):
+        with pytest.raises(ValueError, match=f"^{line}$"):
+            TaskData(get_task("sst2"), splits, "here")
+
+
+def test_columns_that_are_no_rows_are_refused(tokenizer: PreTrainedTokenizerBase) -> None:
+    with pytest.raises(ValueError, match=r"^the dev split has columns of \[5, 4\] texts: must be one or two lists, "):
+        encode_split(Split("dev", (TEXTS, OTHERS[:4]), None), tokenizer, 16)
+
+
 def test_batches_are_padded_to_a_multiple_or_the_limit(tokenizer: PreTrainedTokenizerBase) -> None:
     split = EncodedSplit(Split("dev", (["a", "a a", "a a a", "a " * 9],), None), tokenizer, 10)  # 3, 4, 5, 10 tokens
     padded = split.padded_to(4)

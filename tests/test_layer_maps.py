@@ -97,6 +97,12 @@ def test_a_student_size_outside_1_to_n_is_refused(teacher: int, student: int) ->
         layer_map(teacher, student)
 
 
+@pytest.mark.parametrize(("teacher", "student"), [(12, 2.5), (12, 3.0), (12, "3"), (12, None), (12.0, 3), ("12", 3)])
+def test_numbers_of_layers_are_whole(teacher: object, student: object) -> None:
+    with pytest.raises(ValueError, match=rf"^num_student_layers = {student!r}: .* teacher's {teacher} layers$"):
+        layer_map(teacher, student)
+
+
 @pytest.mark.parametrize(
     ("strategy", "complaint"),
     [

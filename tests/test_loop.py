@@ -1,5 +1,6 @@
 """What the loop can leave out (shuffling, dropout), what it can learn besides (a projection), a look from outside."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,44 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wide(data: EncodedTask) -> PreTrainedModel:
     """A teacher of six layers and width 48, the backbone's being four and 32."""
     return noisy_copy(BertModel(bert_config(6, 48)), data.task.label_names)
+
+
+def test_an_epoch_is_a_line_of_its_figures_its_seconds_are_its_own_and_no_gradient_is_left(
+    data: EncodedTask, backbone: Path, capsys
+) -> None:
+    fused = []
+    hook = register_optimizer_step_post_hook(lambda optimizer, *_: fused.append(optimizer.defaults["fused"]))
+    started = time.perf_counter()
+    try:
+        run = fine_tune(data, validate(FineTuneConfig, backbone=str(backbone), **VALUES))
+    finally:
+        hook.remove()
+    seconds = [epoch["seconds"] for epoch in run.record.history]
+    assert min(seconds) > 0 and sum(seconds) < time.perf_counter() - started
+    lines = [
+        f"mini-sentiment teacher 4 layers seed 0: epoch {number}/3, train loss {epoch['train_loss']:.4f}, "
+        f"dev accuracy {epoch['dev_accuracy']:.4f}, {epoch['seconds']:.1f} s\n"
+        for number, epoch in enumerate(run.record.history, start=1)
+    ]
+    assert capsys.readouterr().out == "".join(lines)
+    assert all(parameter.grad is None for parameter in run.model.parameters())
+    assert fused == [True] * 9  # of three updates per epoch; the plain update's last bits are others
+
+
+@pytest.mark.parametrize("seed", [0, 64, 2**32 - 1])
+def test_dropout_is_drawn_by_the_seed(seed: int, data: EncodedTask, backbone: Path) -> None:
+    seen = []
+    config = validate(FineTuneConfig, backbone=str(backbone), seed=seed, **VALUES | {"num_train_epochs": 1})
+    fine_tune(data, config, on_epoch=lambda *_: seen.append(torch.initial_seed()))
+    assert seen == [seed, seed]
+
+
+def test_static_shapes_train_alike(data: EncodedTask, backbone: Path) -> None:
+    losses = []
+    for static in (False, True):
+        config = validate(FineTuneConfig, backbone=str(backbone), dropout_epochs=0, static_shapes=static, **VALUES)
+        losses.append([epoch["train_loss"] for epoch in fine_tune(data, config).record.history])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4) and losses[0][0] != losses[0][-1]
 
 
 def test_without_shuffling_every_epoch_reads_the_file_in_order() -> None:

@@ -327,6 +327,11 @@ def test_an_unknown_form_is_refused_everywhere() -> None:
             call()
 
 
+def test_an_unknown_distance_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^distance = 'manhattan': must be one of squared"):
+        patience_loss(STUDENT_CLS, TEACHER_CLS, distance="manhattan")
+
+
 def test_a_weight_without_its_tensors_is_refused() -> None:
     with pytest.raises(ValueError, match=r"alpha = 0\.5: needs teacher_logits"):
         pkd_loss(STUDENT, LABELS)

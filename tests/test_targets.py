@@ -205,6 +205,15 @@ def test_a_pass_takes_128_rows_unless_told(teacher: PreTrainedModel, tmp_path: P
     assert sorted(passes) == [32, 128]
 
 
+@pytest.mark.parametrize("folder", ["", "."])
+def test_a_cache_without_a_name_of_its_own_is_refused(
+    folder: str, teacher: PreTrainedModel, split: EncodedSplit
+) -> None:
+    teacher.register_forward_pre_hook(refuse_to_run)
+    with pytest.raises(ValueError, match=rf"^cache_dir = '{folder}': must name a folder of its own$"):
+        teacher_targets(teacher, split, pkd_wants(()), folder)
+
+
 def test_labels_do_not_matter(teacher: PreTrainedModel, split: EncodedSplit, backbone: Path, tmp_path: Path) -> None:
     rows = small_data().splits["train"]
     unlabelled = EncodedSplit(Split("train", rows.texts, None), load_tokenizer(backbone), 64)

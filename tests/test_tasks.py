@@ -1,8 +1,11 @@
 """The task table: metrics against hand-counted values, labels by name and number, refusals."""
 
+import re
+
 import numpy as np
 import pytest
 
+from pkdlib.engine.configs import ConfigError
 from pkdlib.readers.sources import label_index
 from pkdlib.tasks import METRICS, TASKS, Task, get_task
 
@@ -115,3 +118,28 @@ def test_a_metric_takes_the_labels_first(monkeypatch: pytest.MonkeyPatch) -> Non
     assert task.compute_metrics(LABELS, PREDICTIONS) == {"recall": 3 / 5}
     assert task.majority_scores(np.array([1, 0, 1])) == {"recall": 1.0}
     assert task.majority_scores(np.array([1, 0, 0])) == {"recall": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"columns": "text"}, "columns = 'text': must be a tuple of 1 or 2 different names"),
+        ({"columns": ("a", "b", "c")}, "columns = ('a', 'b', 'c'): must be a tuple of 1 or 2 different names"),
+        ({"columns": ("a", "a")}, "columns = ('a', 'a'): must be a tuple of 1 or 2 different names"),
+        ({"columns": ()}, "columns = (): must be a tuple of 1 or 2 different names"),
+        ({"label_names": ("no",)}, "label_names = ('no',): must be a tuple of at least 2 different names"),
+        ({"label_names": ("no", "no")}, "label_names = ('no', 'no'): must be a tuple of at least 2 different names"),
+        ({"label_names": (0, 1)}, "label_names = (0, 1): must be a tuple of at least 2 different names"),
+        ({"label_names": ["no", "yes"]}, "label_names = ['no', 'yes']: must be a tuple of at least 2 different names"),
+        ({"metrics": ()}, "metrics = (): must be a tuple of at least 1 different names"),
+        ({"metrics": ("recall",)}, "metrics = 'recall': must be one of accuracy, f1"),
+    ],
+)
+def test_a_task_of_one_s_own_is_checked_when_it_is_made(changes: dict, line: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{re.escape(line)}$"):
+        Task(**{"name": "mine", "columns": ("text",), "label_names": ("no", "yes")} | changes)
+
+
+def test_a_task_has_as_many_labels_as_names() -> None:
+    assert Task("mine", ("one", "two"), ("no", "yes", "maybe")).num_labels == 3
+    assert get_task("rte").num_labels == 2

@@ -2,7 +2,8 @@
 
 Every metric maps (rows, layers_a, hidden_a) and (rows, layers_b, hidden_b) to a (layers_a, layers_b) matrix, and
 raises ValueError where shapes do not fit: a cosine of states needs equal widths, CKA and RSA compare how rows lie.
-It is NaN where a layer's states hold nothing to compare but rounding, as when all rows are equal: a line says so.
+It is NaN where a layer's states hold nothing to compare but rounding, as when all rows are equal, or are not finite:
+a line says so.
 """
 
 import math
@@ -23,8 +24,7 @@ from pkdlib.engine.configs import pick
 from pkdlib.evaluation import forward_split
 from pkdlib.models import cls_states, load_backbone, load_tokenizer
 
-TINY = 1e-30  # no division by zero for a layer whose states are equal in every row
-ROUNDING = 16 * 2.0**-23  # relative: the states of equal texts differ by some last places of single precision
+ROUNDING = 2.0**-19  # relative, 16 last places of single precision: the states of equal texts differ by fewer
 
 
 def raw_cosine(a_cls: Tensor, b_cls: Tensor) -> Tensor:
@@ -32,12 +32,13 @@ def raw_cosine(a_cls: Tensor, b_cls: Tensor) -> Tensor:
     _check(a_cls, b_cls, equal_widths=True)
     a, b = F.normalize(a_cls, dim=-1), F.normalize(b_cls, dim=-1)
     cosines = torch.einsum("nsd,ntd->st", a, b) / len(a)
-    return _without(cosines, ~a.any(dim=2).any(dim=0), ~b.any(dim=2).any(dim=0), "cosine")
+    known = a.any(dim=(0, 2))[:, None] & b.any(dim=(0, 2))  # (layers_a, layers_b)
+    return _said(cosines.where(known, math.nan), "cosine")
 
 
 def centered_cosine(student_cls: Tensor, teacher_cls: Tensor) -> Tensor:
     """`raw_cosine` after each layer's mean state, the direction that all rows share, is taken off."""
-    _check(student_cls, teacher_cls, equal_widths=True, least_rows=2)
+    _check(student_cls, teacher_cls, least_rows=2)
     return raw_cosine(_centred(student_cls), _centred(teacher_cls))
 
 
@@ -48,11 +49,12 @@ def _centred(states: Tensor) -> Tensor:
     return centred.masked_fill(noise, 0.0)
 
 
-def _without(similarity: Tensor, of_a: Tensor, of_b: Tensor, metric: str) -> Tensor:
-    """NaN for the layers of a (layers_a,) and of b (layers_b,) that cannot be compared, and a line that says why."""
-    if of_a.any() or of_b.any():
-        say_once(f"{metric}: NaN for a layer whose states differ between rows by rounding alone, or in one row alone")
-    return similarity.masked_fill(of_a[:, None] | of_b, math.nan)
+def _said(similarity: Tensor, metric: str) -> Tensor:
+    """The similarity (layers_a, layers_b), and a line that says why where it is NaN."""
+    if similarity.isnan().any():
+        why = "are not finite, or differ between rows by rounding alone or in one row alone"
+        say_once(f"{metric}: NaN for a layer whose states {why}")
+    return similarity
 
 
 def linear_cka(a_cls: Tensor, b_cls: Tensor, debiased: bool = True) -> Tensor:
@@ -62,27 +64,22 @@ def linear_cka(a_cls: Tensor, b_cls: Tensor, debiased: bool = True) -> Tensor:
     far above zero where rows are few beside the width.
     """
     _check(a_cls, b_cls, least_rows=4 if debiased else 2)
-    centred = [states.double() - states.double().mean(dim=0) for states in (a_cls, b_cls)]
-    # CKA knows no scale: root mean squares of one keep the sums in a middle range.
-    a, b = ((x / x.square().mean(dim=(0, 2), keepdim=True).sqrt().clamp_min(TINY)).unbind(dim=1) for x in centred)
+    whole = [states.double() for states in (a_cls, b_cls)]
+    a, b = ((states - states.mean(dim=0)).unbind(dim=1) for states in whole)
     cross = torch.stack([torch.stack([_hsic(x, y, debiased) for y in b]) for x in a])  # (layers_a, layers_b)
-    a_self, b_self = (torch.stack([_hsic(x, x, debiased) for x in layers]) for layers in (a, b))
-    noise = [_self_noise(states, x) for states, x in zip((a_cls, b_cls), centred, strict=True)]
-    similarity = cross / (a_self[:, None] * b_self).clamp_min(TINY).sqrt()
-    return _without(similarity, a_self <= noise[0], b_self <= noise[1], "CKA").float()
+    a_root, b_root = (torch.stack([_root_hsic(x, debiased) for x in states.unbind(dim=1)]) for states in whole)
+    return _said((cross / (a_root[:, None] * b_root)).float(), "CKA")
 
 
-def _self_noise(states: Tensor, centred: Tensor) -> Tensor:
-    """What rounding alone can make of each layer's HSIC with itself (layers,), states scaled as in `linear_cka`.
+def _root_hsic(states: Tensor, debiased: bool) -> Tensor:
+    """sqrt(HSIC(K, K)) of a layer's states (rows, hidden); NaN where it may be of rounding alone.
 
-    HSIC(K, K) is the squared norm of a projection of K = X X', of centred states X. Errors E of the states move K by at
-    most 2 |X| |E| + |E|^2, so by rounding, |E| <= r |states|, a HSIC of zero becomes at most the square of that. The
-    sums in double precision add at most 8 n 2^-53 |X|^4.
+    HSIC(K, K) is the squared norm of a projection of K = X X', of centred states X. Small errors E of the states move K
+    by at most 2 |X| |E|, and by rounding, |E| <= r |states|. The sums in double precision add far less.
     """
-    n, squared = len(states), len(states) * states.shape[-1]  # |X|^2, as scaled
-    whole, own = (x.double().square().sum(dim=(0, 2)) for x in (states, centred))  # (layers,)
-    error = ROUNDING * (whole / own.clamp_min(TINY)).sqrt()  # |E| / |X|
-    return squared**2 * ((2 * error + error**2) ** 2 + 8 * n * 2.0**-53)
+    x = states - states.mean(dim=0)
+    root = _hsic(x, x, debiased).sqrt()
+    return root.where(root > 2 * ROUNDING * states.norm() * x.norm(), math.nan)
 
 
 def _hsic(x: Tensor, y: Tensor, debiased: bool) -> Tensor:
@@ -107,18 +104,23 @@ def rsa(a_cls: Tensor, b_cls: Tensor, spearman: bool = True) -> Tensor:
     _check(a_cls, b_cls, least_rows=3)
     a, b = ([_distances(states, spearman) for states in layers.unbind(dim=1)] for layers in (a_cls, b_cls))
     similarity = torch.stack([torch.stack([x @ y for y in b]) for x in a])
-    return _without(similarity, *(torch.stack([~x.any() for x in layers]) for layers in (a, b)), "RSA")
+    return _said(similarity, "RSA")
 
 
 def _distances(states: Tensor, ranked: bool) -> Tensor:
-    """Cosine distances of all pairs of rows, (rows (rows - 1) / 2,), or their ranks; centred and of length one."""
+    """Cosine distances of all pairs of rows, (rows (rows - 1) / 2,), or their ranks; centred and of length one.
+
+    NaN where all are equal. Counted from the least, which changes no correlation, in steps so small (an angle of r is
+    a distance of r^2 / 2) that only what rounding alone tells apart becomes equal.
+    """
     unit = F.normalize(states.double(), dim=-1)
     first, second = torch.triu_indices(len(unit), len(unit), offset=1, device=unit.device)
-    distances = (1 - unit @ unit.T)[first, second].cpu()
-    distances[distances <= ROUNDING**2] = 0.0  # of equal rows; an angle of r is a distance of r^2 / 2
+    cosines = (unit @ unit.T)[first, second].cpu()
+    distances = (cosines.max() - cosines) // ROUNDING**2
     if ranked:
         distances = torch.from_numpy(rankdata(distances.numpy()))
-    return F.normalize(distances - distances.mean(), dim=0).float()  # zero where all are equal
+    centred = distances - distances.mean()
+    return (centred / centred.norm()).float()
 
 
 def _check(a_cls: Tensor, b_cls: Tensor, equal_widths: bool = False, least_rows: int = 1) -> None:

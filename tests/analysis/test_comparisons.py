@@ -86,6 +86,9 @@ def test_the_main_setting_is_of_equals_the_best_on_dev_whatever_test_says() -> N
         found = comparisons(records)
         assert main_comparisons(found)["rte"].setting["beta"] == 3
         assert [one.setting["beta"] for one in found] == [3, 9, 0.3]
+    unknown = run("PKD-Skip", 0, 0.9, beta=0.3).model_copy(update={"metrics": {"dev": {"loss": 1.0}}})
+    found = comparisons([unknown, run("PKD-Skip", 0, 0.1, beta=3)])
+    assert [one.mean_on_dev for one in found] == [0.1, 0.0]
     more = [run("PKD-Skip", seed, 0.1, beta=0.3) for seed in (1, 2)]
     assert main_comparisons(comparisons([*records, *more]))["rte"].setting["beta"] == 0.3  # of most runs
 
@@ -345,6 +348,15 @@ def test_sensitivities_are_of_one_field_and_the_methods_it_concerns() -> None:
     assert sorted(beta[["method", "beta", "temperature"]].values.tolist()) == [
         ["PKD-Skip", 0.3, 20], ["PKD-Skip", 9, 20],
     ]  # fmt: skip
+
+
+def test_a_comparison_in_which_a_field_does_not_vary_is_passed_over() -> None:
+    """The largest comes first: two seeds of settings that no other run shares."""
+    records = [run("FT", seed, 0.5, learning_rate=0.1, num_train_epochs=2) for seed in (0, 1)]
+    records += [run("FT", 0, 0.5, learning_rate=0.1, num_train_epochs=epochs, weight_decay=0.5) for epochs in (3, 4)]
+    ((one, field, size, table),) = sensitivities(comparisons(records))
+    assert (one.setting["weight_decay"], field, size) == (0.5, "num_train_epochs", 3)
+    assert sorted(table["num_train_epochs"]) == [3, 4]
 
 
 def test_a_field_that_is_off_is_shown_as_none_and_sizes_fall() -> None:

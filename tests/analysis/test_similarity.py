@@ -188,8 +188,8 @@ def test_all_rows_equal_but_one_cannot_be_compared(rows: int, noise: float, caps
     other = torch.randn(rows, 1, 16, generator=rng)
     assert linear_cka(a, b).isnan() and linear_cka(a, other).isnan() and linear_cka(other, b).isnan()
     assert linear_cka(other, other).item() == pytest.approx(1)
-    lines = "CKA: NaN for a layer whose states differ between rows by rounding alone, or in one row alone\n"
-    assert capsys.readouterr().out == lines
+    why = "are not finite, or differ between rows by rounding alone or in one row alone"
+    assert capsys.readouterr().out == f"CKA: NaN for a layer whose states {why}\n"
 
 
 @pytest.mark.parametrize("metric", ["cka", "rsa", "centered_cosine"])
@@ -205,6 +205,41 @@ def test_rows_that_differ_by_rounding_alone_cannot_be_compared(metric: str, offs
         ]  # fmt: skip
 
 
+def test_sixteen_last_places_of_a_state_are_rounding_and_more_are_not() -> None:
+    """Less their mean, the rows are 1 and -1; of a row of 2^19 that is 16 of its last places, 2^-19."""
+    rows = torch.tensor([2.0**19, 2.0**19 - 2])[:, None, None]
+    assert centered_cosine(rows, rows).item() == 0.5  # the first row counts as none
+    assert centered_cosine(rows - 1, rows - 1).item() == 1
+    assert centered_cosine(rows + 2, rows + 2).isnan()
+
+
+def test_cka_far_from_the_origin_by_hand() -> None:
+    """As in `test_cka_by_hand`: sqrt(HSIC(K, K)) is 3.27; of rounding it is up to 2^-18 sqrt(5) |c| |X|, |X| is 2."""
+    x = torch.tensor([1.0, -1.0, 1.0, -1.0, 0.0])[:, None, None]
+    y = torch.tensor([1.0, -1.0, 0.0, 0.0, 0.0])[:, None, None]
+    expected = linear_cka(x, y).item()
+    assert linear_cka(x + 2**17, y).item() == linear_cka(y, x - 2**17).item() == pytest.approx(expected)  # 2.24
+    assert linear_cka(x + 2**18, y).isnan() and linear_cka(y, x - 2**18).isnan()  # 4.47
+
+
+def test_a_layer_of_zeros_has_no_cosine_and_a_row_of_zeros_counts_as_nought(capsys) -> None:
+    a = torch.tensor([[[0.0, 0.0], [3.0, 4.0]], [[0.0, 0.0], [0.0, 0.0]]])  # (2 rows, 2 layers, 2)
+    b = torch.tensor([[[1.0, 0.0]], [[5.0, 5.0]]])
+    say_once.cache_clear()
+    assert raw_cosine(b, b).item() == pytest.approx(1) and capsys.readouterr().out == ""
+    expected = torch.tensor([[float("nan")], [0.3]])  # (0.6 + 0) / 2
+    torch.testing.assert_close(raw_cosine(a, b), expected, equal_nan=True)
+    torch.testing.assert_close(raw_cosine(b, a), expected.T, equal_nan=True)
+    assert capsys.readouterr().out.startswith("cosine: NaN for a layer whose states ")
+
+
+@pytest.mark.parametrize("metric", SIMILARITIES)
+def test_a_layer_s_size_says_nothing_of_another_layer(metric: str) -> None:
+    x = noise(10, 4, layers=2)
+    found = get_similarity(metric)(torch.cat([x, 1e7 * x], dim=1), x)
+    torch.testing.assert_close(found, get_similarity(metric)(x, x).repeat(2, 1))
+
+
 def test_two_groups_of_equal_rows_can_be_compared() -> None:
     one, two = torch.eye(2)
     states = torch.stack([one, one, one, two, two, two])[:, None]
@@ -216,6 +251,7 @@ def test_what_cannot_be_compared_is_most_similar_to_none() -> None:
     similarity = torch.tensor([[0.1, float("nan"), 0.3], [float("nan")] * 3, [-0.5, -0.2, float("nan")]])
     assert most_similar_layers(similarity) == [3, 0, 2]
     assert map_agreement(similarity, [3, 1]) == 1  # layer 0 is no neighbour of layer 1
+    assert map_agreement(torch.tensor([[0.9, 0.1]]), [1]) == 1  # and layer 1 is one of itself
 
 
 def test_only_the_debiased_cka_of_independent_noise_is_near_zero() -> None:
@@ -239,6 +275,23 @@ def test_rsa_by_hand() -> None:
     x = torch.tensor([[1.0, 0.0], [1.0, 0.5], [0.0, 1.0]])[:, None]  # distances of rows 12, 13, 23 rank 1, 3, 2
     y = torch.tensor([[2.0, 0.0], [1.0, 2.0], [0.0, 3.0]])[:, None]  # and 2, 3, 1
     assert rsa(x, y).item() == pytest.approx(1 - 6 * 2 / (3 * 8))
+    near = torch.tensor([[1.0, 0.0], [1.0, 3e-4], [1.0, 1e-4]])[:, None]  # ranks 3, 1, 2, of angles below 1e-3
+    assert rsa(near, y).item() == pytest.approx(1 - 6 * 6 / (3 * 8))
+
+
+@pytest.mark.parametrize("spearman", [True, False])
+def test_rsa_of_rows_that_are_all_as_far_apart_is_nan(spearman: bool) -> None:
+    even = torch.tensor([[1.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 1.0, 1.0]])[:, None]  # all distances are 1/2
+    turned = even.double() @ torch.linalg.qr(noise(3, 3)[:, 0].double())[0]  # which rounds them differently
+    assert rsa(even, noise(3, 4), spearman).isnan() and rsa(noise(3, 4), turned, spearman).isnan()
+
+
+@pytest.mark.parametrize(("texts", "times"), [(4, 5), (5, 3)])
+def test_rsa_of_equal_distances_has_equal_ranks(texts: int, times: int) -> None:
+    """Each text stands there several times; SciPy's distances are equal but for rounding, here taken off."""
+    a, b = noise(texts, 32).repeat(times, 1, 1), noise(texts * times, 32, seed=1)
+    distances = [pdist(states[:, 0].double().numpy(), "cosine").round(12) for states in (a, b)]
+    assert rsa(a, b).item() == pytest.approx(spearmanr(*distances).statistic, abs=1e-6)
 
 
 @pytest.mark.parametrize("metric", SIMILARITIES)
@@ -376,6 +429,19 @@ def test_principal_components_of_points_on_a_line() -> None:
     points, shares = principal_components(noise(9, 5)[:, 0])
     assert points.shape == (9, 2) and shares.shape == (2,)
     assert points.var(axis=0, ddof=1) / noise(9, 5).numpy().var(axis=0, ddof=1).sum() == pytest.approx(shares, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "states",
+    [torch.zeros(5), torch.zeros(1, 5), torch.zeros(5, 1), torch.zeros(3, 4, 5), torch.eye(3) / torch.eye(3)],
+    ids=["one dimension", "one row", "width 1", "layers", "not finite"],
+)
+def test_states_without_two_principal_axes_are_refused(states: Tensor) -> None:
+    with pytest.raises(ValueError) as error:
+        principal_components(states)
+    line = f"states are {tuple(states.shape)}: must be (rows, hidden), at least (2, 2), and finite"
+    assert str(error.value) == line
+    assert principal_components(torch.eye(2))[0].shape == (2, 2)
 
 
 # --------------------------------------------------------------------------------------- read off a matrix

@@ -251,6 +251,41 @@ def test_unequal_rows_and_unknown_metrics_are_refused() -> None:
         bootstrap_interval([[0, 1]], [[0, 1]])
 
 
+FRAME = scores(KD={0: 0.5})
+
+
+@pytest.mark.parametrize(
+    ("call", "line"),
+    [
+        (lambda: summary(FRAME, "f1", ["seed"]), "metric = 'f1': must be one of method, seed, dev_accuracy"),
+        (
+            lambda: paired_difference(FRAME, "f1", "KD", "FT"),
+            "metric = 'f1': must be one of method, seed, dev_accuracy",
+        ),
+        (lambda: holm([0.5, 1.1]), "p_values = [0.5, 1.1]: must be numbers from 0 to 1 in one row, or NaN"),
+        (lambda: holm([-0.1]), "p_values = [-0.1]: must be numbers from 0 to 1 in one row, or NaN"),
+        (lambda: holm([[0.5]]), "p_values = [[0.5]]: must be numbers from 0 to 1 in one row, or NaN"),
+        (lambda: bootstrap_interval([0], [0], confidence=0), "confidence = 0: must be between 0 and 1"),
+        (lambda: bootstrap_interval([0], [0], confidence=1), "confidence = 1: must be between 0 and 1"),
+        (lambda: bootstrap_interval([0], [0], resamples=0), "resamples = 0: must be at least 1"),
+        (lambda: bootstrap_interval([0], [0], seed=-1), "seed = -1: must be at least 0"),
+        (lambda: smallest_difference(0), "rows = 0: must be at least 1"),
+        (lambda: size_warning(0.1, 0), "rows = 0: must be at least 1"),
+    ],
+)
+def test_numbers_that_are_none_of_the_kind_are_refused(call, line: str) -> None:
+    with pytest.raises(ValueError) as error:
+        call()
+    assert str(error.value) == line
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # SciPy takes the deviation of a single draw, too
+def test_the_ends_of_what_is_allowed_are_allowed() -> None:
+    assert holm([0.0, 1.0]).tolist() == [0.0, 1.0]
+    assert bootstrap_interval([0, 1], [0, 1], confidence=1e-6, resamples=1, seed=0) == (1.0, 1.0, 1.0)
+    assert smallest_difference(1) == 6 and size_warning(1.0, 1).startswith("too few rows: 1 cannot ")
+
+
 def test_mcnemar_by_hand() -> None:
     # Alone right: the first on 5 rows, the second on 1. Of 6 coins, at most 1 or at least 5: 2 (1 + 6) / 64.
     labels = np.zeros(10, int)

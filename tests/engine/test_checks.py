@@ -2,7 +2,9 @@
 
 import copy
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -20,10 +22,12 @@ from helpers import (
     shift_words,
     small_data,
 )
+from safetensors import SafetensorError
 from transformers import (
     AlbertConfig,
     AutoConfig,
     AutoModelForSequenceClassification,
+    BertConfig,
     BertForSequenceClassification,
     BertModel,
     DebertaV2Config,
@@ -38,22 +42,37 @@ from transformers import (
 )
 
 from pkdlib.config import DistillConfig, FineTuneConfig
-from pkdlib.data import EncodedTask, Split, encode_split, encode_task
+from pkdlib.data import EncodedSplit, EncodedTask, Split, encode_split, encode_task
 from pkdlib.engine.checkpoints import weights_fingerprint
 from pkdlib.engine.checks import (
+    ClassNames,
+    Count,
+    Seed,
+    check_folder,
+    check_labels,
+    check_objective,
     check_reads,
     check_same_tokens,
+    check_terms,
+    check_texts,
     check_tokenizer,
+    check_wanted,
+    check_weights,
+    checked,
     class_names,
     config_fingerprint,
     label_order,
+    loading,
     own_folder,
+    room_in,
     with_labels,
 )
+from pkdlib.engine.configs import ConfigError
 from pkdlib.engine.files import ROOT
 from pkdlib.evaluation import evaluate, predict
 from pkdlib.models import build_student, load_backbone, load_classifier, load_tokenizer
 from pkdlib.objectives import Objective
+from pkdlib.tasks import get_task
 from pkdlib.training import Run, distill, fine_tune
 
 THREE = ("entailment", "neutral", "contradiction")
@@ -94,6 +113,66 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def distilled(data: EncodedTask, backbone: Path, teacher: PreTrainedModel | Path, folder: Path, **changes) -> Run:
     values = {"backbone": str(backbone), "num_hidden_layers": 2, "num_train_epochs": 1, "train_batch_size": 8}
     return distill(data, DistillConfig(**values | changes), teacher, cache_dir=folder)
+
+
+def refused(call: Callable[[], object], line: str, kind: type[Exception] = ValueError) -> None:
+    """The call raises just this kind of error, with just this line."""
+    with pytest.raises(kind) as error:
+        call()
+    assert (type(error.value), str(error.value)) == (kind, line)
+
+
+# ------------------------------------------------------------------------------------------- arguments by their types
+@checked
+def plan(config: DistillConfig, rows: Count, names: ClassNames = ("no", "yes"), seed: Seed = 0, low: float | None = 0.5,
+         layers: int = 2) -> tuple:  # fmt: skip
+    return config, rows, names, seed, low, layers
+
+
+def test_arguments_that_are_allowed_are_passed_on_as_they_are() -> None:
+    config, names = DistillConfig(), ["a", "b", "c"]
+    assert plan(config, 1) == (config, 1, ("no", "yes"), 0, 0.5, 2)
+    found = plan(config, np.int64(7), names=names, seed=2**32 - 1, low=None, layers=-1)
+    assert found == (config, 7, names, 2**32 - 1, None, -1) and found[2] is names
+    assert type(found[1]) is np.int64 and plan.__name__ == "plan"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lines"),
+    [
+        ({"rows": 0}, "rows = 0: must be greater than or equal to 1"),
+        ({"rows": True}, "rows = True: must be a valid integer"),
+        ({"rows": "3"}, "rows = '3': must be a valid integer"),
+        ({"rows": "x" * 99}, f"rows = '{'x' * 79}...: must be a valid integer"),
+        ({"layers": True}, "layers = True: must be a valid integer"),
+        ({"seed": -1}, "seed = -1: must be greater than or equal to 0"),
+        ({"seed": 2**32}, "seed = 4294967296: must be less than 4294967296"),
+        ({"names": ("a",)}, "names = ('a',): must be at least two distinct names"),
+        ({"names": ("a", "a")}, "names = ('a', 'a'): must be at least two distinct names"),
+        ({"names": "ab"}, "names = 'ab': must be a list"),
+        ({"names": ("a", 5)}, "names = ('a', 5): must be a valid string"),
+        ({"low": "x"}, "low = 'x': must be a valid number"),
+        ({"config": {}}, "config = {}: must be an instance of DistillConfig"),
+        (
+            {"seed": -1, "rows": 0},
+            "rows = 0: must be greater than or equal to 1\nseed = -1: must be greater than or equal to 0",
+        ),
+    ],
+)
+def test_arguments_that_are_not_allowed_are_a_line_each(arguments: dict, lines: str) -> None:
+    given = {"config": DistillConfig(), "rows": 1} | arguments
+    refused(lambda: plan(**given), lines, ConfigError)
+
+
+def test_a_choice_of_types_is_one_line() -> None:
+    @checked
+    def open_it(where: str | Path | int) -> None: ...
+
+    refused(
+        lambda: open_it(0.5),
+        "where = 0.5: must be a valid string or an instance of Path or a valid integer",
+        ConfigError,
+    )
 
 
 # ------------------------------------------------------------------------------------------------ classes by name
@@ -264,6 +343,163 @@ def test_a_teacher_of_another_task_gives_its_layers_alone(data: EncodedTask, bac
             distilled(data, backbone, other, tmp_path, init="teacher", **changes)
 
 
+def test_a_body_has_no_classes() -> None:
+    body = classifier(ENCODERS["bert"]).base_model
+    for name, shown in (("", "BertModel"), ("a/folder", "a/folder")):
+        body.name_or_path = name
+        refused(lambda: class_names(body), f"{shown}: has no classifier: must be a fine-tuned one")
+
+
+# ---------------------------------------------------------------------------------------------- rows and their labels
+@pytest.mark.parametrize(
+    ("texts", "counts"),
+    [
+        ((), []),
+        (([],), [0]),
+        ((["a"], ["a", "b"]), [1, 2]),
+        ((["a"], ["a"], ["a"]), [1, 1, 1]),
+        (("a",), [0]),
+    ],
+)
+def test_columns_that_are_no_texts_or_unequal_are_refused(texts: tuple, counts: list[int]) -> None:
+    line = f"the dev split has columns of {counts} texts: must be one or two lists, equal, not empty"
+    refused(lambda: check_texts(Split("dev", texts, None)), line)
+
+
+def test_what_is_no_text_is_named_with_its_row() -> None:
+    check_texts(Split("dev", (["a", ""], ("b", "c")), None))
+    for texts, row, shown in (((["a", "b", 5, None],), 2, 5), ((["a", "b"], [None, "c"]), 0, None)):
+        refused(lambda texts=texts: check_texts(Split("dev", texts, None)),
+                f"the dev split, row {row}: {shown!r}: must be a text")  # fmt: skip
+
+
+def labelled(name: str, labels: object) -> dict[str, Split]:
+    return {name: Split(name, (["a", "b", "c"],), labels)}
+
+
+TRAIN, DEV = (labelled(name, np.array([0, 1, 1])) for name in ("train", "dev"))
+
+
+@pytest.mark.parametrize(
+    ("splits", "complaint"),
+    [
+        (DEV, "the train split of task sst2 is missing"),
+        (TRAIN, "the dev split of task sst2 is missing"),
+        (DEV | labelled("train", None), "the train split of task sst2 has no labels: it is trained on"),
+        (TRAIN | labelled("dev", None), "the dev split of task sst2 has no labels: it can be predicted, not scored"),
+        (DEV | labelled("train", [0, 1, 1]), "the train split of task sst2: labels are list: must be an array of 3"),
+        (TRAIN | labelled("dev", np.zeros(3)), "the dev split of task sst2: labels are (3,) float64: must be an array"),
+        (TRAIN | DEV | labelled("x", np.zeros(2, int)), "the x split of task sst2: labels are (2,) int64: must be an"),
+        (TRAIN | DEV | labelled("x", np.array([0, 17, 9])), "the x split of task sst2: label 9: must be one of 0 (neg"),
+        (TRAIN | DEV | labelled("x", np.array([9, -1, 0])), "the x split of task sst2: label -1: must be one of 0 (n"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused(splits: dict, complaint: str) -> None:
+    with pytest.raises(ValueError) as error:
+        check_labels(splits, get_task("sst2"), ("train", "dev"))
+    assert str(error.value).startswith(complaint)
+
+
+def test_labels_are_checked_with_their_texts_where_there_are_any() -> None:
+    bad = Split("test", ([5],), None)
+    refused(lambda: check_labels({"test": bad}, get_task("sst2"), ()), "the test split, row 0: 5: must be a text")
+    encoded = EncodedSplit(DEV["dev"], mini_tokenizer(), 16)
+    check_labels({"dev": encoded, "test": Split("test", (["a"],), None)}, get_task("sst2"), ("dev",))
+    check_labels(labelled("dev", np.array([0, 1, 1], np.uint8)), get_task("sst2"), ("dev",))
+
+
+# ----------------------------------------------------------------------------------------- objectives of one's own
+class Goal(Objective):
+    """Of two terms; what it says of itself is changed by the tests."""
+
+    names = ("loss", "term")
+
+    def forward(self, output, batch):
+        raise NotImplementedError
+
+
+def goal(**changes: object) -> Goal:
+    made = Goal(DistillConfig(), None)
+    for name, value in changes.items():
+        setattr(made, name, value)
+    return made
+
+
+NAMES = "must be distinct names, the first one loss, none accuracy"
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"names": ()}, f"names = (): {NAMES}"),
+        ({"names": "loss"}, f"names = 'loss': {NAMES}"),
+        ({"names": ("term", "loss")}, f"names = ('term', 'loss'): {NAMES}"),
+        ({"names": ("loss", "loss")}, f"names = ('loss', 'loss'): {NAMES}"),
+        ({"names": ("loss", 2)}, f"names = ('loss', 2): {NAMES}"),
+        ({"names": ("loss", "accuracy")}, f"names = ('loss', 'accuracy'): {NAMES}"),
+        (
+            {"asks": {"hidden": True}},
+            "asks = {'hidden': True}: must be flags among output_hidden_states, output_attentions, cls_alone",
+        ),
+        ({"wants": {"x": 5, "y": len}}, "wants = x, y: must be functions of the teacher's output"),
+        ({"wants": {"x": len}}, "wants = x: needs a teacher"),
+    ],
+)
+def test_an_objective_that_cannot_be_used_is_refused(changes: dict, rule: str) -> None:
+    refused(lambda: check_objective(goal(**changes), Objective, {}, False), f"objective = Goal: {rule}")
+
+
+def test_an_objective_that_can_be_used_is_not_refused(data: EncodedTask) -> None:
+    both = {"output_hidden_states": True, "output_attentions": True}
+    check_objective(goal(asks=both, wants={"states": len}), Objective, data.splits, True)
+    check_objective(goal(), Objective, data.splits, False)
+    refused(lambda: check_objective(5, Objective, {}, True), "objective = int: must give an Objective")
+    for name in ("rows", "labels", "attention_mask", "token_type_ids"):
+        with pytest.raises(
+            ValueError, match=f"^objective = Goal: wants = {name}: must not be names of a batch's own: "
+        ):
+            check_objective(goal(wants={name: len}), Objective, data.splits, True)
+
+
+LOSS, TERM = torch.tensor(1.0, requires_grad=True), torch.tensor(2.0)
+
+
+@pytest.mark.parametrize(
+    ("terms", "shown"),
+    [
+        ((LOSS,), "()"),
+        ((LOSS, TERM, TERM), "(), (), ()"),
+        (LOSS, "()"),
+        (5, "int"),
+        ((TERM, LOSS), "(), ()"),
+        ((LOSS, 2.0), "(), float"),
+        ((LOSS, torch.zeros(3)), "(), (3,)"),
+        ((LOSS, np.float64(2)), "(), float64"),
+    ],
+)
+def test_terms_that_are_no_scalars_for_the_names_are_refused(terms: object, shown: str) -> None:
+    line = f"objective = Goal: forward gave {shown}: must give a scalar tensor () for each of loss, term, "
+    refused(lambda: check_terms(goal(), terms), f"{line}the first with a gradient")
+
+
+def test_terms_are_passed_on() -> None:
+    for terms in ((LOSS, TERM), [LOSS, LOSS]):
+        assert check_terms(goal(), terms) is terms
+
+
+def test_what_is_wanted_of_a_teacher_has_an_entry_per_row() -> None:
+    output = SimpleNamespace(logits=torch.arange(6.0).view(3, 2))
+    assert torch.equal(check_wanted("x", lambda output: output.logits[:, 0])(output), torch.tensor([0.0, 2.0, 4.0]))
+    for want, complaint in (
+        (lambda output: output.logits.mean(dim=0), "gave (2,): must give a tensor of an entry for each of 3 rows"),
+        (lambda output: output.logits.sum(), "gave (): must give a tensor of an entry for each of 3 rows"),
+        (lambda output: np.zeros(3), "gave ndarray: must give a tensor of an entry for each of 3 rows"),
+        (lambda output: {}["states"], "cannot be had: KeyError: 'states'"),
+        (lambda output: len(5), "cannot be had: TypeError: object of type 'int' has no len()"),
+    ):
+        refused(lambda want=want: check_wanted("x", want)(output), f"wants.x: {complaint}")
+
+
 # ---------------------------------------------------------------------------------------- a model and what it reads
 def test_a_teacher_of_another_vocabulary_is_refused(data: EncodedTask, backbone: Path, tmp_path: Path) -> None:
     teacher = noisy_copy(load_backbone(backbone), THREE)
@@ -344,6 +580,18 @@ def test_a_model_that_takes_fewer_inputs_is_refused_rows_that_have_more(data: En
     check_reads(model, [encode_split(Split("dev", (["a"],), None), tokenizer, 16)], "x")
 
 
+def test_a_model_may_take_the_columns_alone_and_its_shortest_table_of_positions_counts(data: EncodedTask) -> None:
+    class Columns(BertForSequenceClassification):
+        def forward(self, input_ids, token_type_ids):
+            return super().forward(input_ids, token_type_ids=token_type_ids)
+
+    model, split = Columns(bert_config(num_labels=3)), data.splits["dev"]
+    check_reads(model, [split], "x")
+    model.bert.other = torch.nn.ModuleDict({"position_embeddings": torch.nn.Embedding(5, 32)})
+    with pytest.raises(ValueError, match=r"a row has \d+ tokens, it has 5 positions$"):
+        check_reads(model, [split], "x")
+
+
 def test_single_texts_need_no_segments() -> None:
     tokenizer = copy.deepcopy(mini_tokenizer())
     tokenizer.model_input_names = ["input_ids", "attention_mask"]
@@ -376,6 +624,16 @@ def test_the_same_tokenizer_gives_the_same_tokens_and_another_is_named(data: Enc
     check_same_tokens(mini_tokenizer(), first, "x")  # of one text, segments are zeros for both
     long = encode_split(Split("dev", (["a " * 90],), None), mini_tokenizer(), 8)
     check_same_tokens(mini_tokenizer(), long, "x")  # cut alike
+    other.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    other.add_tokens("seldom")
+    for place, complaint in ((598, True), (599, False)):  # of 600 rows every second one is compared
+        texts = ["a"] * place + ["seldom"] + ["a"] * (599 - place)
+        rows = encode_split(Split("dev", (texts,), None), mini_tokenizer(), 16)
+        if complaint:
+            with pytest.raises(ValueError, match=r"gives other tokens than the rows have, first of 'seldom'$"):
+                check_same_tokens(other, rows, "x")
+        else:
+            check_same_tokens(other, rows, "x")
 
 
 def test_segments_do_no_harm_to_a_model_that_knows_none(data: EncodedTask) -> None:
@@ -396,6 +654,68 @@ def test_positions_that_padding_takes_do_not_count(data: EncodedTask) -> None:
 
 
 # ----------------------------------------------------------------------------------------------------- checkpoints
+@pytest.mark.parametrize(
+    ("error", "kind", "line"),
+    [
+        (ValueError("a/b: no words"), ValueError, "a/b: no words"),  # a line of our own
+        (KeyError("x"), ValueError, "a/b: cannot be loaded: KeyError: 'x'"),
+        (OSError("a/b: gone"), OSError, "a/b: cannot be loaded: OSError: a/b: gone"),
+        (ValueError("bad"), ValueError, "a/b: cannot be loaded: ValueError: bad"),
+        (ValueError(""), ValueError, "a/b: cannot be loaded: ValueError: "),
+        (ValueError("\n one \n two \n"), ValueError, "a/b: cannot be loaded: ValueError: one"),
+        (ValueError("for A:\n  size\n more"), ValueError, "a/b: cannot be loaded: ValueError: for A: size"),
+    ],
+)
+def test_whatever_a_library_raises_is_one_line_of_the_checkpoint(error: Exception, kind: type, line: str) -> None:
+    def load() -> None:
+        with loading("a/b"):
+            raise error
+
+    refused(load, line, kind)
+
+
+NO_COMPLAINTS = {"mismatched_keys": [], "missing_keys": [], "unexpected_keys": []}
+
+
+@pytest.mark.parametrize(
+    ("info", "line"),
+    [
+        (
+            {"mismatched_keys": [("y", [3], [4]), ("x", [1, 2], [2, 2]), ("classifier", [1], [2])]},
+            "a/b: not whole, x is (1, 2) among its weights, (2, 2) by its config.json: must be equal",
+        ),
+        ({"missing_keys": ["x"]}, "a/b: not whole, x missing"),
+        ({"missing_keys": ["y", "x", "classifier"]}, "a/b: not whole, x, y missing"),
+        ({"missing_keys": ["z", "x", "y"]}, "a/b: not whole, x, y and 1 more missing"),
+        ({"missing_keys": list("edcba")}, "a/b: not whole, a, b and 3 more missing"),
+        (
+            {"unexpected_keys": ["head", "layer.5.x", "layers.4.x", "player.1.x"]},
+            "a/b: its config.json has fewer layers than its weights: layer.5.x is left over",
+        ),
+        (
+            {"unexpected_keys": ["encoder.layers.4.x", "encoder.layer.4.x"]},
+            "a/b: its config.json has fewer layers than its weights: encoder.layer.4.x is left over",
+        ),
+    ],
+)
+def test_weights_that_are_not_the_model_s_are_refused(info: dict, line: str) -> None:
+    model = torch.nn.Linear(2, 2)
+    refused(lambda: check_weights(model, NO_COMPLAINTS | info, "a/b", "whole", "classifier"), line)
+    spare = {"mismatched_keys": [("classifier", [1], [2])], "missing_keys": ["classifier"], "unexpected_keys": ["head"]}
+    assert check_weights(model, spare, "a/b", "whole", "classifier") is model
+
+
+def test_weights_that_are_no_numbers_are_refused() -> None:
+    model = torch.nn.Linear(2, 2)
+    model.register_buffer("places", torch.arange(2))
+    assert check_weights(model, NO_COMPLAINTS, "a/b", "whole", "classifier") is model
+    model.bias.data[1] = float("inf")
+    refused(
+        lambda: check_weights(model, NO_COMPLAINTS, "a/b", "whole", "classifier"),
+        "a/b: bias is not finite: must be numbers",
+    )
+
+
 def test_a_folder_without_a_tokenizer_is_refused(backbone: Path, tmp_path: Path) -> None:
     load_backbone(backbone).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=rf"^{tmp_path}: no tokenizer there"):
@@ -475,9 +795,20 @@ def test_a_folder_without_a_name_of_its_own_is_refused(folder: str | Path, tmp_p
     monkeypatch.chdir(tmp_path)
     with (
         pytest.raises(ValueError, match=f"^output_dir = '{folder}': must name a folder of its own$"),
-        own_folder(folder, [], classifier(ENCODERS["bert"])),
+        own_folder(folder, [""], classifier(ENCODERS["bert"])),
     ):
         raise AssertionError("the work began")
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder, reason in ((tmp_path / "file", "File exists"), (tmp_path / "file" / "a", "Not a directory")):
+        line = f"cache_dir = '{folder}': must be a folder that can be written: {reason}"
+        refused(lambda folder=folder: check_folder("cache_dir", folder), line, OSError)
+    assert check_folder("cache_dir", tmp_path / "a" / "b") == tmp_path / "a" / "b"
+    assert check_folder("cache_dir", str(tmp_path / "a")).is_dir()
+    with pytest.raises(OSError, match=r"^cache_dir = '/proc/self': must be a folder that can be written: "):
+        check_folder("cache_dir", "/proc/self")  # is there, and takes no files even of root
 
 
 def test_a_folder_has_one_writer(data: EncodedTask, backbone: Path, tmp_path: Path) -> None:
@@ -488,6 +819,40 @@ def test_a_folder_has_one_writer(data: EncodedTask, backbone: Path, tmp_path: Pa
     ):
         distill(data, config, output_dir=tmp_path)
     assert distill(data, config, output_dir=tmp_path).record.method == "FT"
+
+
+def test_an_input_is_the_folder_that_is_read_not_another_of_its_name(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with own_folder(tmp_path / "notebooks", ["notebooks"], classifier(ENCODERS["bert"])):  # the project's is read
+        pass
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), SafetensorError("No space left")])
+def test_a_full_disk_is_one_line_with_the_folder(error: Exception) -> None:
+    def write() -> None:
+        with room_in("out"):
+            raise error
+
+    refused(write, f"output_dir = 'out': must have room for the model: {error}", OSError)
+
+
+def test_a_model_that_cannot_be_saved_or_read_again_is_refused_with_the_first_line(tmp_path: Path) -> None:
+    class Unsaved(BertForSequenceClassification):
+        def save_pretrained(self, *_, **__):
+            raise RuntimeError("no\nway")
+
+    class Unread(BertConfig):
+        model_type = "of no library"
+
+    for model, line in (
+        (Unsaved(bert_config()), "Unsaved: cannot be saved and read again: RuntimeError: no$"),
+        (BertForSequenceClassification(Unread(**bert_config().to_dict())),
+         "BertForSequenceClassification: cannot be saved and read again: ValueError: .*of no library"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=f"^{line}"), own_folder(tmp_path / "out", [], model):
+            raise AssertionError("the work began")
+        assert not list((tmp_path / "out").glob("[!.]*")) and not (tmp_path / "out" / ".trial").exists()
 
 
 def test_a_model_that_cannot_be_saved_is_refused_before_the_work(tmp_path: Path) -> None:

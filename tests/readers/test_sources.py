@@ -9,10 +9,9 @@ import pandas as pd
 import pytest
 from helpers import save_hub_dataset
 
-from pkdlib import ConfigError, load_task
+from pkdlib import load_task
 from pkdlib.data import Split, TaskData
 from pkdlib.readers.sources import draw_rows, load_split, load_texts, reload_data, subset
-from pkdlib.tasks import Task
 
 ODD_TEXTS = [
     'an "unbalanced quote',
@@ -276,26 +275,6 @@ def test_bad_arguments_are_refused_before_anything_is_read(
 ) -> None:
     monkeypatch.setattr("pkdlib.readers.sources.read_table", lambda path: pytest.fail(f"{path} was read"))
     assert refusal(ValueError, "mini-sentiment", **arguments) == line
-
-
-@pytest.mark.parametrize(
-    ("changes", "line"),
-    [
-        ({"columns": "text"}, "columns = 'text': must be a tuple of 1 or 2 different names"),
-        ({"columns": ("a", "b", "c")}, "columns = ('a', 'b', 'c'): must be a tuple of 1 or 2 different names"),
-        ({"columns": ("a", "a")}, "columns = ('a', 'a'): must be a tuple of 1 or 2 different names"),
-        ({"columns": ()}, "columns = (): must be a tuple of 1 or 2 different names"),
-        ({"label_names": ("no",)}, "label_names = ('no',): must be a tuple of at least 2 different names"),
-        ({"label_names": ("no", "no")}, "label_names = ('no', 'no'): must be a tuple of at least 2 different names"),
-        ({"label_names": (0, 1)}, "label_names = (0, 1): must be a tuple of at least 2 different names"),
-        ({"label_names": ["no", "yes"]}, "label_names = ['no', 'yes']: must be a tuple of at least 2 different names"),
-        ({"metrics": ()}, "metrics = (): must be a tuple of at least 1 different names"),
-        ({"metrics": ("recall",)}, "metrics = 'recall': must be one of accuracy, f1"),
-    ],
-)
-def test_a_task_of_one_s_own_is_checked_when_it_is_made(changes: dict, line: str) -> None:
-    with pytest.raises(ConfigError, match=f"^{re.escape(line)}$"):
-        Task(**{"name": "mine", "columns": ("text",), "label_names": ("no", "yes")} | changes)
 
 
 def test_a_split_of_another_name_is_refused_with_the_names() -> None:
