@@ -15,6 +15,7 @@ import pytest
 from helpers import (
     FEW_ROWS,
     bert_config,
+    make_record,
     noisy_copy,
     permuted,
     save_backbone,
@@ -30,10 +31,10 @@ from pkdlib import ROOT
 from pkdlib.__main__ import main
 from pkdlib.analysis.similarity import SIMILARITIES
 from pkdlib.analysis.tables import load_results
-from pkdlib.config import ConfigError, FineTuneConfig, validate
+from pkdlib.config import ConfigError, DistillConfig, FineTuneConfig, method_config, validate
 from pkdlib.data import encode_task
 from pkdlib.models import load_backbone, load_tokenizer
-from pkdlib.readers.records import load_records
+from pkdlib.readers.records import load_records, save_records
 from pkdlib.readers.sources import load_task
 from pkdlib.reports.pages import WIDGET, drop_widgets
 from pkdlib.reports.tutorial import write_page
@@ -41,7 +42,8 @@ from pkdlib.sweeps.notebooks import code_fingerprint, read_template, run_noteboo
 from pkdlib.tasks import TASKS
 from pkdlib.training import fine_tune
 
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+COURSE = ROOT / "notebooks"
+NOTEBOOKS = sorted(COURSE.glob("*.ipynb"))
 # exercise -> (right answer, wrong answer), evaluated in the notebook itself
 ANSWERS = {
     "00_start_here": {"answer_1": ("[2, 4, 6, 8, 10]", "[2, 4, 6, 8, 10, 12]"), "answer_2": ("1", "0")},
@@ -396,6 +398,31 @@ def test_a_bad_reproduction_is_one_clear_line_before_any_work(changes, message, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["03_inside_the_loss", "04_better_teacher"])
+def test_recorded_runs_are_shown_beside_runs_of_their_rows_and_settings_alone(executed, name):
+    told = {path: "".join(map(printed, code_cells(read(path / f"{name}.ipynb")))) for path in (executed, COURSE)}
+    assert re.search(r"^no recorded runs of this task, these rows.*: the runs above$", told[executed], re.MULTILINE)
+    assert re.search("^recorded runs$", told[COURSE], re.MULTILINE)
+
+
+def test_ablations_of_another_task_show_no_run_of_the_miniature_s_sizes(tmp_path):
+    kinds = [(method, seed) for method in ("FT", "KD") for seed in (0, 1)]
+    configs = [
+        method_config(method, DistillConfig(num_hidden_layers=3), seed=seed).model_dump() for method, seed in kinds
+    ]
+    records = [
+        make_record(
+            f"{method}-{seed}", method=method, seed=seed, config=config, task="mini-inference",
+            fingerprints={"weights": f"{method}-{seed}"},
+        ) for (method, seed), config in zip(kinds, configs, strict=True)
+    ]  # fmt: skip
+    save_records(records, tmp_path / "own.jsonl")
+    parameters = {"sources": [str(tmp_path / "own.jsonl")], "task": "mini-inference"}
+    out = tmp_path / "out"
+    run_notebook(COURSE / "07_ablations.ipynb", tmp_path / "07.ipynb", parameters | {"output_dir": str(out)})
+    assert (out / "learning_rate.csv").is_file() and not (out / "train_rows.csv").exists()
+
+
 def test_the_same_runs_are_in_the_notebooks_collected_file(executed):
     collected = load_results(executed / "students" / "comparison.jsonl")
     one_by_one = load_results(executed / "students")
@@ -449,7 +476,8 @@ def test_a_teacher_from_elsewhere_gives_the_very_students_in_a_notebook_and_in_a
 
 
 def test_a_grid_with_a_teacher_from_elsewhere_names_its_data(tmp_path, capsys):
-    backbone, names = load_backbone(save_backbone(tmp_path / "backbone")), TASKS["mini-sentiment"].label_names
+    names = TASKS["mini-sentiment"].label_names
+    backbone = load_backbone(save_backbone(tmp_path / "backbone", bert_config(hidden=64)))  # as wide as 08's students
     folder = save_model(noisy_copy(backbone, names), tmp_path / "foreign")
     for notebook, fields in (("02_distill_last_vs_skip", "task, max_length, backbone"), ("08_reproduce_the_paper", "")):
         (tmp_path / "grid.yaml").write_text(f"notebook: {notebook}\nparameters: {{teacher_dir: {folder}}}\n")
@@ -467,6 +495,8 @@ def test_a_grid_with_a_teacher_from_elsewhere_names_its_data(tmp_path, capsys):
         ("03", {"student_layers": 2, "batch_rows": 33}, "batch_rows = 33: must be at most the 32 training rows"),
         ("04", {"student_layers": 5}, "student_layers = 5: must be at most 4, as "),
         ("04", {"student_layers": 3, "large_backbone": "{shallow}"}, "student_layers = 3: must be at most 2, as "),
+        ("04", {"student_layers": 3, "large_backbone": "{backbone}"}, "large_backbone = "),
+        ("04", {"student_layers": 3, "large_teacher_dir": "{teacher}"}, "large_teacher_dir = "),
     ],
 )
 def test_what_the_models_cannot_do_is_refused_before_any_training(name, changes, line, tmp_path):
@@ -475,7 +505,8 @@ def test_what_the_models_cannot_do_is_refused_before_any_training(name, changes,
     save_model(noisy_copy(load_backbone(save_backbone(tmp_path / "backbone")), TASKS["mini-sentiment"].label_names),
                tmp_path / "teacher")  # fmt: skip
     save_backbone(tmp_path / "shallow", bert_config(2))
-    changes = {key: str(tmp_path / "shallow") if value == "{shallow}" else value for key, value in changes.items()}
+    spelled = {name: f"{tmp_path}/./{name}" for name in ("shallow", "backbone", "teacher")}
+    changes = {key: value.format(**spelled) if isinstance(value, str) else value for key, value in changes.items()}
     values = {"display": print}
     with matplotlib.rc_context(), pytest.raises(ConfigError) as raised:
         for number, cell in enumerate(cells):

@@ -60,9 +60,11 @@ class Comparison:
 def setting_of(record: RunRecord) -> Setting:
     """What a student's score depends on, but for method, size and seed: its settings, its data and its teacher."""
     setting = {**DistillConfig().model_dump(), **record.config}  # what an older record lacked was its default
-    setting |= {name: getattr(record, name) for name in ("task", "source", "max_length", "train_rows")}
+    setting |= {name: getattr(record, name) for name in ("task", "source", "max_length", "train_rows", "processes")}
     setting |= {f"{split} rows": record.fingerprints.get(split) for split in record.metrics}
     setting["teacher"] = f"weights {record.fingerprints.get('teacher_weights')}"
+    if "teacher_config" in record.fingerprints:  # which older records lack
+        setting["teacher"] += f", config {record.fingerprints['teacher_config']}"
     return _of_method(setting | {"training rows": record.fingerprints.get("train")}, record.method)
 
 
@@ -78,6 +80,11 @@ def _teacher_name(teacher: RunRecord) -> str:
     config = {**FineTuneConfig().model_dump(), **teacher.config, "seed": None}
     known = sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:4]
     return f"{config['num_hidden_layers']} layers of {Path(config['backbone']).name} ({known})"
+
+
+def _weights(teacher: Any) -> str:
+    """Of a setting's teacher, its weights alone, which its own record names."""
+    return str(teacher).partition(", config ")[0]
 
 
 def _key(setting: Setting) -> frozenset[tuple[str, Hashable]]:
@@ -109,13 +116,14 @@ def comparisons(records: Iterable[RunRecord]) -> list[Comparison]:
     names = {weights: _teacher_name(teacher) for weights, teacher in teachers.items()}
     students = [(run, setting_of(run)) for run in records if run.method != "teacher"]
     for group in most_specific(
-        students, lambda student: {k: names.get(str(v), v) for k, v in student[1].items() if k != "training rows"}
+        students,
+        lambda student: {k: names.get(_weights(v), v) for k, v in student[1].items() if k != "training rows"},
     ):
         trained = {(run.seed, own["training rows"]) for run, own in group[1]}
         taught = {(run.seed, own["teacher"]) for run, own in group[1] if "teacher" in own}
         one_origin_a_seed = len(dict(trained)) == len(trained) and len(dict(taught)) == len(taught)
         for setting, same in [group] if one_origin_a_seed else most_specific(group[1], lambda student: student[1]):
-            weights = dict.fromkeys(own.get("teacher") for _, own in same)
+            weights = dict.fromkeys(_weights(own.get("teacher")) for _, own in same)
             known = [teachers[name] for name in weights if name in teachers]
             made.append(Comparison(setting["task"], setting, [run for run, _ in same], known))
     places = {name: place for place, name in enumerate(TASKS)}  # tasks of one's own come last, by name

@@ -1,14 +1,17 @@
 """Records of runs as tidy tables, and the runs among them that belong together."""
 
+import json
+import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
 
-from pkdlib.config import DistillConfig, Role, fields_with_role
+from pkdlib.config import DistillConfig, FineTuneConfig, Role, fields_with_role
 from pkdlib.engine.checkpoints import weights_fingerprint
 from pkdlib.engine.configs import pick
+from pkdlib.engine.files import here
 from pkdlib.models import load_classifier
 from pkdlib.readers.records import flat, load_records
 from pkdlib.readers.teachers import record_of
@@ -29,6 +32,25 @@ def students_of(teacher: str | Path, students_dir: Path) -> list[tuple[Path, Run
 def matching(records: Iterable[RunRecord], config: DistillConfig) -> list[RunRecord]:
     """The distillations that were run with `config` but for the seed; what an older record lacked was its default."""
     return varied(records, config, "seed")
+
+
+def place_of(model: str) -> str:
+    """The same of every spelling of a model's folder, and of no other model's; of a hub id too."""
+    return os.path.realpath((here(model) or [model])[0])
+
+
+def covers(records: Iterable[RunRecord], runs: Iterable[RunRecord]) -> bool:
+    """Whether each run has one like it among the records: of its method, task, rows and settings, whatever the seed."""
+
+    def kind(run: RunRecord) -> str:
+        config = FineTuneConfig() if run.method == "teacher" else DistillConfig()
+        used = config.model_dump() | run.config | dict.fromkeys(["seed", *fields_with_role(config, Role.SPEED)])
+        used["backbone"] = place_of(used["backbone"])
+        rows = {split: run.fingerprints.get(split) for split in ("train", "dev", "test")}
+        # A teacher from elsewhere has no history, and nobody knows its settings.
+        return json.dumps([run.method, run.task, run.max_length, rows, used, bool(run.history)], sort_keys=True)
+
+    return {kind(run) for run in runs} <= {kind(record) for record in records}
 
 
 def varied(records: Iterable[RunRecord], config: DistillConfig, field: str) -> list[RunRecord]:

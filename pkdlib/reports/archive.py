@@ -4,6 +4,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from secrets import token_hex
 
 from pkdlib.data import encode_split
 from pkdlib.evaluation import predict
@@ -91,11 +92,11 @@ def _check_rows(name: str, header: list[str], rows: list[list[str]], source: str
 
 def write_archive(path: Path, students: Iterable[str | Path], source: str | Path, any_size: bool = False) -> list[str]:
     """Predict the test files, write the archive and check it; its files. One that fails its check is not left."""
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}.{token_hex(8)}.part")
     if not path.parent.is_dir():
         raise ValueError(f"out = {str(path)!r}: must lie in a folder that is there")
     try:
-        with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
+        with zipfile.ZipFile(part, "x", zipfile.ZIP_DEFLATED) as archive:
             for name, folder in students_by_task(students).items():
                 task = get_task(name)
                 rows = zip(official_indices(task, source), predictions(folder, task, source), strict=True)

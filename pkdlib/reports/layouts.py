@@ -20,6 +20,7 @@ from pkdlib.readers.records import flat
 from pkdlib.records import RunRecord
 
 NONE = "–"
+MAJORITY = (0, "most frequent class")  # in the place of a model's layers and method
 OURS, PAPER, AUTHORS = "ours", "paper, test", "authors, dev"
 Columns = dict[tuple[str, str], pd.Series]  # (what was scored, whose) -> row -> text
 Drawing = tuple[str, Callable[[Axes], Any]]  # a caption, and what draws the figure
@@ -81,15 +82,21 @@ def _columns(task: str, metric: str, ours: pd.Series, top: str = "") -> Columns:
 
 
 def model_table(mains: dict[str, Comparison]) -> pd.DataFrame:
-    """Table 1: a row per model, teachers first; of every task and metric ours and, of GLUE's, theirs."""
+    """Table 1: a row per model, teachers first; of every task and metric ours and, of GLUE's, theirs.
+
+    The last row, where the records have it, is the score of the most frequent class.
+    """
     columns: Columns = {}
     for task, comparison in mains.items():
-        runs = results_frame([*comparison.teachers, *comparison.records]).groupby(["num_hidden_layers", "method"])
+        frame = results_frame([*comparison.teachers, *comparison.records])
         for metric in comparison.metrics:
-            columns |= _columns(task, metric, runs[metric].agg(score_text))
+            ours = frame.groupby(["num_hidden_layers", "method"])[metric].agg(score_text)
+            if f"{metric}_majority" in frame:
+                ours[MAJORITY] = f"{100 * frame[f'{metric}_majority'].mean():.1f}"
+            columns |= _columns(task, metric, ours)
     table = pd.DataFrame(columns).fillna(NONE)
     models = sorted(table.index, key=lambda model: (model[1] != "teacher", -model[0], model[1]))
-    names = [f"BERT{size}{' ' if method == 'teacher' else '-'}{method}" for size, method in models]
+    names = [f"BERT{size}{' ' if method == 'teacher' else '-'}{method}" if size else method for size, method in models]
     return table.reindex(models).set_axis(names)
 
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, FiniteFloat, ValidationError
 
 from pkdlib.engine.configs import complaints
 
@@ -16,7 +16,7 @@ NOTEBOOK_FILE, LOG_FILE = "notebook.ipynb", "log.txt"
 class _Ended(BaseModel):
     """What run.json holds, of what is read again."""
 
-    seconds: float
+    seconds: FiniteFloat
 
 
 class _Failure(BaseModel):

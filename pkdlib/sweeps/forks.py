@@ -18,7 +18,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,6 +28,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 from jupyter_client import AsyncKernelManager
 from jupyter_client.provisioning import LocalProvisioner
 
+from pkdlib.engine.files import digest, library_fingerprint
 from pkdlib.sweeps.folder import LOG_FILE
 
 FORKS = sys.platform == "linux"  # elsewhere libraries of the system do not survive a fork
@@ -35,6 +36,8 @@ IDLE_S = 60  # without a run, after which a process that waits for one ends
 UNUSED = 75  # its exit status then
 # What notebooks import of these is imported before a fork; they are known to start no threads.
 PACKAGES = ("accelerate", "matplotlib", "numpy", "pandas", "pkdlib", "seaborn", "torch", "transformers")
+OTHERS = (["pkdlib", "analysis"], ["pkdlib", "reports"])  # whose code a training does not depend on
+DRAWING = ("figures", "widgets")  # modules there that write no result
 # What is imported when it is first used.
 LATER = ("matplotlib_inline.backend_inline", "torch._dynamo", "transformers.models.bert.modeling_bert")
 
@@ -93,6 +96,17 @@ def imported_by(notebook: Path) -> Iterator[str]:
             if isinstance(node, ast.ImportFrom):
                 names = [str(node.module), *(f"{node.module}.{name}" for name in names)]
             yield from (name for name in names if name.partition(".")[0] in PACKAGES)
+
+
+@cache
+def code_of(notebook: Path) -> str:
+    """A hash of pkdlib's code on which the notebook's results depend: of analysis and reports, what it imports."""
+    parts = [name.split(".") for name in imported_by(notebook)]
+    used = {tuple(part[1:3]) for part in parts if part[:2] in OTHERS and part[2:]}
+    used |= {("analysis", name) for name in ("statistics", "tables") if used}  # with which the others compute
+    files = sorted(file for room, name in used for file in (Path(__file__).parents[1] / room).glob(f"{name}.*"))
+    content = [file.name.encode() + file.read_bytes() for file in files if file.stem not in DRAWING]  # and paper.json
+    return digest(library_fingerprint().encode(), *content) if used else library_fingerprint()
 
 
 def preload(notebook: Path) -> None:

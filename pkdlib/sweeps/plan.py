@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from hashlib import file_digest
@@ -11,18 +12,20 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedConfig
 
-from pkdlib.engine.checks import label_order
+from pkdlib.data import Split, encode_split
+from pkdlib.engine.checks import EXAMPLES, check_same_tokens, label_order
 from pkdlib.engine.configs import complaints
-from pkdlib.engine.files import digest, here, library_fingerprint, reach
+from pkdlib.engine.files import digest, here, locate, reach
 from pkdlib.engine.progress import quiet
 from pkdlib.models import load_tokenizer
 from pkdlib.readers.records import flat
 from pkdlib.readers.sources import load_split, load_task
 from pkdlib.readers.teachers import check_named, record_of
 from pkdlib.records import RESULT_FILE, RunRecord
+from pkdlib.sweeps.forks import code_of
 from pkdlib.sweeps.grid import SEED, Grid, GridError, Stage, Then
 from pkdlib.sweeps.notebooks import read_template
-from pkdlib.tasks import get_task
+from pkdlib.tasks import Task, get_task
 
 FORMAT = 2  # of a run's identity; a new one leaves old runs unused
 TEACHER = "teacher_dir"  # ends the name of a parameter that is filled with a teacher's folder
@@ -31,7 +34,7 @@ WITHOUT_RECORDS = ("05_speed_benchmark", "06_cls_similarity", "07_ablations")  #
 FOLDERS = ("students_dir", "texts", "sources", "sizes")  # or files, which a run reads
 MODELS = ("backbone", "large_backbone", "model_a", "model_b")  # hub ids or folders
 # Files of a folder that a run may read: weights, vocabularies, records, texts.
-READ = {".csv", ".json", ".jsonl", ".model", ".parquet", ".safetensors", ".tsv", ".txt"}
+READ = {".csv", ".gz", ".json", ".jsonl", ".model", ".parquet", ".safetensors", ".tsv", ".txt"}
 SHARED = ("task", "source", "backbone", "train_rows", "max_length")  # a run's own are its teacher's too
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
 
@@ -59,7 +62,7 @@ class PlannedRun:
 
 def plan(grid: Grid, stage: Stage, file: str, kept: dict[str, Any] | None = None) -> list[PlannedRun]:
     """The runs of one stage in order, with what an earlier one has `kept`; GridError with a line per mistake."""
-    for remembered in (read_template, _types, _config_of, _teacher, _rows, _content):
+    for remembered in (read_template, _types, code_of, _config_of, _teacher, _rows, _check_tokens, _content):
         remembered.cache_clear()  # notebooks and folders are looked at once per plan, and anew in the next
     places, inherited = dict(grid.places), {}
     if isinstance(stage, Then):
@@ -94,7 +97,7 @@ def scores_of(run: PlannedRun) -> list[str] | None:
     if not (run.parameters.get("task") and "source" in run.parameters):
         return None
     task, source, train_rows = (run.parameters.get(name) for name in ("task", "source", "train_rows"))
-    _, labelled = _rows(task, source, train_rows, None)
+    labelled = _rows(task, source, train_rows, None)[1]
     return [f"{split}_{metric}" for split in labelled if split != "train" for metric in get_task(task).metrics]
 
 
@@ -132,7 +135,7 @@ def _run(notebook: str, values: dict[str, Any], axes: dict[str, Any], kind: str 
     rows = [parameters.get(name) for name in ("task", "source", "train_rows", "split")]
     with_rows = parameters.get("task") and "source" in parameters and not parameters.get("texts")
     identity = [
-        FORMAT, library_fingerprint(), template.fingerprint, parameters, _rows(*rows)[0] if with_rows else None,
+        FORMAT, code_of(template.path), template.fingerprint, parameters, _rows(*rows)[0] if with_rows else None,
         {name: [_content(one) for one in _as_list(value) if isinstance(one, str)]
          for name, value in parameters.items() if name != "source"},
         {name: teacher.id for name, teacher in teachers.items()},
@@ -180,15 +183,62 @@ def _check_models(parameters: dict[str, Any], teachers: dict[str, PlannedRun]) -
                 raise ValueError(f"{name} = {place!r}: no such file or folder")
     sizes = parameters.get("student_layers", 0)
     size = max(sizes, default=0) if isinstance(sizes, list) else sizes
-    depths = [one.num_hidden_layers for name, one in configs.items() if name == "backbone" or name.endswith(TEACHER)]
-    if size > (limit := min(depths, default=size)):
-        raise ValueError(f"student_layers = {size}: must be between 1 and the teacher's {limit} layers")
-    tokens, positions = (
-        parameters.get("max_length", 0),
-        (getattr(x, "max_position_embeddings", 0) for x in configs.values()),
-    )
+    depths = {name: one.num_hidden_layers for name, one in configs.items() if name.endswith(("backbone", TEACHER))}
+    limit, least = min(((depth, name) for name, depth in depths.items()), default=(size, ""))
+    if size > limit:
+        whose = least if least == "large_backbone" else "teacher"
+        raise ValueError(f"student_layers = {size}: must be between 1 and the {whose}'s {limit} layers")
+    tokens = parameters.get("max_length", 0)
+    positions = (getattr(one, "max_position_embeddings", 0) for one in configs.values())
     if tokens > (limit := min(filter(None, positions), default=tokens)):
         raise ValueError(f"max_length = {tokens}: must be between 8 and the model's {limit} positions")
+    widths = {name: getattr(one, "hidden_size", None) for name, one in configs.items()}
+    if "cosine" in str(parameters.get("metric")) and widths.get("model_a") != widths.get("model_b"):
+        unequal = f"model_a's is {widths['model_a']}, model_b's {widths['model_b']}"
+        raise ValueError(f"metric = {parameters['metric']!r}: needs models of equal widths; {unequal}")
+    _check_teaching(parameters, teachers, widths)
+
+
+def _check_teaching(parameters: dict[str, Any], teachers: dict[str, PlannedRun], widths: dict[str, Any]) -> None:
+    """Refuse models that cut the rows into other tokens than the students do, and a teacher of another width."""
+    record = _teacher(TEACHER, parameters[TEACHER]) if parameters.get(TEACHER) else None
+    own = {name: value for name, value in parameters.items() if value}  # what is empty is as the teacher has it
+    if record:
+        said = {name: getattr(record, name) for name in ("source", "train_rows", "max_length")}
+        own = said | {"task": record.get_task(), "backbone": record.config.get("backbone")} | own
+    elif TEACHER in teachers:
+        own = teachers[TEACHER].parameters | own
+    models = {name: value for name, value in own.items() if name == "large_backbone" or name.endswith(TEACHER)}
+    models |= {f"{name.removesuffix('_dir')}.backbone": run.parameters["backbone"] for name, run in teachers.items()}
+    if "large_backbone" in models and len({run.id for run in teachers.values()}) < len(teachers):
+        raise ValueError("large_teacher: the very teacher of teacher_dir; name another large_teacher.backbone")
+    start = own.get("backbone")
+    if not (models and start and own.get("task")):
+        return
+    for name, model in models.items():
+        if Path(locate(model)).resolve() != Path(locate(start)).resolve():
+            rows = (own.get(name) for name in ("task", "source", "train_rows", "max_length"))
+            _check_tokens(name, model, start, *rows)
+        elif name == "large_backbone":
+            raise ValueError(f"{name} = {model!r}: must be another model than {start}")
+    ours = getattr(_config_of("backbone", start), "hidden_size", None)
+    theirs, methods = widths.get(TEACHER, ours), map(str, parameters.get("methods", ()))
+    patient = parameters.get("beta", 1) and any(method.startswith("PKD") for method in methods)
+    if patient and theirs != ours and parameters.get("init") != "teacher":
+        name = TEACHER if TEACHER in models else "teacher.backbone"
+        raise ValueError(f"{name} = {models[name]!r}: is {theirs} wide, its students {ours}: PKD needs equal widths")
+
+
+@cache
+def _check_tokens(
+    name: str, model: str, start: str, task: str | Task, source: str | None, train_rows: int | None, length: int | None
+) -> None:
+    """ValueError where a model's tokenizer cuts the first training rows as the backbone's does not."""
+    rows = None
+    with suppress(OSError, ValueError):  # of rows that cannot be read here
+        rows = encode_split(_rows(task, source or "", train_rows, None)[2], load_tokenizer(start), length or 128)
+    if rows is not None:
+        check_same_tokens(load_tokenizer(model), rows, f"{name} = {model!r}")
 
 
 @cache
@@ -234,8 +284,8 @@ def _config_of(name: str, model: str) -> PreTrainedConfig:
 
 
 @cache
-def _rows(task: str, source: str, train_rows: int | None, split: str | None) -> tuple[str, list[str]]:
-    """A fingerprint of the rows that the parameters name, and which splits have labels."""
+def _rows(task: str | Task, source: str, train_rows: int | None, split: str | None) -> tuple[str, list[str], Split]:
+    """A fingerprint of the rows that the parameters name, which splits have labels, and the first rows."""
     try:
         if split:
             splits = {split: load_split(task, source or None, split)}
@@ -246,7 +296,9 @@ def _rows(task: str, source: str, train_rows: int | None, split: str | None) -> 
         where = "" if line.startswith(("task =", "train_rows =", "source =")) else f"source = {source!r}: "
         raise ValueError(where + line) from None
     labelled = [name for name in splits if splits[name].labels is not None]
-    return " ".join(splits[name].fingerprint for name in sorted(splits)), labelled
+    first = splits[split or "train"]
+    first = first.take(range(min(len(first), EXAMPLES)))
+    return " ".join(splits[name].fingerprint for name in sorted(splits)), labelled, first
 
 
 @cache

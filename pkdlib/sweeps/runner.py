@@ -20,11 +20,11 @@ from typing import Any
 
 import torch
 
-from pkdlib.engine.files import library_fingerprint, write_text
+from pkdlib.engine.files import write_text
 from pkdlib.engine.progress import say
 from pkdlib.readers.records import flat, load_records
 from pkdlib.sweeps.folder import NOTEBOOK_FILE, RUN_FILE, SWEEP_FILE, finished, state
-from pkdlib.sweeps.forks import Server
+from pkdlib.sweeps.forks import Server, code_of
 from pkdlib.sweeps.grid import SEED, GridError, Stage, Then, grid_path, read_grid
 from pkdlib.sweeps.plan import PlannedRun, plan, scores_of, teachers_of
 from pkdlib.sweeps.worker import end, execute
@@ -179,7 +179,9 @@ def best_values(runs: list[PlannedRun], then: Then, out: Path) -> dict[str, Any]
     scores: dict[str, list[float]] = {}  # by the axes but the seed, as JSON
     for run in runs:
         setting = json.dumps({name: value for name, value in run.axes.items() if name != SEED})
-        rows = [flat(record.metrics) for record in load_records(out / run.folder)]
+        records = load_records(out / run.folder)
+        students = [record for record in records if record.method != "teacher"]  # 04 and 08 keep their teacher's too
+        rows = [flat(record.metrics) for record in students or records]
         if not any(then.best in row for row in rows):
             raise GridError(f"then.best = {then.best!r}: no column of the results: {', '.join(rows[0])}")
         scores.setdefault(setting, []).extend(row[then.best] for row in rows if not isnan(row.get(then.best, nan)))
@@ -214,7 +216,7 @@ def _finish(
         folder, failure = out / run.folder, {}
         folders = {name: str(out / teacher.folder) for name, teacher in run.teachers.items()}
         spec = {"id": run.id, "notebook": str(run.notebook), "parameters": run.parameters | folders} | options
-        spec["library"] = library_fingerprint()
+        spec["library"] = code_of(run.notebook)
         for _ in range(0 if stopped.is_set() else ATTEMPTS):  # counted here, whatever the workers do
             try:
                 failure = hand_in(folder, spec)

@@ -36,7 +36,7 @@ from pkdlib.sweeps.folder import (
     finished,
     read_json,
 )
-from pkdlib.sweeps.forks import UNUSED, Server, WaitingKernel, manager_of, serve
+from pkdlib.sweeps.forks import UNUSED, Server, WaitingKernel, code_of, manager_of, serve
 from pkdlib.sweeps.notebooks import run_notebook
 
 MACHINES = ("MemoryError", "OutOfMemoryError", "OSError", "ConnectionError", "TimeoutError")  # may not come again
@@ -75,13 +75,13 @@ def end(folders: Iterable[str]) -> None:
 
 def main(folder: Path, kernel: WaitingKernel | None) -> int:
     """The run's own process: 0 when the notebook ran to its end and left something complete."""
-    spec, own = read_json(folder / SPEC_FILE), library_fingerprint()
-    if spec["library"] != own:
-        place = f"{Path(__file__).parents[1]} on {socket.gethostname()}"
-        return _fail(folder, "machine", f"the sweep's pkdlib is {spec['library']}, this worker's ({place}) is {own}")
+    spec = read_json(folder / SPEC_FILE)
     devices = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
     gpus = visible_gpus(os.environ, [str(getattr(device, "uuid", "")) for device in devices])
     try:
+        if spec["library"] != (own := code_of(Path(spec["notebook"]))):
+            ours = f"this worker's ({Path(__file__).parents[1]} on {socket.gethostname()}) is {own}"
+            return _fail(folder, "machine", f"the sweep's pkdlib is {spec['library']}, {ours}")
         with FileLock(folder / ".lock"), _gpu(gpus, spec["runs_per_gpu"]):
             if not finished(folder):  # by another sweep, while this one waited
                 _carry_out(folder, spec, kernel)

@@ -204,6 +204,21 @@ def test_a_run_recorded_twice_counts_once_and_the_latest_stands() -> None:
     assert unique_runs([first, first.model_copy(update={"config": defaults})]) == [first]
 
 
+def test_runs_of_several_processes_or_of_teachers_told_apart_by_their_configuration_alone_count_each() -> None:
+    base = [run(method, seed, 0.5 + seed / 10) for method in ("FT", "KD") for seed in (0, 1)]
+    changes = [{"processes": 2}] + [
+        {"fingerprints": base[2].fingerprints | {"teacher_config": name}} for name in ("relu", "gelu")
+    ]
+    for change in changes:
+        others = [one.model_copy(update=change | {"created_at": "2027-01-01T00:00:00+00:00"}) for one in base[2:]]
+        records = [run("teacher", 0, 0.9), *base, *others]
+        assert unique_runs(records) == records
+        found = comparisons(records)
+        assert sorted(len(one.records) for one in found if "KD" in set(one.frame()["method"])) in ([2, 4], [4, 4])
+        assert all(one.teachers == records[:1] for one in found if "KD" in set(one.frame()["method"]))
+        all_differences(found)  # in none of them a seed stands twice
+
+
 def test_scores_are_on_test_where_all_runs_have_them_and_else_on_dev() -> None:
     tested = [
         one.model_copy(update={"metrics": one.metrics | {"test": {"accuracy": 0.4}}, "task": "mrpc"})

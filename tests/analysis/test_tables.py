@@ -6,9 +6,9 @@ from pathlib import Path
 from helpers import make_record
 
 from pkdlib import ROOT, DistillConfig, load_records, method_config, validate
-from pkdlib.analysis.tables import history_frame, load_results, matching, students_of, varied
+from pkdlib.analysis.tables import covers, history_frame, load_results, matching, students_of, varied
 from pkdlib.config import method_name
-from pkdlib.records import save_result
+from pkdlib.records import RunRecord, save_result
 
 
 def test_a_results_table_has_a_row_per_run_with_configuration_scores_and_seconds(tmp_path: Path) -> None:
@@ -77,6 +77,27 @@ def test_matching_finds_the_runs_of_a_setting_whatever_their_seed(tmp_path: Path
     teacher = next(record for record in recorded if record.method == "teacher")
     same = validate(DistillConfig, **teacher.config, alpha=0, beta=0)
     assert matching([teacher], same) == []
+
+
+def test_recorded_runs_cover_those_of_their_task_rows_models_and_settings_alone() -> None:
+    recorded = load_records(ROOT / "data" / "results" / "mini-sentiment-3-quirks.jsonl")
+    teacher = next(record for record in recorded if record.method == "teacher")
+    student = matching(recorded, validate(DistillConfig, num_hidden_layers=3))[0]
+
+    def changed(record: RunRecord, **changes: object) -> RunRecord:
+        return record.model_copy(update=changes)
+
+    spelled = student.config | {"backbone": str(ROOT / "data" / ".." / "data" / "mini-bert-12"), "seed": 77}
+    assert covers(recorded, [teacher, changed(student, seed=77, config=spelled)])
+    for other in (
+        [changed(teacher, config=teacher.config | {"num_train_epochs": 1}), student],
+        [changed(teacher, history=[]), student],  # of a teacher from elsewhere nobody knows its settings
+        [teacher, changed(student, task="mini-inference")],
+        [teacher, changed(student, fingerprints=student.fingerprints | {"train": "0"})],
+        [teacher, changed(student, config=student.config | {"backbone": "data/mini-bert-24"})],
+        [teacher, changed(student, config=student.config | {"learning_rate": 2e-3})],
+    ):
+        assert not covers(recorded, other)
 
 
 def test_varied_runs_differ_from_the_setting_in_one_field_alone() -> None:

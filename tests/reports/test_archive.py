@@ -102,6 +102,16 @@ def test_a_student_whose_classes_stand_in_another_order_predicts_the_same(
     assert predictions(other, task, glue) == predictions(students["mnli"], task, glue)
 
 
+def test_a_link_in_the_place_of_a_temporary_file_is_not_followed(
+    students: dict[str, Path], glue: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "other").write_text("another's")
+    (tmp_path / ".out.zip.part").symlink_to(tmp_path / "other")
+    write_archive(tmp_path / "out.zip", [students["rte"]], glue, any_size=True)
+    assert (tmp_path / "other").read_text() == "another's" and zipfile.is_zipfile(tmp_path / "out.zip")
+    assert {file.name for file in tmp_path.iterdir()} == {"other", ".out.zip.part", "out.zip"}
+
+
 def test_labels_are_the_format_s() -> None:
     assert format_labels(get_task("mnli-mm")) == ["entailment", "neutral", "contradiction"]
     assert format_labels(get_task("qnli")) == format_labels(get_task("rte")) == ["entailment", "not_entailment"]

@@ -356,6 +356,21 @@ def test_single_result_files_and_lists_make_tidy_rows(tmp_path: Path) -> None:
     assert tidy_runs([]).empty
 
 
+def test_the_most_frequent_class_has_a_row_and_a_line_for_every_metric(tmp_path: Path) -> None:
+    scores = {"metrics": {"dev": {"f1": 0.9, "accuracy": 0.8}}, "majority": {"dev": {"f1": 0.8122, "accuracy": 0.6838}}}
+    records = [run(m, seed, 0.5, task="mrpc").model_copy(update=scores) for m in ("FT", "KD") for seed in (0, 1)]
+    save_records([*records, run("FT", 0, 0.5, task="rte")], tmp_path / "runs.jsonl")
+    models = Page(write_report(tmp_path)).rows("Table 1")
+    assert models["most frequent class"][0] == "81.2" and "68.4" in models["most frequent class"]
+    assert list(models)[-1] == "most frequent class" and models["most frequent class"][-1] == "–"  # RTE's record is old
+    page = (tmp_path / "report" / "index.html").read_text()
+    for caption in ("mrpc, 3 layers", "mrpc, 3 layers: dev accuracy"):
+        assert f"<figcaption>{caption}</figcaption>" in page
+        assert "majority" in (tmp_path / "report" / "figures" / f"{file_name(caption)}.svg").read_text()
+    only = model_table(main_comparisons(comparisons([run("FT", 0, 0.5, task="rte")])))
+    assert list(only.index) == ["BERT3-FT"]
+
+
 def test_a_better_teacher_stands_beside_the_paper_s_by_depth_start_and_objective() -> None:
     records = [
         run("teacher", 0, 0.9, task="sst2"),

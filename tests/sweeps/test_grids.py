@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -20,8 +21,8 @@ from pkdlib.__main__ import main
 from pkdlib.engine.files import write_text
 from pkdlib.models import load_backbone
 from pkdlib.records import save_result
+from pkdlib.sweeps import forks, runner
 from pkdlib.sweeps import plan as plans
-from pkdlib.sweeps import runner
 from pkdlib.sweeps.grid import GRIDS, GridError, grid_path, read_grid
 from pkdlib.sweeps.notebooks import read_template
 from pkdlib.sweeps.plan import plan, teachers_of
@@ -253,7 +254,7 @@ def test_a_run_s_identity_is_its_content(tmp_path, monkeypatch):
     words.write_text(words.read_text(encoding="utf-8").replace('"the"', '"teh"'), encoding="utf-8")
     changed_words = {run.id for run in planned(tmp_path, text)}
     assert not changed_words & changed_weights
-    monkeypatch.setattr(plans, "library_fingerprint", lambda: "0123456789abcdef")  # a changed losses.py, say
+    monkeypatch.setattr(forks, "library_fingerprint", lambda: "0123456789abcdef")  # a changed losses.py, say
     assert not {run.id for run in planned(tmp_path, text)} & changed_words
 
 
@@ -262,7 +263,8 @@ def test_files_that_a_parameter_names_belong_to_a_run_s_identity(tmp_path):
     notebook = save_notebook(tmp_path / "own.ipynb", parameters)
     own, one = tmp_path / "texts", tmp_path / "one.jsonl"
     (own / "student").mkdir(parents=True)
-    for file in (own / "a.txt", own / "student" / "result.json", one):
+    files = (own / "a.txt", own / "b.jsonl.gz", own / "student" / "result.json", one)
+    for file in files:
         file.write_text("{}")
     text = f"notebook: {notebook}\nparameters: {{folder: {own}, files: [{one}]}}\n"
     (before,) = planned(tmp_path, text)
@@ -270,10 +272,45 @@ def test_files_that_a_parameter_names_belong_to_a_run_s_identity(tmp_path):
     (own / ".hidden.txt").write_text("of no effect")
     assert planned(tmp_path, text)[0].id == before.id
     ids = {before.id}
-    for file in (own / "a.txt", own / "student" / "result.json", one):
+    for file in files:
         file.write_text("{ }")
         ids.add(planned(tmp_path, text)[0].id)
-    assert len(ids) == 4
+    assert len(ids) == 5
+
+
+@pytest.mark.parametrize(
+    ("file", "notebooks"),
+    [
+        ("figures.py", set()),
+        ("widgets.py", set()),
+        ("pkd.mplstyle", set()),
+        ("similarity.py", {"01", "02", "06"}),
+        ("paper.json", {"04", "05", "08"}),
+        ("statistics.py", {"00", "01", "02", "03", "04", "05", "06", "07", "08"}),
+    ],
+)
+def test_the_code_of_analysis_that_a_notebook_s_results_depend_on_belongs_to_its_runs_identity(
+    file, notebooks, tmp_path, monkeypatch
+):
+    shutil.copytree(ROOT / "pkdlib" / "analysis", tmp_path / "pkdlib" / "analysis")
+    monkeypatch.setattr(forks, "__file__", str(tmp_path / "pkdlib" / "sweeps" / "forks.py"))
+    course = sorted((ROOT / "notebooks").glob("0*.ipynb"))
+    fixed = f"{{model_a: data/mini-bert-12, model_b: data/mini-bert-12, texts: {tmp_path}, students_dir: ''}}"
+    text = f"notebook: 06_cls_similarity\nparameters: {fixed}\n"
+
+    def codes():
+        (run,) = planned(tmp_path, text)  # which forgets what the code was
+        return {path.stem[:2]: forks.code_of(path) for path in course} | {"run of 06": run.id}
+
+    before = codes()
+    with open(tmp_path / "pkdlib" / "analysis" / file, "a") as changed:
+        changed.write(" ")
+    after, of_06 = codes(), {"run of 06"} if "06" in notebooks else set()
+    assert {name for name in before if before[name] != after[name]} == notebooks | of_06
+
+
+def test_a_notebook_without_analysis_depends_on_the_library_alone(tmp_path):
+    assert forks.code_of(save_notebook(tmp_path / "own.ipynb", ("import pkdlib", []))) == forks.library_fingerprint()
 
 
 @pytest.mark.parametrize("file", sorted(GRIDS.glob("*.yaml")), ids=lambda file: file.stem)
@@ -429,8 +466,8 @@ def test_teachers_left_to_the_sweep_are_paths_where_nothing_lies(tmp_path):
 
 
 def finished_teacher(folder, **changes):
-    """A finished teacher's folder: a model of four layers and its record."""
-    record = make_record("teacher", method="teacher", **changes)
+    """A finished teacher's folder: a model of four layers and its record, which names it as its own backbone."""
+    record = make_record("teacher", method="teacher", **{"config": {"backbone": str(folder)}} | changes)
     backbone = load_backbone(save_backbone(folder))
     save_model(noisy_copy(backbone, record.get_task().label_names), folder)
     save_result(record, folder)
@@ -571,6 +608,88 @@ def test_a_model_that_cannot_be_loaded_is_refused_in_the_plan(lack, tmp_path):
         planned(tmp_path, text)
     assert re.match(rf"some.yaml: parameters.{parameter} = '{folder}': {line}", str(found.value)), found.value
     assert "\n" not in str(found.value)
+
+
+def other_words(folder):
+    """The tokenizer of a folder, with other numbers for its words."""
+    file = folder / "tokenizer.json"
+    content = json.loads(file.read_text())
+    words = content["model"]["vocab"]
+    places = sorted(words, key=words.get)
+    content["model"]["vocab"] = {word: place for place, word in enumerate([*places[:5], *places[12:], *places[5:12]])}
+    file.write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Folders of models by name: what is wrong with them, beside mini-bert-12 of twelve layers and width 64."""
+    out = tmp_path_factory.mktemp("models")
+    mini = {"config": {"backbone": "data/mini-bert-12"}}
+    folders = {
+        "shallow": save_backbone(out / "shallow"),
+        "foreign": other_words(save_backbone(out / "foreign", bert_config(12, 64))),
+        "narrow teacher": finished_teacher(out / "narrow", **mini),
+        "foreign teacher": other_words(finished_teacher(out / "foreign-teacher", **mini)),
+        "mini": ROOT / "notebooks" / ".." / "data" / "mini-bert-12",
+    }
+    return {name.replace(" ", "_"): str(folder) for name, folder in folders.items()}
+
+
+# what does not fit -> (the notebook, its parameters, what the line says)
+UNFIT = {
+    "a larger model of few layers": (
+        "04", "large_backbone: {shallow}", "student_layers = 6: must be between 1 and the large_backbone's 4 layers$"),
+    "a larger model of other words": (
+        "04", "large_backbone: {foreign}, large_teacher.seed: 1",
+        "parameters.large_backbone = '{foreign}': its tokenizer gives other tokens than the rows have, first of '"),
+    "the same model once more": (
+        "04", "large_backbone: {mini}, large_teacher.seed: 1",
+        "parameters.large_backbone = '{mini}': must be another model than data/mini-bert-12"),
+    "the same teacher once more": (
+        "04", "large_backbone: data/mini-bert-24", "large_teacher: the very teacher of teacher_dir; .*backbone$"),
+    "a larger teacher of other words": (
+        "04", "large_teacher.backbone: {foreign}", "parameters.large_teacher.backbone = '{foreign}': its tokenizer"),
+    "a teacher of other words": (
+        "02", "teacher_dir: {foreign_teacher}, student_layers: 3, methods: KD",
+        "parameters.teacher_dir = '{foreign_teacher}': its tokenizer gives other tokens"),
+    "a narrow teacher of patient students": (
+        "02", "teacher_dir: {narrow_teacher}, student_layers: 3, methods: PKD-Skip",
+        "parameters.teacher_dir = '{narrow_teacher}': is 32 wide, its students 64: PKD needs equal widths$"),
+    "a teacher of narrow patient students": (
+        "08", "backbone: {shallow}, teacher.backbone: data/mini-bert-12, student_layers: 3, methods: PKD-Last",
+        "parameters.teacher.backbone = 'data/mini-bert-12': is 64 wide, its students 32: PKD needs equal widths$"),
+    "layers of two widths by their cosines": (
+        "06", "model_a: {shallow}, model_b: data/mini-bert-12, students_dir: '', metric: centered_cosine",
+        "parameters.metric = 'centered_cosine': needs models of equal widths; model_a's is 32, model_b's 64$"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", UNFIT)
+def test_models_that_do_not_fit_are_refused_in_the_plan(kind, models, tmp_path):
+    name, parameters, line = UNFIT[kind]
+    (notebook,) = (ROOT / "notebooks").glob(f"{name}_*.ipynb")
+    text = f"notebook: {notebook.stem}\nparameters: {{{parameters.format(**models)}}}\n"
+    with pytest.raises(GridError) as found:
+        planned(tmp_path, text)
+    assert re.match(f"some.yaml: {line.format(**models)}", str(found.value)), found.value
+    assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("02", "teacher_dir: {narrow_teacher}, student_layers: 3, methods: KD"),
+        ("02", "teacher_dir: {narrow_teacher}, student_layers: 3, methods: PKD-Skip, init: teacher"),
+        ("02", "teacher_dir: {narrow_teacher}, student_layers: 3, methods: PKD-Skip, beta: 0.0"),
+        ("04", "large_teacher.seed: 1"),
+        ("06", "model_a: {shallow}, model_b: data/mini-bert-12, students_dir: '', metric: rsa"),
+    ],
+)
+def test_models_of_two_widths_are_planned_where_nothing_compares_them(name, parameters, models, tmp_path):
+    (notebook,) = (ROOT / "notebooks").glob(f"{name}_*.ipynb")
+    text = f"notebook: {notebook.stem}\nparameters: {{{parameters.format(**models)}}}\n"
+    assert len(planned(tmp_path, text)) == 1
 
 
 def test_the_scores_of_a_run_are_its_task_s_on_labelled_splits(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -290,6 +291,19 @@ def test_the_second_stage_keeps_the_highest_mean_over_seeds(tmp_path):
     assert runner.best_values(runs, then, tmp_path) == {"temperature": 10.0}
     with pytest.raises(GridError, match=r"then\.best = 'test_f1': no column of the results"):
         runner.best_values(runs, Then(keep=["temperature"], best="test_f1"), tmp_path)
+
+
+def test_a_teacher_s_own_score_does_not_choose_among_its_students_settings(tmp_path):
+    runs = []
+    for temperature, teacher, student in ((5.0, 0.99, 0.5), (10.0, 0.6, 0.7)):
+        runs.append(PlannedRun(tmp_path, {}, {"temperature": temperature}, f"{temperature}", f"runs/{temperature}"))
+        for method, score in (("teacher", teacher), ("KD", student)):
+            record = make_record(method, method=method, metrics={"dev": {"accuracy": score}})
+            save_result(record, tmp_path / runs[-1].folder / method)
+    assert runner.best_values(runs, Then(keep=["temperature"]), tmp_path) == {"temperature": 10.0}
+    for run in runs:
+        shutil.rmtree(tmp_path / run.folder / "KD")
+    assert runner.best_values(runs, Then(keep=["temperature"]), tmp_path) == {"temperature": 5.0}  # teachers alone
 
 
 def test_the_second_stage_is_run_with_what_was_best_in_the_first(workshop):
