@@ -1,5 +1,6 @@
 """Every benchmark runs end to end at tiny sizes and writes its file; its arithmetic equals sums by hand."""
 
+import copy
 import importlib
 import json
 import sys
@@ -10,13 +11,24 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import bert_config, mini_tokenizer, noisy_copy, save_backbone, small_task
-from transformers import BertModel
+from helpers import bert_config, mini_tokenizer, noisy_copy, same_weights, save_backbone, small_task
+from transformers import BertModel, Trainer
 
+from pkdlib.engine.batches import SortedBatches
 from tests.benchmarks.__main__ import OPTIONS_OF
 from tests.benchmarks.__main__ import main as run_all
 from tests.benchmarks.common import QUICK_RESULTS, arguments, figure, ratios, take_turns
-from tests.benchmarks.contenders import Case, _padded, authors, authors_terms, kit, settings, textbrewer_terms
+from tests.benchmarks.contenders import (
+    Case,
+    _padded,
+    authors,
+    authors_terms,
+    kit,
+    settings,
+    textbrewer_terms,
+    trainer,
+    trainer_terms,
+)
 from tests.benchmarks.inference import flops
 from tests.benchmarks.loader import padding_share
 from tests.benchmarks.peers import token_limits
@@ -55,8 +67,10 @@ def test_quick_run_writes_the_agreed_form(name: str, tmp_path: Path, monkeypatch
     assert result.keys() == {"figures", "provenance"}
     assert {"machine", "versions", "threads", "date", "settings"} <= result["provenance"].keys()
     for one in result["figures"]:
-        assert one.keys() == {"name", "median", "low", "high", "unit"}
+        assert one.keys() - {"values"} == {"name", "median", "low", "high", "unit"}
         assert one["low"] <= one["median"] <= one["high"]
+        if "values" in one:  # of every round
+            assert len(one["values"]) > 1 and np.median(one["values"]) == one["median"]
     names = [one["name"].removesuffix("_cuda") for one in result["figures"]]
     assert len(set(names)) == len(names)
     assert FIGURES[name] <= set(names)
@@ -130,10 +144,47 @@ def test_the_contenders_have_the_case_s_terms(case: Case) -> None:
     }  # fmt: skip
 
 
+CHANGES = {"temperature": 3.0, "alpha": 0.5, "beta": 0.5, "strategy": [2, 3]}
+
+
+@pytest.mark.parametrize("change", [None, *CHANGES])
+def test_the_trainer_has_the_kit_s_terms(case: Case, change: str | None) -> None:
+    """Both by their own code on one batch; a wrong layer, temperature or weight would be seen."""
+    config = case.config.model_copy(update={"alpha": 0.6, "beta": 0.25, "temperature": 4.0, "num_hidden_layers": 3})
+    case = replace(case, config=config)
+    student, batch = case.student().eval(), case.data.splits["train"][[0, 5, 9]]
+    inputs = {name: batch[name] for name in ("input_ids", "token_type_ids", "attention_mask")}
+    goal = case.objective(student)
+    with torch.no_grad():
+        ours, theirs = (model(**inputs, output_hidden_states=True) for model in (student, case.teacher))
+    kit_s = goal(ours, batch | {name: want(theirs) for name, want in goal.wants.items()})
+    other = replace(case, config=config.model_copy(update={change: CHANGES[change]})) if change else case
+    states = torch.stack([theirs.hidden_states[layer][:, 0] for layer in other.objective(student).layers], dim=1)
+    terms = trainer_terms(other, ours, batch["labels"], theirs.logits, states)
+    values = [[term.item() for term in one] for one in (terms, kit_s)]
+    assert (values[0] == pytest.approx(values[1], rel=1e-5)) is (change is None)
+
+
 def test_every_contender_scores_every_epoch(case: Case) -> None:
     config = case.config.model_copy(update={"num_train_epochs": 12})
     case = replace(case, config=config)
     assert len(authors(case)) == len(kit(case)) == 12
+
+
+@pytest.mark.parametrize("precomputed", [False, True])
+def test_the_trainer_starts_from_the_kit_s_student_and_learns(
+    case: Case, precomputed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts, passes = [], []
+    monkeypatch.setattr(Trainer, "train", lambda self: starts.append(copy.deepcopy(self.model)))
+    assert trainer(case, precomputed) == []
+    assert same_weights(starts[0], case.student())
+    monkeypatch.undo()
+    hook = case.teacher.register_forward_hook(lambda *_: passes.append(1))  # goes with its copy
+    assert len(trainer(case, precomputed)) == 3
+    hook.remove()
+    batches = len(SortedBatches(case.data.splits["train"].lengths, case.config.eval_batch_size))
+    assert len(passes) == (batches if precomputed else 3 * 5)  # forty rows in batches of eight, three epochs
 
 
 def test_padded_rows_are_the_split_s(case: Case) -> None:
