@@ -114,6 +114,9 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
     parameters = {"folder": str(folder), "out": str(out)}
     try:
         notebook = papermill.execute_notebook(NOTEBOOK, out / NOTEBOOK.name, parameters, **options)
+    except OSError as error:
+        error.filename = error.filename or str(out)  # which a full disk does not say
+        raise
     except PapermillExecutionError as error:
         told = f"{error.ename}: {error.evalue.partition(chr(10))[0]}"
         raise ValueError(f"{folder}: cannot be reported: {told}; see {out / NOTEBOOK.name}") from None

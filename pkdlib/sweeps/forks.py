@@ -194,7 +194,8 @@ def serve(work: Work) -> None:
         begin = partial(_begin, work, Path(request["folder"]))
         if FORKS:
             preload(Path(request["notebook"]))
-        print(Fork(begin).wait() if FORKS else begin(), file=answers, flush=True)
+        with suppress(BrokenPipeError):  # nobody waits any more; stdin has ended too
+            print(Fork(begin).wait() if FORKS else begin(), file=answers, flush=True)
         if not FORKS:
             return
     sys.exit(UNUSED)

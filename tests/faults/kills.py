@@ -427,9 +427,11 @@ def sweep_round(sweep: Sweep, kills: int, tally: Tally, chance: random.Random, e
                 )
                 below = family(psutil.Process(sweep.process.pid)) if sweep.place == "runner" else []
                 with suppress(psutil.NoSuchProcess):
-                    chance.choice(victims).kill()
+                    victim = chance.choice(victims)
+                    victim.kill()
                     done += 1
                     tally.killed(finished, behind)
+                    victim.wait(10)  # until then it counts as alive, and none takes its place
                 end = time.monotonic() + 30
                 while any(child.is_running() and child.status() != "zombie" for child in below if exists(child)):
                     if time.monotonic() > end:  # what the runner had started must end by itself

@@ -2,8 +2,11 @@
 
 import json
 import os
+import resource
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from helpers import ROOT
@@ -100,3 +103,25 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(name: str, found: dict[str,
         assert (seen["status"], seen["said"]) == (0, "") and seen["no checkpoint"] == 8  # of every epoch
     assert finished is None or seen["finished"] == finished
     assert seen["kept"] and seen["then"] == [0, ""] and seen["same"]
+
+
+@pytest.mark.parametrize(
+    ("command", "most", "place"),
+    [
+        (["sweep", "smoke", "--out", "sweep"], 10, "sweep/sweep.json"),
+        (["report", "runs", "--out", "page"], 3000, "page"),
+        (["report", "runs", "--out", "page"], 60_000, "page"),  # enough for some of its files
+    ],
+)
+def test_commands_tell_in_one_line_where_a_disk_is_full(
+    command: list[str], most: int, place: str, tmp_path: Path
+) -> None:
+    (tmp_path / "runs").mkdir()
+    shutil.copy(ROOT / "data" / "results" / "rte-3.jsonl", tmp_path / "runs")
+    done = subprocess.run(
+        [sys.executable, "-m", "pkdlib", *command], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY)),
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.strip().endswith(f"File too large: '{tmp_path / place}'") and "Traceback" not in done.stderr
