@@ -56,7 +56,7 @@ def test_an_epoch_is_a_line_of_its_figures_its_seconds_are_its_own_and_no_gradie
         f"dev accuracy {epoch['dev_accuracy']:.4f}, {epoch['seconds']:.1f} s\n"
         for number, epoch in enumerate(run.record.history, start=1)
     ]
-    assert capsys.readouterr().out == "".join(lines)
+    assert capsys.readouterr().out.startswith("".join(lines))  # then, of some students, that they name one class
     assert all(parameter.grad is None for parameter in run.model.parameters())
     assert fused == [True] * 9  # of three updates per epoch; the plain update's last bits are others
 

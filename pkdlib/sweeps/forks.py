@@ -191,7 +191,7 @@ def serve(work: Work) -> None:
         if not (line := sys.stdin.readline()):
             return
         request = json.loads(line)
-        begin = partial(_begin, work, Path(request["folder"]))
+        begin = partial(_begin, work, Path(request["folder"]), answers.fileno())
         if FORKS:
             preload(Path(request["notebook"]))
         with suppress(BrokenPipeError):  # nobody waits any more; stdin has ended too
@@ -201,8 +201,10 @@ def serve(work: Work) -> None:
     sys.exit(UNUSED)
 
 
-def _begin(work: Work, folder: Path) -> int:
+def _begin(work: Work, folder: Path, answers: int) -> int:
     _name("pkd-run")
+    if FORKS:
+        os.close(answers)  # the answer is the parent's
     asker, nothing = os.dup(0), os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     log = os.open(folder / LOG_FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT)

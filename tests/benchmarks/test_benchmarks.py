@@ -97,7 +97,7 @@ def test_all_in_turn_knows_every_benchmark(capsys: pytest.CaptureFixture, monkey
     monkeypatch.setattr(sys, "argv", ["benchmarks", "stepp"])
     with pytest.raises(SystemExit, match="2"):
         run_all()
-    assert "NAME = 'stepp': must be one of step, peers" in capsys.readouterr().err
+    assert "NAME = 'stepp': must be one of step, trainer, peers" in capsys.readouterr().err
 
 
 def test_all_in_turn_runs_those_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +215,7 @@ def test_ratios_are_paired_by_round() -> None:
     times = pd.DataFrame(rows, columns=["contender", "round", "seconds"])
     assert ratios(times, "slow", "fast").tolist() == [4.0, 10.0, 3.0]
     assert figure("x", ratios(times, "slow", "fast"), "x") == {
-        "name": "x", "median": 4.0, "low": 3.0, "high": 10.0, "unit": "x",
+        "name": "x", "median": 4.0, "low": 3.0, "high": 10.0, "unit": "x", "values": [4.0, 10.0, 3.0],
     }  # fmt: skip
 
 

@@ -71,7 +71,12 @@ def wait_for(condition, seconds=180):
 def start(*command, **options):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen([sys.executable, *map(str, command)], env=environment, **pipes, **options)
+
+    def heed_the_stop_key() -> None:  # whoever runs the tests may have let it be ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    command = [sys.executable, *map(str, command)]
+    return subprocess.Popen(command, env=environment, preexec_fn=heed_the_stop_key, **pipes, **options)
 
 
 # ------------------------------------------------------------------------------------------------ executors
