@@ -139,7 +139,8 @@ def benchmark_figures(folder: Path = ROOT / "data" / "results" / "benchmarks") -
         recorded, device = json.loads(path.read_text(encoding="utf-8")), "cuda" if "_cuda" in path.stem else "cpu"
         provenance, table = recorded["provenance"], pd.DataFrame(recorded["figures"])
         table["name"] = table["name"].str.removesuffix("_cuda")
-        table["limit"] = (table["name"] + "_limit").map(table.set_index("name")["median"])
+        limits = table["name"].str.removesuffix("_processor") + "_limit"
+        table["limit"] = limits.map(table.set_index("name")["median"])
         machine = provenance["machine"]["device" if device == "cuda" else "cpu"]
         made = {"device": device, "machine": machine, "threads": provenance["threads"], "date": provenance["date"]}
         tables.append(table.assign(**made))
