@@ -106,13 +106,13 @@ def load_teacher(teacher: str, data: EncodedTask, backbone: str) -> Run:
     """
     model, record = load_classifier(teacher, data.task.label_names), record_of(teacher)
     check_same_tokens(load_tokenizer(teacher), data.splits["train"], teacher)
+    weights = weights_fingerprint(model)
     if record:
-        if record.fingerprints["weights"] != weights_fingerprint(model):
+        if record.fingerprints["weights"] != weights:
             raise ValueError(f"teacher_dir = {teacher!r}: its weights are not those of its {RESULT_FILE}")
         if record.fingerprints["train"] != data.fingerprints["train"]:
             raise ValueError(f"teacher_dir = {teacher!r}: trained on other rows than those of {data.reading['source']}")
         return Run(model, record)
-    weights = weights_fingerprint(model)
     record = RunRecord(
         **describe(model, data, make_accelerator(), teacher), run_id=f"{data.task.name}-teacher-{weights[:8]}",
         method="teacher", seed=0, layer_map=[], best_epoch=0, history=[], durations_s={},
