@@ -18,7 +18,7 @@ from pkdlib.engine.checkpoints import Checkpoint, History
 from pkdlib.engine.checks import check_terms
 from pkdlib.engine.last_layer import run
 from pkdlib.engine.progress import progress_bar
-from pkdlib.engine.updates import MULTIPLE, GradientOf, StaticUpdate, Update, parameter_groups, use_static_shapes
+from pkdlib.engine.updates import MULTIPLE, GradientOf, StaticUpdate, keep_gradient, parameter_groups, use_static_shapes
 from pkdlib.evaluation import evaluate
 from pkdlib.objectives import Objective
 from pkdlib.targets import Targets
@@ -65,7 +65,8 @@ def train(job: Job) -> tuple[History, int]:
     step = _Step(model, job.objective)
     optimizer = torch.optim.AdamW(parameter_groups(step, config.weight_decay), lr=config.learning_rate, fused=True)
     wrapped, optimizer = accelerator.prepare(step, optimizer)
-    update: Update = GradientOf(wrapped, optimizer, accelerator, config.micro_batch_size, config.max_grad_norm, static)
+    how = (config.micro_batch_size, config.max_grad_norm, static, keep_gradient(model, accelerator))
+    update: Callable[[Batch], Tensor] = GradientOf(wrapped, optimizer, accelerator, *how)
     update = StaticUpdate(update, config.train_batch_size, wrapped, accelerator.device) if static else update
     updates = len(loader) * config.num_train_epochs
     schedule = get_linear_schedule_with_warmup(optimizer, int(config.warmup_ratio * updates), updates)

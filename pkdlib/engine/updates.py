@@ -1,13 +1,14 @@
 """The gradient of one update, in micro-batches; on CUDA, recorded once per shape as a graph and replayed."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from pkdlib.engine.batches import Batch, split_batch
 from pkdlib.engine.configs import ConfigError
@@ -33,6 +34,7 @@ class GradientOf:
     micro_batch_size: int | None
     max_grad_norm: float
     in_place: bool  # reuse the gradient tensors instead of allocating new ones, as a recorded step must
+    kept: AbstractContextManager = field(default_factory=nullcontext)  # around a batch that is not cut
 
     def __call__(self, batch: Batch) -> Tensor:
         size, sums = float(len(batch["rows"])), torch.zeros((), device=batch["rows"].device)
@@ -41,7 +43,9 @@ class GradientOf:
         self.optimizer.zero_grad(set_to_none=not self.in_place)
         parts = split_batch(batch, self.micro_batch_size)
         for part in parts:
-            with nullcontext() if part is parts[-1] else self.accelerator.no_sync(self.step):
+            cut = len(parts) > 1  # whose parts' gradients are summed one by one
+            sync = nullcontext() if part is parts[-1] else self.accelerator.no_sync(self.step)
+            with sync, nullcontext() if cut else self.kept:
                 loss, terms, logits = self.step(part)
                 rows = len(part["rows"])
                 self.accelerator.backward(loss * (rows / size))
@@ -51,6 +55,53 @@ class GradientOf:
             self.accelerator.unscale_gradients()
         nn.utils.clip_grad_norm_(self.step.parameters(), self.max_grad_norm)  # Accelerate's looks at more, every step
         return sums
+
+
+class KeptGradient:
+    """While entered, an embedding's gradient is one tensor kept from step to step: a step clears and fills its rows.
+
+    Autograd makes a new one of the whole vocabulary in every step, nearly all of it zeros, with the same sums.
+    """
+
+    def __init__(self, embedding: nn.Embedding):
+        self.embedding, self.tensor = embedding, torch.zeros_like(embedding.weight)
+        self.filled = torch.zeros(0, dtype=torch.long)  # rows that may not be zero
+
+    def __enter__(self) -> None:
+        elsewhere = self.embedding.weight.register_post_accumulate_grad_hook(self._read_elsewhere)
+        self.hooks = [self.embedding.register_forward_hook(self._read), elsewhere]
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self.hooks:
+            hook.remove()
+
+    def _read(self, _: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+        """The output (..., width) of ids (...) as a leaf; its gradient is added to the rows of the ids."""
+        ids, leaf = inputs[0].flatten(), output.detach().requires_grad_()
+
+        def add(gradient: Tensor) -> None:
+            weight, padding = self.embedding.weight, self.embedding.padding_idx
+            real = ids != (-1 if padding is None else padding)
+            if weight.grad is None:
+                weight.grad = self.tensor.index_fill_(0, self.filled, 0.0)
+                self.filled = self.filled[:0]
+            self.filled = torch.cat([self.filled, ids])
+            weight.grad.index_add_(0, ids[real], gradient.flatten(0, -2)[real])
+
+        leaf.register_hook(add)
+        return leaf
+
+    def _read_elsewhere(self, _: Tensor) -> None:
+        self.filled = torch.arange(len(self.tensor))  # the loss reads the weights in another way too
+
+
+def keep_gradient(model: PreTrainedModel, accelerator: Accelerator) -> AbstractContextManager:
+    """Keeps the gradient of the model's word embedding where one process trains on a CPU; elsewhere does nothing."""
+    embedding, alone = model.get_input_embeddings(), accelerator.num_processes == 1
+    if not (alone and accelerator.device.type == "cpu" and type(embedding) is nn.Embedding):
+        return nullcontext()
+    plain = not (embedding.max_norm or embedding.scale_grad_by_freq or embedding.sparse)
+    return KeptGradient(embedding) if plain and embedding.weight.requires_grad else nullcontext()
 
 
 def use_static_shapes(asked: bool | None, accelerator: Accelerator) -> bool:

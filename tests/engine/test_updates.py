@@ -1,5 +1,6 @@
 """Batches of few shapes and replayed steps: the same training as the plain loop's, which stays the reference."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,9 @@ from helpers import (
     small_task,
     two_ranks,
 )
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
@@ -23,7 +27,15 @@ from pkdlib.config import ConfigError, DistillConfig, FineTuneConfig, validate
 from pkdlib.data import Batch, EncodedTask
 from pkdlib.engine.machine import bf16_speedup, make_accelerator
 from pkdlib.engine.progress import say_once
-from pkdlib.engine.updates import MULTIPLE, GradientOf, StaticUpdate, parameter_groups, use_static_shapes
+from pkdlib.engine.updates import (
+    MULTIPLE,
+    GradientOf,
+    KeptGradient,
+    StaticUpdate,
+    keep_gradient,
+    parameter_groups,
+    use_static_shapes,
+)
 from pkdlib.loop import _Step
 from pkdlib.losses import PKDTerms
 from pkdlib.models import load_backbone
@@ -296,3 +308,57 @@ def test_replayed_steps_have_the_plain_loop_s_losses(tmp_path: Path) -> None:
     plain, static, again = ([float(loss) for loss in line.split()] for line in printed.splitlines()[-3:])
     assert static == pytest.approx(plain, rel=1e-3)
     assert again == pytest.approx(static, rel=1e-5)
+
+
+# ------------------------------------------------------------------------ the embedding's gradient in one tensor
+def gradients(embedding: nn.Embedding, batches: list[torch.Tensor], kept: KeptGradient | None, tied: bool) -> list:
+    """The embedding's gradients of a loss over each batch of ids; `tied` reads all its weights in every second loss."""
+    found = []
+    for number, ids in enumerate(batches):
+        embedding.weight.grad = None
+        with kept or nullcontext():
+            loss = (embedding(ids) * torch.arange(1.0, ids.numel() + 1).view(*ids.shape, 1)).sum()
+            loss = loss + (embedding.weight.pow(2).sum() if tied and number % 2 == 0 else 0)
+            loss.backward()
+        nn.utils.clip_grad_norm_(embedding.parameters(), 1.0)  # which changes the kept tensor itself
+        found.append(embedding.weight.grad.clone())
+    return found
+
+
+@pytest.mark.parametrize("padding", [None, 0, 1])
+@pytest.mark.parametrize("tied", [False, True])
+@given(st.lists(st.lists(st.integers(0, 9), min_size=6, max_size=6), min_size=1, max_size=5))
+def test_a_kept_gradient_is_autograd_s(padding: int | None, tied: bool, rows: list[list[int]]) -> None:
+    torch.manual_seed(0)
+    embedding = nn.Embedding(10, 4, padding_idx=padding)
+    batches = [torch.tensor(ids).view(2, 3) for ids in rows]
+    plain = gradients(embedding, batches, None, tied)
+    kept = gradients(embedding, batches, KeptGradient(embedding), tied)
+    for one, other in zip(plain, kept, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+        assert tied or torch.equal(one, other)
+    assert not embedding._forward_hooks and not embedding.weight._post_accumulate_grad_hooks
+
+
+@pytest.mark.parametrize("kind", ["bert", *OTHER_BACKBONES])
+def test_a_training_that_keeps_the_gradient_has_the_same_weights(kind: str, data, tmp_path, monkeypatch) -> None:
+    made = (bert_config(),) if kind == "bert" else OTHER_BACKBONES[kind]
+    backbone = str(save_backbone(tmp_path / "backbone", *made))
+    config = validate(FineTuneConfig, backbone=backbone, num_hidden_layers=2, **VALUES)
+    entered = []
+    enter = KeptGradient.__enter__
+    monkeypatch.setattr(KeptGradient, "__enter__", lambda self: entered.append(enter(self)))
+    kept = fine_tune(data, config).record
+    assert entered
+    monkeypatch.setattr("pkdlib.loop.keep_gradient", lambda *_: nullcontext())
+    assert fine_tune(data, config).record.fingerprints == kept.fingerprints
+
+
+def test_a_gradient_is_kept_on_a_cpu_alone_and_of_a_plain_embedding() -> None:
+    model = AutoModelForSequenceClassification.from_config(bert_config())
+    accelerator = make_accelerator()
+    assert isinstance(keep_gradient(model, accelerator), KeptGradient)
+    model.get_input_embeddings().sparse = True
+    assert isinstance(keep_gradient(model, accelerator), nullcontext)
+    model.set_input_embeddings(nn.Embedding(10, 4).requires_grad_(False))
+    assert isinstance(keep_gradient(model, accelerator), nullcontext)
