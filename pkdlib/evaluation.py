@@ -7,7 +7,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from pkdlib.data import EncodedSplit
@@ -16,6 +15,7 @@ from pkdlib.engine.checks import Count, check_labels, check_reads, checked, clas
 from pkdlib.engine.last_layer import run
 from pkdlib.engine.machine import make_accelerator
 from pkdlib.engine.progress import progress_bar
+from pkdlib.losses import ce_loss, value_loss
 from pkdlib.models import Output
 from pkdlib.tasks import Task
 
@@ -64,7 +64,7 @@ def evaluate(
     model: PreTrainedModel, split: EncodedSplit, task: Task, batch_size: Count = 128,
     accelerator: Accelerator | None = None,
 ) -> dict[str, float]:  # fmt: skip
-    """The task's metrics (fractions in 0..1) and the mean cross-entropy ("loss") over a labelled split.
+    """The task's metrics (fractions) and the labels' mean loss ("loss") over a labelled split.
 
     The model's classes are matched with the task's by name. Raises ValueError where their names differ, and on an
     unlabelled split.
@@ -75,6 +75,7 @@ def evaluate(
 
 
 def score(logits: Tensor, labels: np.ndarray, task: Task) -> dict[str, float]:
-    """The task's metrics and the mean cross-entropy ("loss") of logits (rows, classes) in the task's order."""
-    metrics = task.compute_metrics(labels, logits.argmax(dim=-1).numpy())
-    return {"loss": F.cross_entropy(logits, torch.from_numpy(labels)).item(), **metrics}
+    """The task's metrics and the labels' mean loss ("loss") of logits (rows, classes) in the task's order."""
+    label_loss = value_loss if task.is_regression else ce_loss
+    metrics = task.compute_metrics(labels, task.decide(logits))
+    return {"loss": label_loss(logits, torch.from_numpy(labels)).item(), **metrics}

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
@@ -13,7 +14,7 @@ from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
 from pkdlib.config import FineTuneConfig
 from pkdlib.data import Batch, EncodedTask
-from pkdlib.engine.batches import LengthGroupedBatches, make_loader
+from pkdlib.engine.batches import LengthGroupedBatches, has_label, make_loader
 from pkdlib.engine.checkpoints import Checkpoint, History
 from pkdlib.engine.checks import check_terms
 from pkdlib.engine.last_layer import run
@@ -59,7 +60,8 @@ def train(job: Job) -> tuple[History, int]:
     """
     config, accelerator, model = job.config, job.accelerator, job.model
     static = use_static_shapes(config.static_shapes, accelerator)
-    rows = job.data.splits["train"].padded_to(MULTIPLE if static else 1)
+    rows = job.data.splits["train"] if job.targets else job.data.splits["train"].labelled()
+    rows = rows.weighted(config.class_weights, job.data.task.num_labels).padded_to(MULTIPLE if static else 1)
     batches = LengthGroupedBatches(rows.lengths, config.train_batch_size, config.seed, config.shuffle)
     loader = accelerator.prepare_data_loader(make_loader(rows, batches, job.targets.of if job.targets else None))
     step = _Step(model, job.objective)
@@ -117,7 +119,7 @@ class _Step(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """The loss, all terms (terms,) without gradients, and the logits (batch, classes) of a batch."""
-        others = {"rows", "labels", *self.objective.wants}  # batch entries that are not model inputs
+        others = {"rows", "labels", "label_weights", *self.objective.wants}  # batch entries that are not model inputs
         inputs = {name: tensor for name, tensor in batch.items() if name not in others}
         output = run(self.model, inputs, **self.objective.asks)
         terms = check_terms(self.objective, self.objective(output, batch))
@@ -131,7 +133,11 @@ def _figures(job: Job, epoch: int, sums: Tensor) -> dict[str, float]:
     if not all(map(math.isfinite, (*means, scores["loss"]))):
         raise FloatingPointError(f"{job.name}: the loss is not finite in epoch {epoch}; try a lower learning_rate")
     train_figures = zip((*job.objective.names, "accuracy"), means, strict=True)
-    return {f"train_{name}": mean for name, mean in train_figures} | {f"dev_{name}": s for name, s in scores.items()}
+    figures = {f"train_{name}": mean for name, mean in train_figures}
+    right, labelled = figures.pop("train_accuracy"), has_label(np.asarray(job.data.splits["train"].labels)).mean()
+    if labelled and not job.data.task.is_regression:  # else nothing is right or wrong
+        figures["train_accuracy"] = right / (labelled if job.targets else 1.0)
+    return figures | {f"dev_{name}": score for name, score in scores.items()}
 
 
 def _look(job: Job, epoch: int) -> None:

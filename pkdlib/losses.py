@@ -27,12 +27,24 @@ class PKDTerms(NamedTuple):
     loss_pt: Tensor
 
 
-def ce_loss(student_logits: Tensor, labels: Tensor) -> Tensor:
+def ce_loss(student_logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
     """L_CE = - sum_c [y = c] log P_s(c|x), averaged over the batch (section 3.1).
 
-    student_logits: (batch, classes); labels: (batch,) class indices.
+    student_logits: (batch, classes); labels: (batch,) class indices, -100 for none; weights: (batch,), of the rows.
     """
-    return F.cross_entropy(student_logits.float(), labels)
+    if weights is None:
+        return F.cross_entropy(student_logits.float(), labels)
+    return (weights * F.cross_entropy(student_logits.float(), labels, reduction="none")).mean()
+
+
+def value_loss(student_logits: Tensor, values: Tensor, weights: Tensor | None = None) -> Tensor:
+    """L = (v_s - v)^2, averaged over the batch: in regression the term of the labels, and that of the teacher's values.
+
+    student_logits: (batch, 1); values: (batch,), NaN for none; weights: (batch,), of the rows.
+    """
+    values = values.float()
+    squared = torch.where(values.isnan(), 0.0, student_logits.float()[:, 0] - values).square()  # (batch,)
+    return (squared if weights is None else weights * squared).mean()
 
 
 def soft_targets(logits: Tensor, temperature: float) -> Tensor:
@@ -113,13 +125,15 @@ class LossSettings:
 
 def pkd_loss(
     student_logits: Tensor, labels: Tensor, teacher_logits: Tensor | None = None, student_cls: Tensor | None = None,
-    teacher_cls: Tensor | None = None, *, alpha: float = 0.5, beta: float = 0.0, **settings: Any,
+    teacher_cls: Tensor | None = None, *, alpha: float = 0.5, beta: float = 0.0, weights: Tensor | None = None,
+    **settings: Any,
 ) -> PKDTerms:  # fmt: skip
     """L_PKD = (1 - alpha) L_CE + alpha L_DS + beta L_PT (section 3.2); with beta = 0 it is L_KD.
 
     student_logits, teacher_logits: (batch, classes); labels: (batch,); student_cls, teacher_cls:
     (batch, layers, hidden). The teacher's logits may be left out when alpha is 0, the [CLS] states when
-    beta is 0. beta is on the scale of `form`: see `convert_beta`. settings: the fields of `LossSettings`.
+    beta is 0. beta is on the scale of `form`: see `convert_beta`. weights: (batch,), of the rows in L_CE. settings:
+    the fields of `LossSettings`. With one logit, in regression, L_CE and L_DS are squared differences of values.
 
     Raises ValueError when a term has weight but not its tensors, or one of them is not of the right shape.
     """
@@ -128,10 +142,14 @@ def pkd_loss(
     if beta and (student_cls is None or teacher_cls is None):
         raise ValueError(f"beta = {beta}: needs student_cls and teacher_cls")
     s = LossSettings(**settings)
-    loss_ce = ce_loss(student_logits, labels)
+    of_values = student_logits.shape[-1] == 1
+    loss_ce = (value_loss if of_values else ce_loss)(student_logits, labels, weights)
     loss_kd = loss_pt = torch.zeros((), device=student_logits.device)
     if teacher_logits is not None:
-        loss_kd = kd_loss(student_logits, teacher_logits, s.temperature, s.form, s.t_squared)
+        loss_kd = (
+            value_loss(student_logits, teacher_logits[:, 0]) if of_values
+            else kd_loss(student_logits, teacher_logits, s.temperature, s.form, s.t_squared)
+        )  # fmt: skip
     if student_cls is not None and teacher_cls is not None:
         loss_pt = patience_loss(student_cls, teacher_cls, s.normalize, s.form, s.distance)
     return PKDTerms((1 - alpha) * loss_ce + alpha * loss_kd + beta * loss_pt, loss_ce, loss_kd, loss_pt)

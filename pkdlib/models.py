@@ -88,7 +88,8 @@ def build_student(
         for name, value in config.to_dict().items():
             if isinstance(value, list) and len(value) == depth:  # an entry per layer, as ModernBERT's layer_types
                 setattr(config, name, value[: config.num_hidden_layers])
-        config.problem_type = "single_label_classification"  # not what the source was trained for
+        kind = "regression" if len(label_names) == 1 else "single_label_classification"
+        config.problem_type = kind  # not what the source was trained for
         config.id2label = dict(enumerate(label_names))
         config.label2id = {name: index for index, name in enumerate(label_names)}
         config.dtype = torch.float32

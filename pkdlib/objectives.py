@@ -36,8 +36,8 @@ class Objective(nn.Module, ABC):
     def forward(self, output: Output, batch: Batch) -> Sequence[Tensor]:
         """The terms, scalars in the order of `names`.
 
-        output: the student's, with what `asks` made it give; batch: its inputs, `labels` and every wanted output,
-        each (batch, ...).
+        output: the student's, with what `asks` made it give; batch: its inputs, `labels`, `label_weights` where rows
+        do not weigh the same, and every wanted output, each (batch, ...).
         """
 
 
@@ -84,8 +84,8 @@ class PKD(Objective):
             student_cls = self.projection(cls_states(output.hidden_states, matched))  # (batch, layers, hidden)
             # In float32: bf16's autocast on a CPU cannot stack half precision.
             teacher_cls = torch.stack([batch[f"teacher_cls_{layer}"].float() for layer in self.layers], dim=1)
-        labels, teacher_logits = batch["labels"], batch.get("teacher_logits")
-        return pkd_loss(output.logits, labels, teacher_logits, student_cls, teacher_cls, **self.weights)
+        labels, logits, weights = batch["labels"], batch.get("teacher_logits"), batch.get("label_weights")
+        return pkd_loss(output.logits, labels, logits, student_cls, teacher_cls, weights=weights, **self.weights)
 
 
 def pkd_wants(layers: Sequence[int]) -> dict[str, Want]:

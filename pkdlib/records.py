@@ -23,10 +23,14 @@ class RunRecord(BaseModel):
     task_definition: Task | None = None  # None in older records, of a task of the table
     source: str  # where the rows were read
     max_length: int
-    train_rows: int
+    train_rows: int  # without the unlabelled
     eval_rows: dict[str, int] = Field(default_factory=dict)  # of the scored splits
     subset_seed: int = 0  # of the training rows, where they are fewer than the split's
     bad_rows: str = "error"  # what was done with unreadable rows
+    dataset_config: str = ""  # of a dataset that has several
+    dev_fraction: float = 0.0  # of the training rows, drawn as dev
+    unlabelled: str = ""  # where further training rows were read, without labels
+    unlabelled_rows: int = 0
     seed: int
     config: dict[str, Any]  # validated
     layer_map: list[int]

@@ -1,57 +1,64 @@
 """What a task is: its text columns, its classes, its metrics."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from pkdlib.engine.configs import distinct_names, pick
-
-
-def accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Share of right predictions; both are class indices, (rows,)."""
-    return float((labels == predictions).mean())
-
-
-def f1(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """F1 of class 1, as GLUE defines it for MRPC and QQP: 2 TP / (2 TP + FP + FN), 0 where class 1 is nowhere."""
-    right = int(((labels == 1) & (predictions == 1)).sum())
-    named = int((labels == 1).sum() + (predictions == 1).sum())
-    return 2 * right / named if named else 0.0
-
-
-METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {"accuracy": accuracy, "f1": f1}
+from pkdlib.engine.metrics import METRICS, OF_VALUES
 
 
 @dataclass(frozen=True)
 class Task:
-    """One classification task, of the table below or of your own. Its first metric selects the best epoch.
+    """One task, of the table below or of your own. Its first metric selects the best epoch.
 
-    Raises ConfigError when a field has too few names or too many, or one of them twice, or a metric is unknown.
+    Of a single label name it is regression: labels are numbers, and the model gives one. Raises ConfigError when a
+    field has too few names or too many, or one of them twice, or a metric is unknown or of the other kind of task.
     """
 
     name: str
     columns: tuple[str, ...]  # one or two text columns
     label_names: tuple[str, ...]  # class index -> name; GLUE's tasks have GLUE's order
     metrics: tuple[str, ...] = ("accuracy",)  # names of METRICS
+    label_column: str = "label"
 
     def __post_init__(self) -> None:
         distinct_names("columns", self.columns, 1, 2)
-        distinct_names("label_names", self.label_names, 2)
+        distinct_names("label_names", self.label_names, 1)
         for name in distinct_names("metrics", self.metrics, 1):
-            pick("metrics", name, METRICS)
+            pick("metrics", name, [known for known in METRICS if (known in OF_VALUES) == self.is_regression])
 
     @property
     def num_labels(self) -> int:
         return len(self.label_names)
 
+    @property
+    def is_regression(self) -> bool:
+        return self.num_labels == 1
+
+    def decide(self, logits: Tensor) -> np.ndarray:
+        """The likeliest class of every row, or its value in regression, (rows,); logits: (rows, classes)."""
+        return (logits[:, 0] if self.is_regression else logits.argmax(dim=-1)).numpy()
+
+    def show(self, label: float) -> str:
+        """A label for people: its class's name, or its value."""
+        return f"{label:g}" if self.is_regression else self.label_names[int(label)]
+
     def compute_metrics(self, labels: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
-        """Every metric of the task as a fraction in 0..1; labels and predictions are class indices, (rows,)."""
+        """Every metric of the task as a fraction; labels and predictions are class indices, or values, (rows,)."""
         return {name: METRICS[name](labels, predictions) for name in self.metrics}
 
     def majority_scores(self, labels: np.ndarray) -> dict[str, float]:
-        """`compute_metrics` of a model that names the most frequent of the labels (rows,) for every row."""
-        return self.compute_metrics(labels, np.full_like(labels, np.bincount(labels).argmax()))
+        """`compute_metrics` of a model that names the most frequent of the labels (rows,) for every row.
+
+        Values have none: a constant correlates with nothing.
+        """
+        return (
+            {}
+            if self.is_regression
+            else self.compute_metrics(labels, np.full_like(labels, np.bincount(labels).argmax()))
+        )
 
 
 PAIR = ("sentence1", "sentence2")
@@ -67,6 +74,8 @@ TASKS: dict[str, Task] = {
         Task("mnli-mm", ("premise", "hypothesis"), _NLI3),  # on the mismatched
         Task("qnli", ("question", "sentence"), _NLI2),
         Task("rte", PAIR, _NLI2),
+        Task("cola", ("sentence",), ("unacceptable", "acceptable"), ("mcc", "accuracy")),
+        Task("stsb", PAIR, ("similarity",), ("pearson", "spearman"), "score"),  # 0..5
         Task("mini-sentiment", ("sentence",), ("negative", "positive")),
         Task("mini-inference", PAIR, _NLI3),
     )

@@ -97,6 +97,7 @@ def _start(
     """The model to be trained; ValueError where it, or the tokenizer of what it starts from, does not fit the rows."""
     if init == "pretrained":
         checks.check_same_tokens(load_tokenizer(config.backbone), data.splits["train"], config.backbone)
+    checks.check_trained_labels(data.splits["train"].labels, data.task, config)
     layers, names = config.num_hidden_layers, data.task.label_names
     model = build_student(config.backbone, layers, names, init=init, teacher=teacher, seed=config.seed)
     checks.check_reads(model, data.splits.values(), config.backbone)
@@ -151,11 +152,13 @@ def describe(
             logits = predict(model, split, batch_size, accelerator)
             metrics[key] = score(logits, split.labels, data.task)
             majority[key] = data.task.majority_scores(split.labels)
-            if len(split) > 1 and len(logits.argmax(dim=-1).unique()) == 1:
-                accelerator.print(f"{name}: the model names one class for all {len(split)} {key} rows", flush=True)
+            if len(split) > 1 and len({*data.task.decide(logits).tolist()}) == 1:
+                same = "gives one value" if data.task.is_regression else "names one class"
+                accelerator.print(f"{name}: the model {same} for all {len(split)} {key} rows", flush=True)
     return {
         "task": data.task.name, "task_definition": data.task, **data.reading, "max_length": data.max_length,
-        "train_rows": len(data.splits["train"]), "eval_rows": {key: len(data.splits[key]) for key in metrics},
+        "train_rows": len(data.splits["train"]) - data.unlabelled_rows, "unlabelled_rows": data.unlabelled_rows,
+        "eval_rows": {key: len(data.splits[key]) for key in metrics},
         "num_parameters": model.num_parameters(), "metrics": metrics, "majority": majority,
         "device": device_name(accelerator.device), "threads": torch.get_num_threads(),
         "processes": accelerator.num_processes,

@@ -86,6 +86,7 @@ def test_long_rows_are_cut_the_longer_text_of_a_pair_first(tokenizer: PreTrained
 def test_encoding_a_task_keeps_its_splits_and_source(encoded: EncodedTask, sentiment: TaskData) -> None:
     assert {name: len(split) for name, split in encoded.splits.items()} == {"train": 2000, "dev": 1000, "test": 3000}
     reading = {"source": "data", "subset_seed": 0, "bad_rows": "error"}
+    reading |= {"dataset_config": "", "dev_fraction": 0.0, "unlabelled": ""}
     assert (encoded.task, encoded.reading, encoded.max_length) == (sentiment.task, reading, 64)
     assert encoded.fingerprints == {name: split.fingerprint for name, split in sentiment.splits.items()}
 

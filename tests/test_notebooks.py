@@ -34,12 +34,13 @@ from pkdlib.analysis.tables import load_results
 from pkdlib.config import ConfigError, DistillConfig, FineTuneConfig, method_config, validate
 from pkdlib.data import encode_task
 from pkdlib.models import load_backbone, load_tokenizer
+from pkdlib.readers.own import OWN
 from pkdlib.readers.records import load_records, save_records
 from pkdlib.readers.sources import load_task
 from pkdlib.reports.pages import WIDGET, drop_widgets
 from pkdlib.reports.tutorial import write_page
 from pkdlib.sweeps.notebooks import code_fingerprint, read_template, run_notebook
-from pkdlib.tasks import TASKS
+from pkdlib.tasks import METRICS, TASKS
 from pkdlib.training import fine_tune
 
 COURSE = ROOT / "notebooks"
@@ -78,6 +79,8 @@ ANSWERS = {
 
 # What a teacher without a record needs: five more in each notebook that reads one.
 TAUGHT = ("task", "source", "train_rows", "max_length", "backbone")
+# And for rows of one's own: the same in each notebook that reads them.
+OWN_ROWS = (*OWN, "unlabelled", "class_weights")
 PLACES = {"teacher_dir", "large_teacher_dir", "students_dir", "output_dir", "model_a", "model_b", "backbone",
           "large_backbone", "source", "texts", "sizes"}  # fmt: skip
 # notebook, parameter, bad value, the line that says so
@@ -98,7 +101,7 @@ BAD_VALUES = [
     ("01", "train_batch_size", 10**30, f"train_batch_size = {10**30}: must be at most 4294967296"),
     ("02", "seeds", [0, True], "seeds = [0, True]: must not be True or False"),
     ("02", "seeds", [0, 0], "seeds = [0, 0]: must not repeat"),
-    ("02", "task", "sst", f"task = 'sst': must be one of {', '.join(TASKS)}, or empty"),
+    ("02", "task", "sst", f"task = 'sst': must be one of {', '.join(TASKS)}, custom, or empty"),
     ("02", "max_length", 7, "max_length = 7: must be at least 8, or 0"),
     ("02", "teacher_dir", None, "teacher_dir = None: must be a valid string"),
     ("02", "alpha", 7, "alpha = 7: must be less than or equal to 1"),
@@ -123,9 +126,17 @@ BAD_VALUES = [
     ("06", "students_dir", 3, "students_dir = 3: must be a valid string"),
     (
         "07", "metric", "nonsense",
-        "metric = 'nonsense': must be one of dev_accuracy, dev_f1, dev_loss, test_accuracy, test_f1, test_loss",
+        "metric = 'nonsense': must be one of "
+        + ", ".join(f"{split}_{name}" for split in ("dev", "test") for name in (*METRICS, "loss")),
     ),
     ("07", "sizes", "", "sizes = '': must name a folder or a file"),
+    ("01", "label_column", "topic", "label_column = 'topic': must be empty unless task is custom"),
+    ("02", "text_columns", ["a", "b"], "text_columns = ['a', 'b']: must be empty unless task is custom"),
+    (
+        "01", "class_weights", [1, -1],
+        "class_weights = [1, -1]: must be balanced, or a list of a positive number for each class",
+    ),
+    ("08", "dev_fraction", 1.0, "dev_fraction = 1.0: must be less than 1"),
     ("08", "learning_rate_scale", 1e6, "learning_rate_scale = 1000000.0: must be less than or equal to 20000"),
     ("08", "teacher_dir", 0, "teacher_dir = 0: must be a valid string"),
     (
@@ -154,9 +165,10 @@ def cell_number(cells, tag):
 
 
 def without_taught(cell):
-    """The cell's lines but those five of a parameters cell."""
-    first = cell.source.startswith("teacher_dir")
-    return [line for line in cell.source.splitlines() if not (first and line.split(" ")[0] in TAUGHT)]
+    """The cell's lines but those of a parameters cell that name a teacher's rows, or rows of one's own."""
+    tags = cell.metadata.get("tags", [])
+    extra = (*OWN_ROWS, *(TAUGHT if cell.source.startswith("teacher_dir") else ())) if "parameters" in tags else ()
+    return [line for line in cell.source.splitlines() if line.split(" ")[0] not in extra]
 
 
 def run_settings(path, **changes):
@@ -273,7 +285,8 @@ def test_every_mistake_is_one_line_that_names_the_parameter_and_its_value(path):
     assert refused > 15 * len(template.defaults)
     never = {repr(value) for value in (True, -1, 10**30, float("nan"), float("inf"), " ", None, {}, b"x", "a\0b")}
     never |= {repr(value) for value in ([], [1, 1], ["a", "a"], [None], [True], [-1], [10**30])}
-    assert not {found for found in accepted if found[1] in never}
+    fine = {(name, repr(value)) for name, value in template.defaults.items()} | {("class_weights", "[1, 1]")}
+    assert not {found for found in accepted if found[1] in never} - fine  # [] of one's own rows is a default
     folders = {name for name in template.defaults if name.endswith(("_dir", "backbone")) or name.startswith("model_")}
     assert not {(name, repr("README.md")) for name in folders} & accepted
 

@@ -1,9 +1,12 @@
 """The task table: metrics against hand-counted values, labels by name and number, refusals."""
 
+import math
 import re
 
 import numpy as np
 import pytest
+from scipy import stats
+from sklearn.metrics import matthews_corrcoef
 
 from pkdlib.engine.configs import ConfigError
 from pkdlib.readers.sources import label_index
@@ -16,7 +19,8 @@ PREDICTIONS = np.array([1, 1, 1, 0, 0, 1, 0, 0])
 
 def test_the_tasks_are_the_paper_s_and_the_two_embedded_ones() -> None:
     assert set(TASKS) == {
-        "sst2", "mrpc", "qqp", "mnli", "mnli-mm", "qnli", "rte", "mini-sentiment", "mini-inference",
+        "sst2", "mrpc", "qqp", "mnli", "mnli-mm", "qnli", "rte", "cola", "stsb", "mini-sentiment",
+        "mini-inference",
     }  # fmt: skip
     assert all(get_task(name).name == name for name in TASKS)
 
@@ -37,9 +41,28 @@ def test_mrpc_and_qqp_report_f1_of_class_1_and_accuracy(name: str) -> None:
     assert list(metrics) == ["f1", "accuracy"]  # the first selects the best epoch
 
 
-@pytest.mark.parametrize("name", sorted(TASKS.keys() - {"mrpc", "qqp"}))
+@pytest.mark.parametrize("name", sorted(TASKS.keys() - {"mrpc", "qqp", "cola", "stsb"}))
 def test_the_other_tasks_report_accuracy(name: str) -> None:
     assert get_task(name).compute_metrics(LABELS, PREDICTIONS) == pytest.approx({"accuracy": 5 / 8})
+
+
+def test_cola_and_sts_b_are_scored_as_scikit_learn_and_scipy_do() -> None:
+    cola = get_task("cola").compute_metrics(LABELS, PREDICTIONS)
+    assert cola == pytest.approx({"mcc": (3 * 2 - 1 * 2) / math.sqrt(4 * 5 * 3 * 4), "accuracy": 5 / 8})
+    assert cola["mcc"] == pytest.approx(matthews_corrcoef(LABELS, PREDICTIONS))
+    values, predictions = np.array([0.0, 2.5, 5.0, 4.0]), np.array([0.1, 3.0, 9.0, 3.5])
+    scores = get_task("stsb").compute_metrics(values, predictions)
+    assert list(scores) == ["pearson", "spearman"]
+    assert scores["pearson"] == pytest.approx(stats.pearsonr(values, predictions).statistic)
+    assert scores["spearman"] == pytest.approx(1.0)  # the same order
+    assert get_task("stsb").compute_metrics(values, np.ones(4)) == {"pearson": 0.0, "spearman": 0.0}
+    assert get_task("stsb").majority_scores(values) == {}
+
+
+def test_macro_f1_is_the_classes_mean() -> None:
+    task = Task("mine", ("text",), ("a", "b", "c"), ("macro_f1",))
+    labels, predictions = np.array([0, 0, 1, 2]), np.array([0, 1, 1, 1])
+    assert task.compute_metrics(labels, predictions) == pytest.approx({"macro_f1": (2 / 3 + 1 / 2 + 0) / 3})
 
 
 def test_metrics_are_plain_floats_between_0_and_1() -> None:
@@ -127,12 +150,14 @@ def test_a_metric_takes_the_labels_first(monkeypatch: pytest.MonkeyPatch) -> Non
         ({"columns": ("a", "b", "c")}, "columns = ('a', 'b', 'c'): must be a tuple of 1 or 2 different names"),
         ({"columns": ("a", "a")}, "columns = ('a', 'a'): must be a tuple of 1 or 2 different names"),
         ({"columns": ()}, "columns = (): must be a tuple of 1 or 2 different names"),
-        ({"label_names": ("no",)}, "label_names = ('no',): must be a tuple of at least 2 different names"),
-        ({"label_names": ("no", "no")}, "label_names = ('no', 'no'): must be a tuple of at least 2 different names"),
-        ({"label_names": (0, 1)}, "label_names = (0, 1): must be a tuple of at least 2 different names"),
-        ({"label_names": ["no", "yes"]}, "label_names = ['no', 'yes']: must be a tuple of at least 2 different names"),
+        ({"label_names": ("no",)}, "metrics = 'accuracy': must be one of pearson, spearman"),
+        ({"label_names": ()}, "label_names = (): must be a tuple of at least 1 different names"),
+        ({"label_names": ("no", "no")}, "label_names = ('no', 'no'): must be a tuple of at least 1 different names"),
+        ({"label_names": (0, 1)}, "label_names = (0, 1): must be a tuple of at least 1 different names"),
+        ({"label_names": ["no", "yes"]}, "label_names = ['no', 'yes']: must be a tuple of at least 1 different names"),
         ({"metrics": ()}, "metrics = (): must be a tuple of at least 1 different names"),
-        ({"metrics": ("recall",)}, "metrics = 'recall': must be one of accuracy, f1"),
+        ({"metrics": ("recall",)}, "metrics = 'recall': must be one of accuracy, f1, macro_f1, mcc"),
+        ({"metrics": ("accuracy", "pearson")}, "metrics = 'pearson': must be one of accuracy, f1, macro_f1, mcc"),
     ],
 )
 def test_a_task_of_one_s_own_is_checked_when_it_is_made(changes: dict, line: str) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from pkdlib.analysis.statistics import mean_interval
+from pkdlib.engine.batches import has_label
 from pkdlib.losses import PKDTerms
 
 STYLE = Path(__file__).with_name("pkd.mplstyle")
@@ -123,11 +124,31 @@ def plot_points(points: np.ndarray, labels: np.ndarray | None, label_names: Sequ
     """Points (rows, 2) coloured by label, or in one colour where there are none; the axes' shares of the variance."""
     if labels is None:
         labels, label_names = np.zeros(len(points)), ["no labels"]
+    if len(label_names) == 1:  # values
+        drawn = ax.scatter(*points.T, s=8, alpha=0.5, linewidth=0, c=labels, cmap="viridis")
+        ax.figure.colorbar(drawn, ax=ax, label=label_names[0])
+        return _finish(ax, None, **_axis_names(shares))
     three = ["#0072B2", "#D55E00", "#009E73"]
     colors = three if len(label_names) <= 3 else sns.color_palette("husl", len(label_names))
     for index, name in enumerate(label_names):
         ax.scatter(*points[labels == index].T, s=8, alpha=0.5, linewidth=0, color=colors[index], label=name)
     return _finish(ax, {"markerscale": 2}, **_axis_names(shares))
+
+
+def plot_labels(labels: Mapping[str, np.ndarray], label_names: Sequence[str], ax: Axes) -> Axes:
+    """How often each class, or in regression each value, occurs in each split: shares of its labelled rows."""
+    known = {name: of[has_label(of)] for name, of in labels.items()}
+    if len(label_names) == 1:
+        weights = [np.full(len(of), 1 / max(1, len(of))) for of in known.values()]
+        ax.hist(list(known.values()), bins=20, weights=weights, label=list(known))
+        return _finish(ax, {}, xlabel=label_names[0], ylabel="share of rows", title="How often each value occurs")
+    shares = {name: np.bincount(of, minlength=len(label_names)) / max(1, len(of)) for name, of in known.items()}
+    width = 0.8 / len(shares)
+    for place, (name, share) in enumerate(shares.items()):
+        ax.bar(np.arange(len(label_names)) + width * place, share, width, label=name)
+    turned = {"rotation": 30, "ha": "right"} if len(label_names) > 4 else {}
+    ax.set_xticks(np.arange(len(label_names)) + width * (len(shares) - 1) / 2, label_names, **turned)
+    return _finish(ax, {}, ylabel="share of rows", ylim=(0, 1), title="How often each class occurs")
 
 
 def plot_neighbours(points: np.ndarray, row: int, nearest: Sequence[int], ax: Axes, shares: Sequence[float]) -> Axes:

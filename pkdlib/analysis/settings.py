@@ -5,12 +5,13 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 from pkdlib.analysis.similarity import SIMILARITIES
 from pkdlib.config import METHODS, MINI_BERT, Config, DistillConfig, method_config
 from pkdlib.engine.checks import Seed
 from pkdlib.engine.files import ROOT
+from pkdlib.readers.own import CUSTOM
 from pkdlib.tasks import METRICS, TASKS
 
 HEAD_WIDTH = 64  # of one attention head in BERT of every size
@@ -44,6 +45,12 @@ OF_THE_TASK = _rule(
 Seeds = Annotated[list[Seed], Field(min_length=1), DISTINCT]
 Layers = Annotated[list[Annotated[int, Field(ge=1)]], DISTINCT]
 TaskName = Annotated[str, _one_of(TASKS)]
+OwnTaskName = Annotated[str, _one_of((*TASKS, CUSTOM))]
+OWN = _rule(f"must be empty unless task is {CUSTOM}", lambda value, above: not value or above.get("task") == CUSTOM)
+Names = Annotated[
+    list[str], BeforeValidator(lambda names: names.split(",") if isinstance(names, str) else names), DISTINCT
+]
+SCORED = _rule(f"must be some of {', '.join(METRICS)}", lambda names, _: {*names} <= {*METRICS})
 FILE = _rule("must be a folder, not a file", lambda name, _: not Path(ROOT / name).is_file())
 Place = Annotated[str, FILE]  # a folder from the project's root, or absolute; or a hub id; may be empty
 Folder = Annotated[str, _rule("must name a folder", lambda name, _: name), FILE]
@@ -56,7 +63,7 @@ OutputFolder = Annotated[
         lambda name, _: (ROOT / name).resolve() != ROOT and not any(map(Path.is_file, (ROOT / name).resolve().parents)),
     ),
 ]
-GLUE = [task for task in TASKS if not task.startswith("mini-")]
+GLUE = [task for task in TASKS if not task.startswith("mini-") and task not in ("cola", "stsb")]  # the paper's
 Preset = Annotated[
     str,
     AfterValidator(lambda name, info: name or info.data.get("task", "")),
@@ -73,22 +80,34 @@ class Folders(Config):
     students_dir: Place = ""
 
 
-class RowsConfig(Config):
+class OwnTask(Config):
+    """What a task of your own is: the columns of its rows, its classes and metrics. All empty: a task of the table."""
+
+    task: Annotated[str, _one_of((*TASKS, CUSTOM), or_empty=True)] = ""
+    dataset_config: str = ""  # of a dataset of the hub that has several
+    text_columns: Annotated[Names, OWN] = Field([], max_length=2)  # empty: text
+    label_column: Annotated[str, OWN] = ""  # empty: label
+    label_names: Annotated[Names, OWN] = Field([])  # in the classes' order; empty: the dataset's, or all, sorted
+    metrics: Annotated[Names, OWN, SCORED] = Field([])  # empty: accuracy, macro_f1
+    dev_fraction: float = Field(0.0, ge=0, lt=1)  # of the training rows, drawn as dev where the source has none
+
+
+class RowsConfig(OwnTask):
     """Which rows a notebook trains on."""
 
-    task: TaskName
+    task: OwnTaskName
     source: str = ""  # empty: the embedded files of the miniature tasks, the hub's GLUE for the others
     train_rows: int = Field(0, ge=0)  # drawn from the training split; 0 takes all
     max_length: int = Field(64, ge=8)  # tokens
     backbone: Model = MINI_BERT
 
 
-class TeacherConfig(Config):
+class TeacherConfig(OwnTask):
     """A teacher; and its rows and what its students start from, empty or 0 where its own record says it."""
 
     teacher_dir: Folder  # or a hub id
-    task: Annotated[str, _one_of(TASKS, or_empty=True)] = ""
     source: str = ""
+    unlabelled: str = ""  # a file or folder of texts that students learn from the teacher alone
     train_rows: int = Field(0, ge=0)
     max_length: Annotated[int, _rule("must be at least 8, or 0", lambda tokens, _: tokens == 0 or tokens >= 8)] = 0
     backbone: Place = ""
@@ -97,6 +116,7 @@ class TeacherConfig(Config):
 class StartConfig(RowsConfig):
     """The first notebook: one student of the embedded BERT of twelve layers, with at least one layer to match."""
 
+    task: TaskName
     student_layers: int = Field(ge=2, le=12)
     teacher_epochs: int = Field(ge=1)
     student_epochs: int = Field(ge=1)
@@ -136,10 +156,10 @@ class ComparisonConfig(Config):
         return [(name, method_config(name, config, num_hidden_layers=size, seed=seed)) for size, name, seed in runs]
 
 
-class ReproductionConfig(ComparisonConfig):
+class ReproductionConfig(ComparisonConfig, OwnTask):
     """One of the paper's experiments: a teacher, then every method, size and seed at the authors' settings."""
 
-    task: TaskName
+    task: OwnTaskName
     source: str = ""  # as of RowsConfig
     backbone: Model = MINI_BERT
     train_rows: int = Field(0, ge=0)  # drawn from the training split; 0 takes all
@@ -148,12 +168,12 @@ class ReproductionConfig(ComparisonConfig):
     mixed_precision: Literal["no", "bf16", "fp16", "auto"] = "no"  # fp16 needs CUDA; auto: bf16 where it is faster
 
 
-class SimilarityConfig(Config):
+class SimilarityConfig(OwnTask):
     """Which two models' layers are compared, on which rows and by which metric."""
 
     model_a: Model
     model_b: Model
-    task: TaskName
+    task: OwnTaskName
     source: str = ""  # as of RowsConfig
     texts: Place = ""  # folder of texts of your own, in place of the task's rows
     split: Literal["train", "dev", "test"] = "dev"

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 TOKENS_AT_ONCE = 4096  # in a pass without gradients: more at once is slower on a CPU (tests/benchmarks/README.md)
+NO_LABEL = -100  # which torch's cross-entropy leaves out
 GROUP_BATCHES = 50  # batches sorted together by length: more pads less, fewer shuffles better
 Batch = dict[str, Tensor]
 
@@ -43,6 +44,32 @@ class SortedBatches(list[np.ndarray]):
             rows = min(batch_size, max(1, TOKENS_AT_ONCE // int(lengths[order[0]])))
             self.append(order[:rows])
             order = order[rows:]
+
+
+def has_label(labels: np.ndarray) -> np.ndarray:
+    """Which rows have a label, (rows,); one without has -100, or NaN where labels are values."""
+    return ~np.isnan(labels) if labels.dtype.kind == "f" else labels != NO_LABEL
+
+
+def no_labels(rows: int, of_values: bool) -> np.ndarray:
+    """The labels of so many rows that have none, (rows,)."""
+    return np.full(rows, np.nan, np.float32) if of_values else np.full(rows, NO_LABEL, np.int64)
+
+
+def label_weights(labels: np.ndarray, class_weights: list, classes: int) -> np.ndarray | None:
+    """What each row weighs in the label term, (rows,), so that its mean is that of the labelled rows; None: all alike.
+
+    class_weights: one for each class, or ["balanced"], by which all classes weigh the same and rows 1 on average.
+    """
+    known = has_label(labels)
+    if known.all() and not class_weights:
+        return None
+    weights = known * np.float32(len(labels) / max(1, known.sum()))
+    if not class_weights:
+        return weights
+    counts = np.bincount(labels[known], minlength=classes)
+    each = known.sum() / (classes * counts.clip(min=1)) if class_weights == ["balanced"] else class_weights
+    return weights * np.asarray(each, np.float32)[np.where(known, labels, 0)]
 
 
 def split_batch(batch: Mapping[str, Tensor], size: int | None) -> list[Batch]:

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from pkdlib.engine.batches import has_label
 from pkdlib.engine.configs import ConfigError, shortened
 from pkdlib.engine.files import ROOT, digest, here
 from pkdlib.engine.progress import quiet, say_once
@@ -34,8 +35,8 @@ EXAMPLES = 500  # rows at most, on which two tokenizers are compared
 
 
 def _distinct(names: Sequence[str]) -> Sequence[str]:
-    if len({*names}) < max(2, len(names)):
-        raise ValueError("at least two distinct names")
+    if len({*names}) < max(1, len(names)):
+        raise ValueError("distinct names: of at least two classes, or of one value")
     return names
 
 
@@ -93,6 +94,8 @@ def label_order(theirs: Sequence[str], ours: Sequence[str], where: str) -> list[
     Classes called LABEL_0, LABEL_1, ... are taken for ours by their numbers, which is said once. Raises ValueError when
     the names are others.
     """
+    if len(theirs) == len(ours) == 1:  # one value, whatever it is called
+        return [0]
     nameless = [f"LABEL_{number}" for number in range(len(ours))]  # as transformers calls them
     if sorted(theirs) == sorted(nameless):
         say_once(f"{where}: its classes have no names; they are taken for {', '.join(ours)}, by their numbers")
@@ -156,23 +159,41 @@ def check_texts(split: Any) -> None:
 
 
 def check_labels(splits: Mapping[str, Any], task: Any, needed: Iterable[str]) -> None:
-    """ValueError unless the needed splits have labels, and those of all are classes of the task, one per row."""
+    """ValueError unless the needed splits are there, all but train with labels, and those are the task's, one a row."""
     for name in needed:
-        if name not in splits or splits[name].labels is None:
-            lacks = f"has no labels: it {'is trained on' if name == 'train' else 'can be predicted, not scored'}"
-            raise ValueError(f"the {name} split of task {task.name} {lacks if name in splits else 'is missing'}")
+        if name not in splits or (splits[name].labels is None and name != "train"):
+            lacks = "has no labels: it can be predicted, not scored" if name in splits else "is missing"
+            raise ValueError(f"the {name} split of task {task.name} {lacks}")
     for name, split in splits.items():
         labels, where = split.labels, f"the {name} split of task {task.name}"
         if hasattr(split, "texts"):  # an EncodedSplit has none any more
             check_texts(split)
         if labels is None:
             continue
-        if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu" or labels.shape != (len(split),):
+        kinds, numbers = ("f", "floats") if task.is_regression else ("iu", "whole numbers")
+        if not isinstance(labels, np.ndarray) or labels.dtype.kind not in kinds or labels.shape != (len(split),):
             shown = f"{labels.shape} {labels.dtype}" if isinstance(labels, np.ndarray) else type(labels).__name__
-            raise ValueError(f"{where}: labels are {shown}: must be an array of {len(split)} whole numbers")
-        if wrong := sorted({*labels.tolist()} - {*range(task.num_labels)}):
+            raise ValueError(f"{where}: labels are {shown}: must be an array of {len(split)} {numbers}")
+        if task.is_regression:
+            if not np.isfinite(labels).all():
+                raise ValueError(f"{where}: label {labels[~np.isfinite(labels)][0]}: must be a finite number")
+        elif wrong := sorted({*labels.tolist()} - {*range(task.num_labels)}):
             allowed = ", ".join(f"{index} ({name})" for index, name in enumerate(task.label_names))
             raise ValueError(f"{where}: label {wrong[0]}: must be one of {allowed}")
+
+
+def check_trained_labels(labels: Any, task: Any, config: Any) -> None:
+    """ConfigError unless training rows have labels where a term reads them, and class_weights fit the classes."""
+    where, alpha = f"the train split of task {task.name}", getattr(config, "alpha", 0.0)
+    if alpha != 1 and not has_label(labels).any():
+        needed = f"it is trained on, unless alpha is 1 (it is {alpha:g})"
+        raise ConfigError(f"{where} has no labels: {needed}")
+    weights = config.class_weights
+    if weights and task.is_regression:
+        raise ConfigError(f"class_weights = {weights!r}: must be left out, {task.name} has no classes")
+    if weights not in ([], ["balanced"]) and len(weights) != task.num_labels:
+        line = f"must have one for each of {task.num_labels} classes: {', '.join(task.label_names)}"
+        raise ConfigError(f"class_weights = {weights!r}: {line}")
 
 
 # ----------------------------------------------------------------------------------------- objectives of one's own
@@ -181,7 +202,13 @@ def check_objective(goal: Any, kind: type, splits: Mapping[str, Any], has_teache
     where = f"objective = {type(goal).__name__}"
     if not isinstance(goal, kind):
         raise ValueError(f"{where}: must give an Objective")
-    inputs = {"rows", "labels", "attention_mask", *(name for split in splits.values() for name in split.columns)}
+    inputs = {
+        "rows",
+        "labels",
+        "label_weights",
+        "attention_mask",
+        *(name for split in splits.values() for name in split.columns),
+    }
     names = list(goal.names)
     rules = {
         f"names = {goal.names!r}: must be distinct names, the first one loss, none accuracy": (

@@ -15,6 +15,7 @@ class Layout(NamedTuple):
     ending: str = ""  # of the dev and test splits' names: "_matched"
     columns: tuple[str, ...] = ()  # of the GLUE download's texts where they differ from the task's
     label: str = "label"
+    header: tuple[str, ...] = ()  # of the GLUE download's files that have none
     plain: bool = True  # whether a dev split without the ending is this task's too
 
     def names(self, split: str) -> list[tuple[str, ...]]:
@@ -33,10 +34,12 @@ LAYOUTS = {
     "mnli-mm": Layout("MNLI", "mnli", "_mismatched", PAIR, "gold_label", plain=False),
     "qnli": Layout("QNLI", "qnli"),
     "rte": Layout("RTE", "rte"),
+    "cola": Layout("CoLA", "cola", header=("source", "label", "mark", "sentence")),
+    "stsb": Layout("STS-B", "stsb", label="score"),
 }
-GLUE = {*(layout.config for layout in LAYOUTS.values()), "cola", "stsb", "wnli", "ax"}  # the hub's configurations
+GLUE = {*(layout.config for layout in LAYOUTS.values()), "wnli", "ax"}  # the hub's configurations
 
 
 def layout_of(task: Task) -> Layout:
     """A task's layout; a task of your own has plain names, in a folder of the task's name or in the source."""
-    return LAYOUTS.get(task.name, Layout(task.name, task.name))
+    return LAYOUTS.get(task.name, Layout(task.name, task.name, label=task.label_column))

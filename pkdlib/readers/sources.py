@@ -1,20 +1,24 @@
 """Reading a task's rows: GLUE's folders, tables of many formats, the hub's datasets; and texts of your own."""
 
+import math
 import os
 import re
 import warnings
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+from pydantic import Field
 
-from pkdlib.data import BadRows, EncodedTask, Split, TaskData, encode_task
+from pkdlib.data import READING, BadRows, EncodedTask, Split, TaskData, encode_task
 from pkdlib.engine.checks import Count, Seed, checked, label_order, spelled
 from pkdlib.engine.configs import pick, whole
 from pkdlib.engine.files import ROOT, ask_hub, locate
+from pkdlib.engine.progress import say
 from pkdlib.models import load_tokenizer
 from pkdlib.readers.layouts import GLUE, LAYOUTS, NAMES, Layout, layout_of
 from pkdlib.readers.tables import TABLES, Table, arrow_table, one_line, read_lines, read_table
@@ -22,6 +26,7 @@ from pkdlib.records import RunRecord
 from pkdlib.tasks import Task, get_task
 
 Source = str | Path | None
+Fraction = Annotated[float, Field(ge=0, lt=1)]
 Tables = dict[str, Callable[[], Table]]  # split -> its rows, when they are asked for
 FILES = f"a file {', '.join(TABLES)}"
 NUMBER = re.compile(r"[+-]?\d+(\.0*)?")
@@ -32,7 +37,7 @@ HIDDEN = {"-1", "-1.0", "", "nan", "none"}  # -1, as the hub has it, or nothing
 @checked
 def load_task(
     task: str | Task, source: Source = None, *, train_rows: Count | None = None, subset_seed: Seed = 0,
-    bad_rows: BadRows = "error",
+    bad_rows: BadRows = "error", dataset_config: str = "", dev_fraction: Fraction = 0.0, unlabelled: str | Path = "",
 ) -> TaskData:  # fmt: skip
     """The task's train, dev and (where there is one) test split.
 
@@ -41,43 +46,52 @@ def load_task(
     save_to_disk of `datasets`; or a dataset in the hub's layout, by hub id or local folder. None: the embedded files of
     the miniature tasks, the hub's GLUE for others. Labels are numbers in the task's order, or names; numbers of a
     dataset that names its classes are read by those names. train_rows: so many, drawn by subset_seed, the smaller draws
-    within the larger. bad_rows="skip" drops unreadable rows with a warning. Raises ValueError (bad argument, label,
-    column or row, with file and row), FileNotFoundError (no such folder, dataset or split), ConnectionError (no hub).
+    within the larger. bad_rows="skip" drops unreadable rows with a warning. dataset_config: of a dataset that has
+    several. dev_fraction: this share of the training rows becomes dev, where the source has none; it may be one file
+    then. unlabelled: texts for students to learn from their teacher alone, as `load_texts` reads them. Raises
+    ValueError (bad argument, label, column or row, with file and row), FileNotFoundError (no such folder, dataset or
+    split), ConnectionError (no hub).
     """
     task = get_task(task)
-    tables, source = _tables(task, source)
-    for required in ("train", "dev"):
+    tables, source = tables_of(task, source, "train" if dev_fraction else "", dataset_config)
+    if dev_fraction and "dev" in tables:
+        raise ValueError(f"dev_fraction = {dev_fraction}: must be 0, as {source} has a dev split")
+    for required in ("train",) if dev_fraction else ("train", "dev"):
         if required not in tables:
             names = ", ".join(name for group in layout_of(task).names(required) for name in group)
             raise FileNotFoundError(f"{source}: task {task.name} has no {required} split there (names: {names})")
     splits = {}
     for split, read in tables.items():
         splits[split] = _to_split(task, split, read(), bad_rows)
-        if split != "test" and splits[split].labels is None:
+        if split == "dev" and splits[split].labels is None:
             raise ValueError(f"{source}: the {split} split of task {task.name} has no labels")
+    if dev_fraction:
+        splits["train"], splits["dev"] = _draw_dev(splits["train"], task, dev_fraction, subset_seed)
     if train_rows is not None:
         splits["train"] = subset(splits["train"], train_rows, subset_seed)
-    return TaskData(task, splits, source, subset_seed, bad_rows)
+    if unlabelled:
+        splits["unlabelled"] = load_texts(unlabelled, task.columns)
+    return TaskData(task, splits, source, subset_seed, bad_rows, dataset_config, dev_fraction, str(unlabelled))
 
 
-def load_split(task: str | Task, source: Source = None, split: str = "dev") -> Split:
+def load_split(task: str | Task, source: Source = None, split: str = "dev", dataset_config: str = "") -> Split:
     """One split of a task, labelled or not, from where `load_task` finds it, or from one file.
 
     Raises ValueError or FileNotFoundError as `load_task` does, ValueError when the split is not there.
     """
     task = get_task(task)
     pick("split", split, NAMES)
-    tables, source = _tables(task, source, split)
+    tables, source = tables_of(task, source, split, dataset_config)
     if split not in tables:
         raise ValueError(f"split = {split!r}: {source} has {', '.join(tables) or 'none'} of task {task.name}")
     return _to_split(task, split, tables[split]())
 
 
-def load_texts(folder: str | Path) -> Split:
+def load_texts(folder: str | Path, columns: tuple[str, ...] = ("text",)) -> Split:
     """Texts of your own, without labels, from a file, or from a folder's files in the order of their names.
 
-    A .txt file gives its lines, a table its column `text`; blank texts and hidden files are left out. Raises
-    FileNotFoundError (no such folder or file), ValueError (a file that cannot be read or has no texts).
+    A table gives these columns, a .txt file its lines, if it is one column; blank texts and hidden files are left out.
+    Raises FileNotFoundError (no such folder or file), ValueError (a file that cannot be read or has no texts).
     """
     place, suffixes = Path(locate(folder, "folder", files=True)), (".txt", *TABLES)
     if not place.exists():
@@ -86,25 +100,36 @@ def load_texts(folder: str | Path) -> Split:
     files = [file for file in files if file.name.endswith(suffixes)]
     if not files:
         raise FileNotFoundError(f"{place}: no texts there: no file that ends in {', '.join(suffixes)}")
-    wanted = _Texts(("text",))
-    texts = [text for file in files for text in _to_split(wanted, "texts", read_table(file)).texts[0] if text.strip()]
-    if not texts:
+    rows: list[tuple[str, ...]] = []
+    for file in files:
+        table = read_table(file)
+        table = table._replace(header=[*columns]) if ".txt" in file.name and len(columns) == 1 else table
+        rows += zip(*_to_split(_Texts(columns), "texts", table).texts, strict=True)
+    rows = [row for row in rows if any(map(str.strip, row))]
+    if not rows:
         raise ValueError(f"{place}: only blank lines in {', '.join(file.name for file in files)}")
-    return Split("texts", (texts,), None)
+    return Split("texts", tuple(map(list, zip(*rows, strict=True))), None)
 
 
 @checked
-def reload_data(record: RunRecord) -> EncodedTask:
-    """The rows a run was trained on, read and tokenised again; ValueError when they have changed since."""
-    reading = {name: getattr(record, name) for name in ("source", "train_rows", "subset_seed", "bad_rows")}
+def reload_data(record: RunRecord, unlabelled: str = "") -> EncodedTask:
+    """The rows a run was trained on, read and tokenised again; ValueError when they have changed since.
+
+    unlabelled: further texts for students of this run's model, as of `load_task`.
+    """
+    reading = {name: getattr(record, name) for name in ("train_rows", *READING)}
     tokenizer = load_tokenizer(record.config.get("backbone", ""))
-    encoded = encode_task(load_task(record.get_task(), **reading), tokenizer, record.max_length)
+    raw = load_task(record.get_task(), **reading)
+    encoded = encode_task(raw, tokenizer, record.max_length)
     for split, fingerprint in encoded.fingerprints.items():
         if record.fingerprints.get(split) != fingerprint:
             raise ValueError(f"{record.source}: the {split} split of {record.task} is not the one of {record.run_id}")
     if record.fingerprints.get("tokens", encoded.tokens) != encoded.tokens:  # older records have none
         where = f"{record.config.get('backbone')}: its tokenizer"
         raise ValueError(f"{where} does not give the tokens on which {record.run_id} was trained")
+    if unlabelled:
+        splits = raw.splits | {"unlabelled": load_texts(unlabelled, raw.task.columns)}
+        encoded = encode_task(replace(raw, splits=splits, unlabelled=unlabelled), tokenizer, record.max_length)
     return encoded
 
 
@@ -122,7 +147,7 @@ def draw_rows(split: Split, rows: int = 0, seed: int = 0) -> Split:
 
 
 # ------------------------------------------------------------------------------------------------- where rows lie
-def _tables(task: Task, source: Source, split: str = "") -> tuple[Tables, str]:
+def tables_of(task: Task, source: Source, split: str = "", config: str = "") -> tuple[Tables, str]:
     """Each split that is there (or, of one file, the split that is asked for), and the source as it was given."""
     layout, embedded = layout_of(task), task.name.startswith("mini-")
     if source in (None, ""):
@@ -145,16 +170,16 @@ def _tables(task: Task, source: Source, split: str = "") -> tuple[Tables, str]:
             raise ValueError(f"source = {source!r}: the card beside it names its classes; give the folder")
         return {split: partial(read_table, Path(place))}, source
     if not os.path.isdir(place):
-        return _from_datasets(layout, place), source
+        return _from_datasets(layout, place, config, split), source
     own, whole = Path(place, layout.folder), Path(place)
     for folder in [whole] if _card(whole)[1] else [own, whole]:  # a task's own folder wins
-        if tables := _from_folder(layout, folder):
+        if tables := _from_folder(layout, folder, config, split):
             return tables, source
     named = f"train, dev{layout.ending}, test{layout.ending}"
     raise FileNotFoundError(f"{source}: no rows of task {task.name} there: no {named} as {FILES}, nor a dataset")
 
 
-def _from_folder(layout: Layout, folder: Path) -> Tables:
+def _from_folder(layout: Layout, folder: Path, config: str, split: str) -> Tables:
     """The splits of a folder: its files, or what `datasets` reads there; of any other folder none."""
 
     def is_there(*patterns: str) -> bool:
@@ -167,7 +192,7 @@ def _from_folder(layout: Layout, folder: Path) -> Tables:
     # Not any folder, as `datasets` would take whatever lies below it for rows.
     saved = is_there("dataset_dict.json", "state.json")
     if saved or has_card or is_there("train-*-of-*", "data/train*"):
-        return _from_datasets(layout, str(folder), saved)
+        return _from_datasets(layout, str(folder), config, split, saved)
     return {}
 
 
@@ -192,7 +217,7 @@ def _splits(layout: Layout, named: Callable[[str], list]) -> dict[str, Any]:
     return splits
 
 
-def _from_datasets(layout: Layout, source: str, saved: bool = False) -> Tables:
+def _from_datasets(layout: Layout, source: str, config: str, split: str, saved: bool = False) -> Tables:
     """The splits of a dataset by hub id, of a local folder in the same layout, or of what save_to_disk wrote."""
     try:
         import datasets  # here, because pkdlib works without it
@@ -210,10 +235,12 @@ def _from_datasets(layout: Layout, source: str, saved: bool = False) -> Tables:
         if saved:
             rows = datasets.load_from_disk(source)
         else:
-            config = _configuration(layout, datasets.get_dataset_config_names(source))
+            config = _configuration(layout, datasets.get_dataset_config_names(source), config)
             rows, where = datasets.load_dataset(source, config), source if config == "default" else f"{source}/{config}"
         if not isinstance(rows, datasets.DatasetDict):
-            raise ValueError("is one split, must be a DatasetDict with train and dev")
+            if not split:
+                raise ValueError("is one split, must be a DatasetDict with train and dev")
+            rows = datasets.DatasetDict({split: rows})
     except Exception as error:  # of any class, and often with its cause beneath it
         while error.__cause__ is not None:
             error = error.__cause__
@@ -228,8 +255,10 @@ def _from_datasets(layout: Layout, source: str, saved: bool = False) -> Tables:
     return {split: partial(read, name) for split, name in names.items()}
 
 
-def _configuration(layout: Layout, known: list[str]) -> str:
-    """The task's configuration of a dataset, or the default, or the only one where it is not another task's."""
+def _configuration(layout: Layout, known: list[str], asked: str) -> str:
+    """The configuration asked for, else the task's, or the default, or the only one where it is not another task's."""
+    if asked:
+        return pick("dataset_config", asked, known)
     name = next(name for name in (layout.config, "default", *known) if name in known)
     if name in (layout.config, "default") or (len(known) == 1 and name not in GLUE):
         return name
@@ -250,10 +279,12 @@ class _Texts(NamedTuple):
     columns: tuple[str, ...]
     name: str = "texts"
     label_names: tuple[str, ...] = ()
+    label_column: str = "label"
 
 
 def _to_split(task: Task | _Texts, name: str, table: Table, bad_rows: BadRows = "error") -> Split:
     """The task's columns of a table; without labels where it has no such column or the task has no classes."""
+    table = _with_header(layout_of(task), table)
     columns, label = _columns(task, table)
     rows: dict[int, tuple] = {}
     bad: dict[int, str] = {}
@@ -266,8 +297,12 @@ def _to_split(task: Task | _Texts, name: str, table: Table, bad_rows: BadRows = 
     if all(value not in task.label_names and str(value).strip().casefold() in HIDDEN for value in labels.values()):
         labels = {}
     classes = _classes(task, table, label[0]) if labels else []
+    is_regression = len(task.label_names) == 1
     for number, value in labels.items():
         try:
+            if is_regression:
+                labels[number] = _value(value)
+                continue
             index = int(float(value)) if classes and NUMBER.fullmatch(str(value)) else -1
             labels[number] = label_index(task, classes[index] if 0 <= index < len(classes) else value)
         except ValueError as error:
@@ -287,7 +322,46 @@ def _to_split(task: Task | _Texts, name: str, table: Table, bad_rows: BadRows = 
     if not kept:
         raise ValueError(f"{table.where}: no rows")
     texts = tuple([rows[number][place] for number in kept] for place in range(len(columns)))
-    return Split(name, texts, np.array([labels[number] for number in kept], dtype=np.int64) if labels else None)
+    dtype = np.float32 if is_regression else np.int64
+    return Split(name, texts, np.array([labels[number] for number in kept], dtype) if labels else None)
+
+
+def _with_header(layout: Layout, table: Table) -> Table:
+    """The table; where it is of GLUE's files without a header, that, its first line a row like the others."""
+    if table.unit != "line" or len(table.header) != len(layout.header) or {*layout.header} & {*table.header}:
+        return table
+    first = "\t".join(table.header).encode()
+    return table._replace(header=[*layout.header], rows=[first, *table.rows], first=1)
+
+
+def _value(label: Any) -> float:
+    """A label that is a number; ValueError where it is none."""
+    try:
+        value = float(label)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"label {str(label).strip()!r}: must be a number")
+    return value
+
+
+def _draw_dev(split: Split, task: Task, fraction: float, seed: int) -> tuple[Split, Split]:
+    """The split without a share of its rows, and that share as dev: drawn by the seed, as many of every class."""
+    from sklearn.model_selection import train_test_split  # here, because it takes a second to import
+
+    if split.labels is None:
+        raise ValueError(f"dev_fraction = {fraction}: must be 0, as the rows of task {task.name} have no labels")
+    stratify = None if task.is_regression else split.labels
+    rows = np.arange(len(split))
+    try:
+        train, dev = train_test_split(rows, test_size=fraction, random_state=seed, stratify=stratify)
+    except ValueError as error:  # too few rows, of a class too
+        raise ValueError(f"dev_fraction = {fraction}: cannot draw from {len(split)} rows: {one_line(error)}") from None
+    train, dev = split.take(np.sort(train)), replace(split.take(np.sort(dev)), name="dev")
+    known = {*zip(*train.texts, strict=True)}
+    if twice := sum(row in known for row in zip(*dev.texts, strict=True)):
+        say(f"{task.name}: {twice} of {len(dev)} dev rows have texts that training rows have too")
+    return train, dev
 
 
 def _columns(task: Task | _Texts, table: Table) -> tuple[Collection[str], list[str]]:

@@ -18,8 +18,9 @@ from pkdlib.engine.machine import make_accelerator
 from pkdlib.layer_maps import layer_map
 from pkdlib.models import load_classifier, load_tokenizer
 from pkdlib.objectives import PKD, pkd_wants
+from pkdlib.readers.own import CUSTOM, load_rows, reading_of
 from pkdlib.readers.records import load_records
-from pkdlib.readers.sources import load_task, reload_data
+from pkdlib.readers.sources import reload_data
 from pkdlib.records import RESULT_FILE, RunRecord
 from pkdlib.targets import CACHE, Want, teacher_targets
 from pkdlib.training import Run, describe
@@ -45,8 +46,13 @@ def check_named(parameter: str, teacher: str, named: Mapping[str, Any]) -> None:
 
 
 def _check_agreement(record: RunRecord, teacher: str, named: Mapping[str, Any]) -> None:
-    said = {name: getattr(record, name) for name in ("task", "source", "train_rows", "max_length")}
-    for name, value in {**said, "backbone": record.config["backbone"]}.items():
+    task = record.get_task()
+    said = {
+        name: getattr(record, name) for name in ("source", "train_rows", "max_length", "dataset_config", "dev_fraction")
+    }
+    said |= {"task": CUSTOM if task.name.startswith(CUSTOM) else task.name, "backbone": record.config["backbone"]}
+    said |= {"text_columns": [*task.columns], "label_column": task.label_column}
+    for name, value in {**said, "label_names": [*task.label_names], "metrics": [*task.metrics]}.items():
         given = named.get(name) or value  # empty or 0: as the record says
         if (here(str(given)) or [str(given)])[0] != (here(str(value)) or [str(value)])[0]:
             raise ConfigError(f"{name} = {given!r}: the record of {teacher} says {value!r}; leave it empty")
@@ -83,8 +89,8 @@ def load_teacher_data(
 ) -> tuple[EncodedTask, str]:
     """The rows that a teacher was trained on, and the backbone from which its students start.
 
-    They are those of its record, or those named: task, source, train_rows, max_length, backbone, as the notebooks'
-    parameters; where there is a record too, they must agree. Raises ConfigError before any row is read, as
+    They are those of its record, or those named, as the notebooks' parameters are: what `load_rows` takes, max_length
+    and backbone; where there is a record too, they must agree. Raises ConfigError before any row is read, as
     `check_named` and, of the students, `check_students` do.
     """
     check_named("teacher_dir", teacher_dir, named)
@@ -93,8 +99,8 @@ def load_teacher_data(
     backbone = record.config["backbone"] if record else named["backbone"]
     check_students(students, teacher_dir, backbone)
     if record:
-        return reload_data(record), backbone
-    raw = load_task(named["task"], named["source"] or None, train_rows=named["train_rows"] or None)
+        return reload_data(record, named.get("unlabelled", "")), backbone
+    raw = load_rows(**reading_of(named))
     return encode_task(raw, load_tokenizer(backbone), named["max_length"]), backbone
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -12,20 +13,21 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedConfig
 
-from pkdlib.data import Split, encode_split
+from pkdlib.data import READING, Split, encode_split
 from pkdlib.engine.checks import EXAMPLES, check_same_tokens, label_order
 from pkdlib.engine.configs import complaints
 from pkdlib.engine.files import digest, here, locate, reach
 from pkdlib.engine.progress import quiet
 from pkdlib.models import load_tokenizer
+from pkdlib.readers.own import OF_A_TASK, OWN, load_rows, reading_of, task_of
 from pkdlib.readers.records import flat
-from pkdlib.readers.sources import load_split, load_task
+from pkdlib.readers.sources import load_split
 from pkdlib.readers.teachers import check_named, record_of
 from pkdlib.records import RESULT_FILE, RunRecord
 from pkdlib.sweeps.forks import code_of
 from pkdlib.sweeps.grid import SEED, Grid, GridError, Stage, Then
 from pkdlib.sweeps.notebooks import read_template
-from pkdlib.tasks import Task, get_task
+from pkdlib.tasks import Task
 
 FORMAT = 2  # of a run's identity; a new one leaves old runs unused
 TEACHER = "teacher_dir"  # ends the name of a parameter that is filled with a teacher's folder
@@ -35,7 +37,8 @@ FOLDERS = ("students_dir", "texts", "sources", "sizes")  # or files, which a run
 MODELS = ("backbone", "large_backbone", "model_a", "model_b")  # hub ids or folders
 # Files of a folder that a run may read: weights, vocabularies, records, texts.
 READ = {".csv", ".gz", ".json", ".jsonl", ".model", ".parquet", ".safetensors", ".tsv", ".txt"}
-SHARED = ("task", "source", "backbone", "train_rows", "max_length")  # a run's own are its teacher's too
+Named = tuple[tuple[str, Any], ...]
+SHARED = ("task", "source", "backbone", "train_rows", "max_length", *OWN)  # a run's own are its teacher's too
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
 
 
@@ -96,9 +99,8 @@ def scores_of(run: PlannedRun) -> list[str] | None:
         return [name for name in flat(record.metrics) if not name.endswith("_loss")]
     if not (run.parameters.get("task") and "source" in run.parameters):
         return None
-    task, source, train_rows = (run.parameters.get(name) for name in ("task", "source", "train_rows"))
-    labelled = _rows(task, source, train_rows, None)[1]
-    return [f"{split}_{metric}" for split in labelled if split != "train" for metric in get_task(task).metrics]
+    _, labelled, _, task = _rows(_named(run.parameters), None)
+    return [f"{split}_{metric}" for split in labelled if split != "train" for metric in task.metrics]
 
 
 def _placed(error: ValueError, places: dict[str, str]) -> str:
@@ -132,7 +134,7 @@ def _run(notebook: str, values: dict[str, Any], axes: dict[str, Any], kind: str 
             raise ValueError(_placed(error, {name: f"{prefix}.{name}" for name in special})) from None
     parameters = {name: value for name, value in typed.items() if name not in teachers}
     _check_models(parameters, teachers)
-    rows = [parameters.get(name) for name in ("task", "source", "train_rows", "split")]
+    rows = _named(parameters), parameters.get("split")
     with_rows = parameters.get("task") and "source" in parameters and not parameters.get("texts")
     identity = [
         FORMAT, code_of(template.path), template.fingerprint, parameters, _rows(*rows)[0] if with_rows else None,
@@ -173,7 +175,7 @@ def _check_models(parameters: dict[str, Any], teachers: dict[str, PlannedRun]) -
             record = _teacher(name, value)
             check_named(name, value, parameters)
             configs[name] = _config_of(name, value)
-            task = record.get_task() if record else get_task(parameters["task"])
+            task = record.get_task() if record else _rows(_named(parameters), None)[3]
             classes = [str(configs[name].id2label[index]) for index in sorted(configs[name].id2label)]
             label_order(classes, task.label_names, f"{name} = {value!r}")
         elif name in MODELS and value:
@@ -204,7 +206,7 @@ def _check_teaching(parameters: dict[str, Any], teachers: dict[str, PlannedRun],
     record = _teacher(TEACHER, parameters[TEACHER]) if parameters.get(TEACHER) else None
     own = {name: value for name, value in parameters.items() if value}  # what is empty is as the teacher has it
     if record:
-        said = {name: getattr(record, name) for name in ("source", "train_rows", "max_length")}
+        said = {name: getattr(record, name) for name in ("train_rows", "max_length", *READING)}
         own = said | {"task": record.get_task(), "backbone": record.config.get("backbone")} | own
     elif TEACHER in teachers:
         own = teachers[TEACHER].parameters | own
@@ -217,8 +219,7 @@ def _check_teaching(parameters: dict[str, Any], teachers: dict[str, PlannedRun],
         return
     for name, model in models.items():
         if Path(locate(model)).resolve() != Path(locate(start)).resolve():
-            rows = (own.get(name) for name in ("task", "source", "train_rows", "max_length"))
-            _check_tokens(name, model, start, *rows)
+            _check_tokens(name, model, start, _named(own), own.get("max_length"))
         elif name == "large_backbone":
             raise ValueError(f"{name} = {model!r}: must be another model than {start}")
     ours = getattr(_config_of("backbone", start), "hidden_size", None)
@@ -230,13 +231,11 @@ def _check_teaching(parameters: dict[str, Any], teachers: dict[str, PlannedRun],
 
 
 @cache
-def _check_tokens(
-    name: str, model: str, start: str, task: str | Task, source: str | None, train_rows: int | None, length: int | None
-) -> None:
+def _check_tokens(name: str, model: str, start: str, named: Named, length: int | None) -> None:
     """ValueError where a model's tokenizer cuts the first training rows as the backbone's does not."""
     rows = None
     with suppress(OSError, ValueError):  # of rows that cannot be read here
-        rows = encode_split(_rows(task, source or "", train_rows, None)[2], load_tokenizer(start), length or 128)
+        rows = encode_split(_rows(named, None)[2], load_tokenizer(start), length or 128)
     if rows is not None:
         check_same_tokens(load_tokenizer(model), rows, f"{name} = {model!r}")
 
@@ -283,22 +282,32 @@ def _config_of(name: str, model: str) -> PreTrainedConfig:
     return config
 
 
+def _named(parameters: Mapping[str, Any]) -> Named:
+    """Those of the parameters that name rows, so that they can be remembered."""
+    named = reading_of(parameters).items()
+    return tuple((name, tuple(value) if isinstance(value, list) else value) for name, value in named)
+
+
 @cache
-def _rows(task: str | Task, source: str, train_rows: int | None, split: str | None) -> tuple[str, list[str], Split]:
-    """A fingerprint of the rows that the parameters name, which splits have labels, and the first rows."""
+def _rows(named: Named, split: str | None) -> tuple[str, list[str], Split, Task]:
+    """A fingerprint of the rows that the parameters name, which splits have labels, the first rows, and the task."""
+    reading = dict(named)
+    source = reading.setdefault("source", "")
     try:
         if split:
-            splits = {split: load_split(task, source or None, split)}
+            task = task_of(**{name: value for name, value in reading.items() if name in OF_A_TASK})
+            splits = {split: load_split(task, source or None, split, reading.get("dataset_config", ""))}
         else:
-            splits = load_task(task, source or None, train_rows=train_rows or None).splits
+            raw = load_rows(**reading)
+            task, splits = raw.task, raw.splits
     except (OSError, ValueError) as error:
         line = str(error).splitlines()[0]
-        where = "" if line.startswith(("task =", "train_rows =", "source =")) else f"source = {source!r}: "
+        where = "" if re.match(r"\w+ = ", line) else f"source = {source!r}: "
         raise ValueError(where + line) from None
     labelled = [name for name in splits if splits[name].labels is not None]
     first = splits[split or "train"]
     first = first.take(range(min(len(first), EXAMPLES)))
-    return " ".join(splits[name].fingerprint for name in sorted(splits)), labelled, first
+    return " ".join(splits[name].fingerprint for name in sorted(splits)), labelled, first, task
 
 
 @cache

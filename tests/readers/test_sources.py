@@ -340,15 +340,20 @@ def test_a_missing_train_or_dev_split_is_refused(tmp_path: Path, lacking: str) -
     assert refusal(FileNotFoundError, "sst2", source) == line
 
 
-@pytest.mark.parametrize("split", ["train", "dev"])
-def test_an_unlabelled_train_or_dev_split_is_refused(tmp_path: Path, split: str) -> None:
+def test_an_unlabelled_dev_split_is_refused(tmp_path: Path) -> None:
     source = sst2(tmp_path, tsv(("sentence", "label"), ("a", 1)))
-    write(source, **{split: tsv(("sentence",), ("a",))})
-    assert refusal(ValueError, "sst2", source) == f"{source}: the {split} split of task sst2 has no labels"
+    write(source, dev=tsv(("sentence",), ("a",)))
+    assert refusal(ValueError, "sst2", source) == f"{source}: the dev split of task sst2 has no labels"
+
+
+def test_training_rows_need_no_labels(tmp_path: Path) -> None:
+    source = sst2(tmp_path, tsv(("sentence", "label"), ("a", 1)))
+    write(source, train=tsv(("sentence",), ("a",), ("b",)))
+    assert load_task("sst2", source).splits["train"].labels is None
 
 
 def test_an_unknown_task_is_refused() -> None:
-    assert refusal(ValueError, "cola").startswith("task = 'cola': must be one of ")
+    assert refusal(ValueError, "wnli").startswith("task = 'wnli': must be one of ")
 
 
 # -------------------------------------------------------------------------------------------- other formats
