@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from transformers import (
+    AlbertTokenizer,
     AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -26,7 +27,10 @@ def load_tokenizer(backbone: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a hub id or a local folder; ValueError where it is none of an encoder with [CLS]."""
     place = reach(backbone, "backbone")
     with loading(backbone):
-        return check_tokenizer(AutoTokenizer.from_pretrained(place), backbone)
+        tokenizer = check_tokenizer(AutoTokenizer.from_pretrained(place), backbone)
+    if isinstance(tokenizer, AlbertTokenizer):  # transformers 5 leaves out the segments, which ALBERT was trained with
+        tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    return tokenizer
 
 
 @checked
@@ -86,7 +90,7 @@ def build_student(
             raise ValueError(f"{num_hidden_layers = }: must be in 1..{config.num_hidden_layers}, the source's")
         depth, config.num_hidden_layers = config.num_hidden_layers, num_hidden_layers or config.num_hidden_layers
         for name, value in config.to_dict().items():
-            if isinstance(value, list) and len(value) == depth:  # an entry per layer, as ModernBERT's layer_types
+            if "layer" in name and isinstance(value, list) and len(value) == depth:  # as ModernBERT's layer_types
                 setattr(config, name, value[: config.num_hidden_layers])
         config.problem_type = "single_label_classification"  # not what the source was trained for
         config.id2label = dict(enumerate(label_names))
