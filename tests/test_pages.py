@@ -118,10 +118,8 @@ def test_the_guide_s_code_runs(name: str, example: dict, in_the_project, tmp_pat
     if name == "reference":
         assert names["data"].splits["train"].labels.tolist() == [1, 0]
         (follow,) = more
-        exec(
-            follow.replace('"runs/followed"', "folder / 'followed'").replace("=follow)", "=follow, cache_dir=folder)"),
-            example,
-        )
+        follow = follow.replace('"runs/followed"', "folder / 'followed'")
+        exec(follow.replace("on_epoch=follow", "on_epoch=follow, cache_dir=folder"), example)
         assert list((example["folder"] / "followed" / "tensorboard").glob("events.*"))
     else:
         assert "PKD-Skip" in capsys.readouterr().out
