@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from pkdlib.engine.configs import Config, pick, validate
+from pkdlib.engine.configs import ClassWeights, Config, pick, validate
 from pkdlib.engine.configs import ConfigError as ConfigError
 from pkdlib.layer_maps import STRATEGIES
 
@@ -43,23 +43,13 @@ class FineTuneConfig(Config):
     warmup_ratio: float = Field(0.1, ge=0, le=1)  # share of all updates; linear decay to zero after it
     weight_decay: float = Field(0.01, ge=0)  # not for biases and LayerNorm weights
     max_grad_norm: float = Field(1.0, gt=0)
-    class_weights: list[float | str] = Field([])  # in the label term, a number for each class or "balanced"
+    class_weights: ClassWeights = Field([])  # in the label term
     shuffle: bool = True  # False: rows in the file's order, as in the authors' code
     dropout_epochs: int | None = Field(None, ge=0)  # first epochs with dropout; None: all; 1 in the authors' code
     mixed_precision: Literal["no", "bf16", "fp16", "auto"] = "no"  # fp16 needs CUDA; auto: bf16 where it is faster
     last_layer: Annotated[Literal["cls", "all"], Role.SPEED] = "cls"  # computed for [CLS] alone, or for all tokens
     static_shapes: bool | None = None  # pad to few lengths and, on CUDA, replay steps; None: where that is one device
     seed: Annotated[int, Role.NAMED] = Field(0, ge=0, lt=2**32)  # of the fresh head, the order of rows and dropout
-
-    @field_validator("class_weights", mode="before")
-    @classmethod
-    def _weights(cls, weights: Any) -> Any:
-        given = weights if isinstance(weights, list | tuple) else [weights]
-        if given in (["balanced"], [""]):
-            return [one for one in given if one]
-        if not all(type(one) in (int, float) and 0 < one < 1e6 for one in given):
-            raise ValueError("must be balanced, or a list of a positive number for each class")
-        return list(given)
 
     @field_validator("static_shapes")
     @classmethod

@@ -19,12 +19,11 @@ from pkdlib.engine.checkpoints import Checkpoint, History
 from pkdlib.engine.checks import check_terms
 from pkdlib.engine.last_layer import run
 from pkdlib.engine.progress import progress_bar
+from pkdlib.engine.trackers import OnEpoch
 from pkdlib.engine.updates import MULTIPLE, GradientOf, StaticUpdate, keep_gradient, parameter_groups, use_static_shapes
 from pkdlib.evaluation import evaluate
 from pkdlib.objectives import Objective
 from pkdlib.targets import Targets
-
-OnEpoch = Callable[[int, PreTrainedModel], None]  # called before training as epoch 0, and after every epoch
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def train(job: Job) -> tuple[History, int]:
     if resumed:
         accelerator.print(f"{job.name}: resumes after epoch {len(history)}/{config.num_train_epochs}", flush=True)
     else:
-        _look(job, 0)
+        _look(job, 0, {})
 
     for epoch in range(len(history) + 1, config.num_train_epochs + 1):
         started = time.perf_counter()
@@ -92,7 +91,7 @@ def train(job: Job) -> tuple[History, int]:
                 schedule.step()
         figures = _figures(job, epoch, accelerator.reduce(sums))
         history.append({"epoch": epoch, **figures, "seconds": time.perf_counter() - started})
-        _look(job, epoch)
+        _look(job, epoch, history[-1])
         is_best = max(history, key=job.quality) is history[-1]  # of equals, max takes the first
         if is_best:
             best_weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
@@ -140,8 +139,8 @@ def _figures(job: Job, epoch: int, sums: Tensor) -> dict[str, float]:
     return figures | {f"dev_{name}": score for name, score in scores.items()}
 
 
-def _look(job: Job, epoch: int) -> None:
+def _look(job: Job, epoch: int, figures: dict[str, float]) -> None:
     """Call on_epoch, and give back the random numbers it draws: a look must not change the training."""
     if job.on_epoch is not None:
         with torch.random.fork_rng():
-            job.on_epoch(epoch, job.model)
+            job.on_epoch(epoch, job.model, {**figures})

@@ -121,19 +121,19 @@ class LossSettings:
     distance: str = "squared"
     form: Form = "paper"
     t_squared: bool | None = None
+    weights: Tensor | None = None  # (batch,), of the rows in L_CE
 
 
 def pkd_loss(
     student_logits: Tensor, labels: Tensor, teacher_logits: Tensor | None = None, student_cls: Tensor | None = None,
-    teacher_cls: Tensor | None = None, *, alpha: float = 0.5, beta: float = 0.0, weights: Tensor | None = None,
-    **settings: Any,
+    teacher_cls: Tensor | None = None, *, alpha: float = 0.5, beta: float = 0.0, **settings: Any,
 ) -> PKDTerms:  # fmt: skip
     """L_PKD = (1 - alpha) L_CE + alpha L_DS + beta L_PT (section 3.2); with beta = 0 it is L_KD.
 
     student_logits, teacher_logits: (batch, classes); labels: (batch,); student_cls, teacher_cls:
     (batch, layers, hidden). The teacher's logits may be left out when alpha is 0, the [CLS] states when
-    beta is 0. beta is on the scale of `form`: see `convert_beta`. weights: (batch,), of the rows in L_CE. settings:
-    the fields of `LossSettings`. With one logit, in regression, L_CE and L_DS are squared differences of values.
+    beta is 0. beta is on the scale of `form`: see `convert_beta`. settings: the fields of `LossSettings`.
+    With one logit, in regression, L_CE and L_DS are squared differences of values.
 
     Raises ValueError when a term has weight but not its tensors, or one of them is not of the right shape.
     """
@@ -143,7 +143,7 @@ def pkd_loss(
         raise ValueError(f"beta = {beta}: needs student_cls and teacher_cls")
     s = LossSettings(**settings)
     of_values = student_logits.shape[-1] == 1
-    loss_ce = (value_loss if of_values else ce_loss)(student_logits, labels, weights)
+    loss_ce = (value_loss if of_values else ce_loss)(student_logits, labels, s.weights)
     loss_kd = loss_pt = torch.zeros((), device=student_logits.device)
     if teacher_logits is not None:
         loss_kd = (

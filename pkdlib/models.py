@@ -86,7 +86,7 @@ def build_student(
             raise ValueError(f"{num_hidden_layers = }: must be in 1..{config.num_hidden_layers}, the source's")
         depth, config.num_hidden_layers = config.num_hidden_layers, num_hidden_layers or config.num_hidden_layers
         for name, value in config.to_dict().items():
-            if isinstance(value, list) and len(value) == depth:  # an entry per layer, as ModernBERT's layer_types
+            if "layer" in name and isinstance(value, list) and len(value) == depth:  # as ModernBERT's layer_types
                 setattr(config, name, value[: config.num_hidden_layers])
         kind = "regression" if len(label_names) == 1 else "single_label_classification"
         config.problem_type = kind  # not what the source was trained for

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from pkdlib.engine import checks
 from pkdlib.engine.checkpoints import Checkpoint, weights_fingerprint
 from pkdlib.engine.files import digest, save_model
 from pkdlib.engine.machine import device_name, make_accelerator
+from pkdlib.engine.trackers import OnEpoch
 from pkdlib.evaluation import predict, score
-from pkdlib.loop import Job, OnEpoch, train
+from pkdlib.loop import Job, train
 from pkdlib.models import Init, build_student, load_classifier, load_tokenizer
 from pkdlib.objectives import PKD, Objective
 from pkdlib.records import RESULT_FILE, RunRecord, save_result
@@ -41,8 +43,8 @@ def fine_tune(
 
     With output_dir, the model, its tokenizer and, last, result.json are written there, and until then a checkpoint
     after every epoch: called again with the same arguments, a run that was interrupted goes on after its last
-    finished epoch, to the same result. on_epoch(epoch, model) is called before training (epoch 0) and after every
-    epoch that is trained in this call, to look at the model on its way.
+    finished epoch, to the same result. on_epoch(epoch, model, figures) is called before training (epoch 0, {}) and
+    after every epoch that is trained in this call, with its row of the history; a context manager is entered.
     """
     accelerator, model = make_accelerator(config.mixed_precision), _start(data, config)
     labels_alone = PKD(DistillConfig(alpha=0.0, beta=0.0, last_layer=config.last_layer), model)
@@ -117,7 +119,8 @@ def _carry_out(job: Job, output_dir: str | Path | None, spent: dict[str, float] 
         start = {"run": job.name, "objective": checks.objective_fingerprint(job.objective)}
         start |= {"model": checks.config_fingerprint(model), "initial weights": weights_fingerprint(model)} | used
         job = replace(job, checkpoint=Checkpoint(output_dir, identity | start, job.name, accelerator))
-    history, best_epoch = train(job)
+    with job.on_epoch if isinstance(job.on_epoch, AbstractContextManager) else nullcontext():
+        history, best_epoch = train(job)
     trained = time.perf_counter()
     record = RunRecord(
         **describe(model, data, accelerator, job.name, job.config.eval_batch_size),

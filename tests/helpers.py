@@ -19,14 +19,18 @@ os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # equal bits are promised o
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test waits for a network
 
 from transformers import (
+    AlbertConfig,
+    AutoModel,
     BertConfig,
-    BertModel,
+    DebertaV2Config,
     DistilBertConfig,
-    DistilBertModel,
+    ElectraConfig,
+    ModernBertConfig,
+    MPNetConfig,
     PreTrainedConfig,
     PreTrainedModel,
     RobertaConfig,
-    RobertaModel,
+    XLMRobertaConfig,
 )
 from transformers.utils import logging
 
@@ -111,29 +115,36 @@ def save_hub_dataset(folder: Path, config: str, splits: Mapping[str, pd.DataFram
     return folder
 
 
-OTHER_BACKBONES = {  # of four layers and width 32, as bert_config()
-    "distilbert": (
-        DistilBertConfig(vocab_size=319, dim=32, n_layers=4, n_heads=2, hidden_dim=64, max_position_embeddings=64),
-        DistilBertModel,
+SIZES = {
+    "vocab_size": 319, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64,
+    "max_position_embeddings": 66, "pad_token_id": 0,
+}  # fmt: skip
+ENCODERS = {  # each with what sets it apart; test_encoders.py proves them, and the reference names them
+    "bert": bert_config(),
+    "distilbert": DistilBertConfig(vocab_size=319, dim=32, n_layers=4, n_heads=2, hidden_dim=64),
+    "roberta": RobertaConfig(**SIZES, type_vocab_size=1),
+    "xlm-roberta": XLMRobertaConfig(**SIZES, type_vocab_size=1),
+    "electra": ElectraConfig(**SIZES, embedding_size=16),
+    "albert": AlbertConfig(**SIZES, embedding_size=16),
+    "deberta-v2": DebertaV2Config(
+        **SIZES, relative_attention=True, position_buckets=8, pos_att_type=["p2c", "c2p"], share_att_key=True,
+        norm_rel_ebd="layer_norm", position_biased_input=False,
     ),
-    "roberta": (
-        RobertaConfig(
-            vocab_size=319, hidden_size=32, num_hidden_layers=4, num_attention_heads=2, intermediate_size=64,
-            max_position_embeddings=66, pad_token_id=0,
-        ),
-        RobertaModel,
+    "mpnet": MPNetConfig(**SIZES),
+    "modernbert": ModernBertConfig(
+        **SIZES, local_attention=8, bos_token_id=0, eos_token_id=0, cls_token_id=0, sep_token_id=0
     ),
 }  # fmt: skip
 
 
-def save_backbone(folder: Path, config: PreTrainedConfig | None = None, model_class: type = BertModel) -> Path:
+def save_backbone(folder: Path, config: PreTrainedConfig | None = None) -> Path:
     """A pre-trained backbone's folder: random weights of the configuration and the embedded tokenizer."""
     with torch.random.fork_rng():
         torch.manual_seed(7)
-        model_class(config or bert_config()).save_pretrained(folder)
+        AutoModel.from_config(config or bert_config()).save_pretrained(folder)
     tokenizer = load_tokenizer(MINI_BERT)
-    if model_class is not BertModel:
-        tokenizer.model_input_names = ["input_ids", "attention_mask"]  # these have no token types
+    if config is not None and config.model_type != "bert":
+        tokenizer.model_input_names = ["input_ids", "attention_mask"]  # most others have no token types
     tokenizer.save_pretrained(folder)
     return folder
 

@@ -30,7 +30,7 @@ OF_THE_CORE = {  # third-party packages
     "huggingface_hub",  # which transformers needs
 }  # fmt: skip
 # Lines that each room may have. A room that needs more says why in the change that raises its number here.
-LINES = {"core": 1300, "engine": 1430, "readers": 860, "analysis": 1490, "sweeps": 1410, "reports": 690}
+LINES = {"core": 1300, "engine": 1540, "readers": 890, "analysis": 1530, "sweeps": 1420, "reports": 690}
 MOST_PARAMETERS = 8
 NEED_JUPYTER = ("pkdlib.analysis.widgets", "pkdlib.reports", "pkdlib.sweeps")  # these and what lies in them
 
@@ -41,7 +41,7 @@ from importlib.machinery import PathFinder
 
 HIDDEN = {
     "IPython", "ipykernel", "ipywidgets", "jupyter", "jupyter_client", "jupyter_core", "jupyter_server", "jupyterlab",
-    "latex2mathml", "nbclient", "nbconvert", "nbformat", "papermill", "datasets",
+    "latex2mathml", "nbclient", "nbconvert", "nbformat", "papermill", "datasets", "tensorboard",
 }
 
 class Hiding(PathFinder):

@@ -161,9 +161,12 @@ def test_a_look_at_every_epoch_changes_nothing(
     data: EncodedTask, backbone: Path, wide: PreTrainedModel, tmp_path: Path
 ) -> None:
     seen: list[tuple[int, torch.Tensor]] = []
+    given: list[dict[str, float]] = []
 
-    def look(epoch: int, model: PreTrainedModel) -> None:
+    def look(epoch: int, model: PreTrainedModel, figures: dict[str, float]) -> None:
         torch.rand(7)
+        given.append(figures.copy())
+        figures.clear()
         seen.append((epoch, split_cls_states(model, data.splits["dev"])))
 
     config = validate(DistillConfig, backbone=str(backbone), num_hidden_layers=2, beta=0, **VALUES)
@@ -171,6 +174,7 @@ def test_a_look_at_every_epoch_changes_nothing(
     alone = distill(data, config, wide, cache_dir=tmp_path)
     assert same_weights(watched.model, alone.model)
     assert [epoch for epoch, _ in seen] == [0, 1, 2, 3]
+    assert given == [{}, *watched.record.history]
     before, *after = [states for _, states in seen]
     assert all(not torch.equal(states, before) for states in after)
     best = dict(seen)[watched.record.best_epoch]

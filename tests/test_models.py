@@ -1,11 +1,12 @@
 """Backbones, students cut from them, and what a checkpoint holds."""
 
+import copy
 from pathlib import Path
 
 import pytest
 import torch
 from helpers import (
-    OTHER_BACKBONES,
+    ENCODERS,
     bert_config,
     mini_bert,
     mini_tokenizer,
@@ -14,7 +15,7 @@ from helpers import (
     save_backbone,
     small_task,
 )
-from transformers import BertForSequenceClassification, BertModel, PreTrainedModel
+from transformers import AutoModel, BertForSequenceClassification, BertModel, PreTrainedModel
 
 from pkdlib.config import MINI_BERT
 from pkdlib.engine.checkpoints import weights_fingerprint
@@ -138,22 +139,14 @@ def test_a_missing_pooler_is_drawn_from_the_seed(tmp_path: Path) -> None:
     assert not torch.equal(*pooler)
 
 
-@pytest.mark.parametrize("name", OTHER_BACKBONES)
-def test_other_architectures_are_cut_the_same_way(name: str, tmp_path: Path) -> None:
-    backbone = load_backbone(save_backbone(tmp_path / "backbone", *OTHER_BACKBONES[name]))
-    teacher = noisy_copy(backbone, LABELS)
-    student = build_student(tmp_path / "backbone", 2, LABELS, seed=6)
-    assert_cut_of(student, backbone, 2)
-    assert_cut_of(build_student(backbone, 2, LABELS, init="teacher", teacher=teacher), teacher, 2)
-    student.eval().save_pretrained(tmp_path / "student")
-    reloaded = load_classifier(tmp_path / "student")
-    assert reloaded.config.num_hidden_layers == 2
-    assert weights_fingerprint(reloaded) == weights_fingerprint(student)
-    inputs = {"input_ids": torch.tensor([[2, 7, 9, 3]]), "attention_mask": torch.ones(1, 4, dtype=torch.long)}
-    with torch.no_grad():
-        ours, theirs = (model(**inputs, output_hidden_states=True) for model in (student, reloaded))
-    assert torch.equal(ours.logits, theirs.logits)
-    assert cls_states(ours.hidden_states).shape == (1, 2, 32)
+def test_what_a_configuration_has_per_layer_is_cut_and_no_other_list() -> None:
+    student = build_student(AutoModel.from_config(ENCODERS["modernbert"]), 2, LABELS)
+    assert (
+        student.config.layer_types == ENCODERS["modernbert"].layer_types[:2] == ["full_attention", "sliding_attention"]
+    )
+    config = copy.deepcopy(ENCODERS["deberta-v2"])
+    config.num_hidden_layers = 2  # as many as pos_att_type has names
+    assert build_student(AutoModel.from_config(config), 1, LABELS).config.pos_att_type == ["p2c", "c2p"]
 
 
 # -------------------------------------------------------------------------------------- saving and loading

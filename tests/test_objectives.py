@@ -113,7 +113,7 @@ class Interruption(Exception):
 def test_an_interrupted_training_by_it_goes_on_bit_for_bit(data, backbone, teacher, tmp_path, capsys) -> None:
     whole = tiny(data, backbone, teacher, tmp_path)
 
-    def stop(epoch: int, _model: PreTrainedModel) -> None:
+    def stop(epoch: int, *_: object) -> None:
         if epoch == 2:
             raise Interruption
 

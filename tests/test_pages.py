@@ -109,14 +109,18 @@ def test_what_contributing_adds_works(example: dict, in_the_project, tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["reports", "reference"])
-def test_the_guide_s_code_runs(name: str, in_the_project, tmp_path: Path, capsys) -> None:
+def test_the_guide_s_code_runs(name: str, example: dict, in_the_project, tmp_path: Path, capsys) -> None:
     for split in ("train", "dev"):
         (tmp_path / f"{split}.csv").write_text("text,label\nbuy now,yes\nsee you at noon,no\n")
-    (code,) = blocks(ROOT / "notebooks" / "guide" / f"{name}.md")
+    code, *more = blocks(ROOT / "notebooks" / "guide" / f"{name}.md")
     names: dict = {}
     exec(code.replace('"runs/spam"', repr(str(tmp_path))), names)
     if name == "reference":
         assert names["data"].splits["train"].labels.tolist() == [1, 0]
+        (follow,) = more
+        follow = follow.replace('"runs/followed"', "folder / 'followed'")
+        exec(follow.replace("on_epoch=follow", "on_epoch=follow, cache_dir=folder"), example)
+        assert list((example["folder"] / "followed" / "tensorboard").glob("events.*"))
     else:
         assert "PKD-Skip" in capsys.readouterr().out
 

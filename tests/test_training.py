@@ -12,7 +12,6 @@ import pytest
 import torch
 from accelerate.data_loader import BatchSamplerShard
 from helpers import (
-    OTHER_BACKBONES,
     bert_config,
     mini_tokenizer,
     noisy_copy,
@@ -188,17 +187,6 @@ def test_teacher_is_left_as_it_was(data: EncodedTask, backbone: Path, teacher: P
     assert weights_fingerprint(teacher) == before == run.record.fingerprints["teacher_weights"]
     assert not teacher.training
     assert all(parameter.grad is None for parameter in teacher.parameters())
-
-
-@pytest.mark.parametrize("name", OTHER_BACKBONES)
-def test_other_architectures_are_distilled(name: str, cache: Path, tmp_path: Path) -> None:
-    folder = save_backbone(tmp_path / "backbone", *OTHER_BACKBONES[name])
-    data = encode_task(small_data("mini-inference"), load_tokenizer(folder), 64)
-    fine_tune(data, tuning(folder, num_train_epochs=1), tmp_path / "teacher")
-    run = distill(data, distilling(folder, num_train_epochs=1), tmp_path / "teacher", tmp_path / "student", cache)
-    assert run.record.history[0]["train_loss_pt"] > 0
-    assert run.model.config.num_hidden_layers == 3
-    assert same_weights(load_classifier(tmp_path / "student"), run.model)
 
 
 # -------------------------------------------------------------------------------------------- how an epoch goes

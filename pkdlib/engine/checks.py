@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, InstanceOf, ValidationError, create_model
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AlbertTokenizer, AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from pkdlib.engine.batches import has_label
 from pkdlib.engine.configs import ConfigError, shortened
@@ -290,13 +290,15 @@ def check_wanted(name: str, want: Callable[[Any], Any]) -> Callable[[Any], Tenso
 
 # -------------------------------------------------------------------------------------- a model and what it reads
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, where: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer, if it has words and a [CLS] token; ValueError otherwise."""
+    """The tokenizer, if it has words and a [CLS] token, with all that its model reads; ValueError otherwise."""
     if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what transformers makes up where no file is there
         raise ValueError(f"{where}: no tokenizer there: it must hold the files that save_pretrained() of one writes")
     if tokenizer.pad_token_id is None:
         raise ValueError(f"{where}: its tokenizer has no padding token; set its pad_token and save it")
     if tokenizer.cls_token_id is None:
         raise ValueError(f"{where}: its tokenizer has no [CLS] token; an encoder with one, such as BERT, is needed")
+    if isinstance(tokenizer, AlbertTokenizer):  # transformers 5 leaves out the segments, which ALBERT was trained with
+        tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
     return tokenizer
 
 

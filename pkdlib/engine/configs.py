@@ -4,9 +4,9 @@ import difflib
 import math
 from collections.abc import Collection, Mapping
 from numbers import Integral
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 LARGEST = 2**32  # of whole numbers: above it, libraries below overflow
 
@@ -36,6 +36,19 @@ class Config(BaseModel):
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
+
+
+def _class_weights(weights: Any) -> Any:
+    given = weights if isinstance(weights, list | tuple) else [weights]
+    if given in (["balanced"], [""]):
+        return [one for one in given if one]
+    if not all(type(one) in (int, float) and 0 < one < 1e6 for one in given):
+        raise ValueError("must be balanced, or a list of a positive number for each class")
+    return list(given)
+
+
+# A number for each class, or "balanced" alone; empty: all classes weigh alike.
+ClassWeights = Annotated[list[float | str], BeforeValidator(_class_weights)]
 
 
 def validate(config_class: type[AnyConfig], /, **values: Any) -> AnyConfig:

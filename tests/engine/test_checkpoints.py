@@ -26,11 +26,11 @@ from helpers import (
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 from torch.optim.optimizer import register_optimizer_step_post_hook
-from transformers import PreTrainedModel
 
 from pkdlib.config import DistillConfig, FineTuneConfig, validate
 from pkdlib.data import EncodedTask, encode_task
 from pkdlib.engine.checkpoints import CHECKPOINT_FILE, weights_fingerprint
+from pkdlib.engine.trackers import OnEpoch
 from pkdlib.models import load_backbone, load_classifier, load_tokenizer
 from pkdlib.objectives import Objective
 from pkdlib.readers.records import load_records
@@ -250,8 +250,8 @@ def test_best_epoch_before_the_interruption_is_kept(
 
 
 def test_every_random_state_is_restored(data: EncodedTask, folder: Path, tmp_path: Path) -> None:
-    def draw(seen: list) -> Callable[[int, PreTrainedModel], None]:
-        return lambda epoch, _: seen.append((epoch, random.gauss(), np.random.normal(), torch.rand(1).item()))
+    def draw(seen: list) -> OnEpoch:
+        return lambda epoch, *_: seen.append((epoch, random.gauss(), np.random.normal(), torch.rand(1).item()))
 
     whole, before, after = [], [], []
     train("teacher", data, folder, on_epoch=draw(whole))

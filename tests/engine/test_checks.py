@@ -12,6 +12,8 @@ import pytest
 import torch
 from filelock import FileLock
 from helpers import (
+    ENCODERS,
+    SIZES,
     bert_config,
     mini_tokenizer,
     noisy_copy,
@@ -24,21 +26,15 @@ from helpers import (
 )
 from safetensors import SafetensorError
 from transformers import (
-    AlbertConfig,
     AutoConfig,
     AutoModelForSequenceClassification,
     BertConfig,
     BertForSequenceClassification,
     BertModel,
-    DebertaV2Config,
     DistilBertConfig,
-    ElectraConfig,
-    ModernBertConfig,
-    MPNetConfig,
     PreTrainedConfig,
     PreTrainedModel,
     RobertaConfig,
-    XLMRobertaConfig,
 )
 
 from pkdlib.config import DistillConfig, FineTuneConfig
@@ -76,25 +72,14 @@ from pkdlib.tasks import get_task
 from pkdlib.training import Run, distill, fine_tune
 
 THREE = ("entailment", "neutral", "contradiction")
-SIZES = {"vocab_size": 319, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "num_labels": 3}
-SIZES |= {"intermediate_size": 64, "max_position_embeddings": 66, "pad_token_id": 0}
-ENCODERS = {
-    "bert": bert_config(num_labels=3),
-    "roberta": RobertaConfig(**SIZES, type_vocab_size=1),
-    "xlm-roberta": XLMRobertaConfig(**SIZES, type_vocab_size=1),
-    "electra": ElectraConfig(**SIZES, embedding_size=16),
-    "albert": AlbertConfig(**SIZES, embedding_size=16),
-    "deberta-v2": DebertaV2Config(**SIZES),
-    "mpnet": MPNetConfig(**SIZES),
-    "modernbert": ModernBertConfig(**SIZES, bos_token_id=0, eos_token_id=0, cls_token_id=0, sep_token_id=0),
-    "distilbert": DistilBertConfig(vocab_size=319, dim=32, n_layers=4, n_heads=2, hidden_dim=64, num_labels=3),
-}
 
 
 def classifier(config: PreTrainedConfig, names: tuple[str, ...] = THREE) -> PreTrainedModel:
     with torch.random.fork_rng():
         torch.manual_seed(5)
-        model = AutoModelForSequenceClassification.from_config(copy.deepcopy(config))
+        config = copy.deepcopy(config)
+        config.num_labels = len(names)
+        model = AutoModelForSequenceClassification.from_config(config)
     model.config.id2label = dict(enumerate(names))
     model.config.label2id = {name: index for index, name in enumerate(names)}
     return model.eval()

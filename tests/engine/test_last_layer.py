@@ -6,17 +6,11 @@ from typing import ClassVar
 
 import pytest
 import torch
-from helpers import bert_config, mini_bert, noisy_copy, same_weights, small_task
+from helpers import ENCODERS, mini_bert, noisy_copy, same_weights, small_task
 from torch import Tensor, nn
 from transformers import (
-    AlbertConfig,
     AutoModelForSequenceClassification,
-    DistilBertConfig,
-    ElectraConfig,
-    PreTrainedConfig,
     PreTrainedModel,
-    RobertaConfig,
-    XLMRobertaConfig,
 )
 
 from pkdlib.analysis.similarity import split_cls_states
@@ -27,24 +21,16 @@ from pkdlib.models import cls_states
 from pkdlib.objectives import Objective
 from pkdlib.training import distill
 
-SIZES = {"vocab_size": 319, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "num_labels": 3}
-SIZES |= {"intermediate_size": 64, "max_position_embeddings": 66, "pad_token_id": 0}
-OF_BERT_S_MAKE = {
-    "bert": bert_config(3, num_labels=3),
-    "roberta": RobertaConfig(**SIZES),
-    "xlm-roberta": XLMRobertaConfig(**SIZES),
-    "electra": ElectraConfig(**SIZES, embedding_size=32),
-}
-OTHERS = {
-    "albert": AlbertConfig(**SIZES, embedding_size=16),
-    "distilbert": DistilBertConfig(vocab_size=319, dim=32, n_layers=3, n_heads=2, hidden_dim=64, num_labels=3),
-}
+OF_BERT_S_MAKE = ("bert", "roberta", "xlm-roberta", "electra")
+OTHERS = sorted(ENCODERS.keys() - set(OF_BERT_S_MAKE))
 
 
-def classifier(config: PreTrainedConfig, attention: str = "sdpa") -> PreTrainedModel:
+def classifier(kind: str, attention: str | None = None) -> PreTrainedModel:
     with torch.random.fork_rng():
         torch.manual_seed(5)
-        model = AutoModelForSequenceClassification.from_config(copy.deepcopy(config), attn_implementation=attention)
+        model = AutoModelForSequenceClassification.from_config(
+            copy.deepcopy(ENCODERS[kind]), attn_implementation=attention
+        )
     return model.eval()
 
 
@@ -69,7 +55,7 @@ def outputs(model: PreTrainedModel, wanted: bool, padded: bool = True) -> tuple[
 @pytest.mark.parametrize("padded", [True, False])
 @pytest.mark.parametrize("kind", OF_BERT_S_MAKE)
 def test_logits_states_and_gradients_are_the_plain_path_s(kind: str, padded: bool) -> None:
-    model = classifier(OF_BERT_S_MAKE[kind])
+    model = classifier(kind)
     logits, states, gradients, positions = outputs(model, True, padded)
     plain_logits, plain_states, plain_gradients, plain_positions = outputs(model, False, padded)
     assert (positions, plain_positions) == (1, 11)
@@ -83,7 +69,7 @@ def test_logits_states_and_gradients_are_the_plain_path_s(kind: str, padded: boo
 
 @pytest.mark.parametrize("kind", OTHERS)
 def test_other_makes_stay_as_they_are(kind: str) -> None:
-    model = classifier(OTHERS[kind])
+    model = classifier(kind)
     logits, states, _, positions = outputs(model, True)
     plain_logits, plain_states, _, _ = outputs(model, False)
     assert positions == 11
@@ -92,11 +78,11 @@ def test_other_makes_stay_as_they_are(kind: str) -> None:
 
 
 def test_another_attention_stays_as_it_is() -> None:
-    assert outputs(classifier(OF_BERT_S_MAKE["bert"], "eager"), True)[3] == 11
+    assert outputs(classifier("bert", "eager"), True)[3] == 11
 
 
 def test_the_model_is_plain_again_afterwards_also_after_an_error() -> None:
-    model = classifier(OF_BERT_S_MAKE["bert"])
+    model = classifier("bert")
     with pytest.raises(IndexError):
         run(model, {"input_ids": torch.tensor([[1000]])}, cls_alone=True)
     assert run(model, batch(), cls_alone=True, output_hidden_states=True).hidden_states[-1].shape[1] == 1
@@ -105,12 +91,12 @@ def test_the_model_is_plain_again_afterwards_also_after_an_error() -> None:
 
 
 def test_whoever_asks_for_attentions_gets_those_of_all_positions() -> None:
-    output = run(classifier(OF_BERT_S_MAKE["bert"], "eager"), batch(), cls_alone=True, output_attentions=True)
-    assert [attention.shape for attention in output.attentions] == [(6, 2, 11, 11)] * 3
+    output = run(classifier("bert", "eager"), batch(), cls_alone=True, output_attentions=True)
+    assert [attention.shape for attention in output.attentions] == [(6, 2, 11, 11)] * 4
 
 
 def test_over_many_dropout_masks_the_mean_is_the_plain_path_s() -> None:
-    model = classifier(OF_BERT_S_MAKE["bert"]).train()
+    model = classifier("bert").train()
     draws = {}
     for wanted in (True, False):
         torch.manual_seed(wanted)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import (
-    OTHER_BACKBONES,
+    ENCODERS,
     bert_config,
     noisy_copy,
     run_together,
@@ -164,9 +164,7 @@ def fake_update(config: PreTrainedConfig, objective: type[Objective], **changes)
     return sums
 
 
-@pytest.mark.parametrize(
-    "config", [bert_config(), *(config for config, _ in OTHER_BACKBONES.values())], ids=lambda config: config.model_type
-)
+@pytest.mark.parametrize("config", ENCODERS.values(), ids=lambda config: config.model_type)
 @pytest.mark.parametrize("changes", [{}, {"micro_batch_size": 3}])
 @pytest.mark.parametrize("weights", [{"alpha": 0.5, "beta": 10.0}, {"alpha": 0.0, "beta": 0.0}])
 def test_an_update_waits_for_no_value_and_mixes_no_devices(
@@ -340,10 +338,9 @@ def test_a_kept_gradient_is_autograd_s(padding: int | None, tied: bool, rows: li
     assert not embedding._forward_hooks and not embedding.weight._post_accumulate_grad_hooks
 
 
-@pytest.mark.parametrize("kind", ["bert", *OTHER_BACKBONES])
+@pytest.mark.parametrize("kind", ENCODERS)
 def test_a_training_that_keeps_the_gradient_has_the_same_weights(kind: str, data, tmp_path, monkeypatch) -> None:
-    made = (bert_config(),) if kind == "bert" else OTHER_BACKBONES[kind]
-    backbone = str(save_backbone(tmp_path / "backbone", *made))
+    backbone = str(save_backbone(tmp_path / "backbone", ENCODERS[kind]))
     config = validate(FineTuneConfig, backbone=backbone, num_hidden_layers=2, **VALUES)
     entered = []
     enter = KeptGradient.__enter__

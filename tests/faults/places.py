@@ -28,6 +28,7 @@ from pkdlib.analysis import paper, similarity, speed, statistics, tables
 from pkdlib.data import Split, TaskData, encode_split, encode_task
 from pkdlib.engine.files import ROOT
 from pkdlib.engine.machine import make_accelerator
+from pkdlib.engine.trackers import tracker
 from pkdlib.readers.records import load_records
 from pkdlib.readers.sources import load_split, load_task, load_texts
 from pkdlib.records import save_result
