@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from secrets import token_hex
@@ -26,7 +27,7 @@ from pkdlib.engine.batches import Batch
 from pkdlib.engine.files import here, write_text
 from pkdlib.engine.last_layer import run
 from pkdlib.engine.machine import installed_versions
-from pkdlib.engine.progress import quiet, say
+from pkdlib.engine.progress import say
 from pkdlib.readers.sources import load_task
 from pkdlib.readers.teachers import record_of
 
@@ -79,20 +80,20 @@ def export_onnx(
             files["int8"] = part / INT8_FILE
             _quantize(files["onnx"], files["int8"])
         sessions = {name: load_onnx(file) for name, file in files.items()}
-        logits = {"pytorch": expected} | {name: predict_onnx(session, split) for name, session in sessions.items()}
-        if not (difference := _difference(logits["onnx"], expected)) <= TOLERANCE:  # nor NaN
+        models = {"pytorch": {"size_mb": sum(one.nbytes for one in model.parameters()) / 1e6}}
+        models |= {name: {"size_mb": file.stat().st_size / 1e6} for name, file in files.items()}
+        for name, figures in models.items():
+            logits = predict_onnx(sessions[name], split) if name in sessions else expected
+            figures |= _scores(logits, expected, rows)
+        if not (difference := models["onnx"]["max_difference"]) <= TOLERANCE:  # nor NaN
             line = f"logits of ONNX and PyTorch differ by {difference:.2g} on {where}"
             raise ValueError(f"{student}: {line}: must be at most {TOLERANCE}")
-        sizes = {"pytorch": sum(one.numel() * one.element_size() for one in model.parameters())}
-        sizes |= {name: file.stat().st_size for name, file in files.items()}
         length = min(LENGTH, ours.max_length)
-        latencies = _latencies(model, sessions, inputs, length)
-        models = {
-            name: {"size_mb": sizes[name] / 1e6, **latencies[name], **_scores(logits[name], expected, rows)}
-            for name in logits
-        }
+        for size in BATCHES:
+            for name, milliseconds in _latencies(model, sessions, example_batch(inputs, size, length)).items():
+                models[name][f"latency_ms_{size}"] = milliseconds
         report = {
-            "student": Path(student).name if here(student) else str(student), "max_length": ours.max_length,
+            "student": Path(student).resolve().name if here(student) else str(student), "max_length": ours.max_length,
             "inputs": inputs, "classes": ours.names, "checked_on": where, "models": models,
             "latency": {"length": length, "repeats": REPEATS, "threads": torch.get_num_threads()},
             "versions": installed_versions() | {name: version(name) for name in PACKAGES},
@@ -142,13 +143,9 @@ def _rows_to_check(
     return f"{len(EXAMPLES)} example texts", Split("example", texts, None)
 
 
-def _difference(logits: Tensor, expected: Tensor) -> float:
-    return (logits - expected).abs().max().item()
-
-
 def _scores(logits: Tensor, expected: Tensor, rows: Split) -> dict[str, float]:
     """Against PyTorch's logits, and, of classes where the rows have labels, against the labels."""
-    scores = {"max_difference": _difference(logits, expected)}
+    scores = {"max_difference": (logits - expected).abs().max().item()}
     if logits.shape[1] > 1:
         predictions = logits.argmax(dim=-1)
         scores["agreement"] = (predictions == expected.argmax(dim=-1)).double().mean().item()
@@ -157,25 +154,18 @@ def _scores(logits: Tensor, expected: Tensor, rows: Split) -> dict[str, float]:
     return scores
 
 
-def _latencies(model: PreTrainedModel, sessions: Mapping[str, Any], inputs: list[str], length: int) -> dict[str, dict]:
+def _latencies(model: PreTrainedModel, sessions: Mapping[str, Any], batch: Batch) -> dict[str, float]:
     """Milliseconds of a batch on the CPU, the median of REPEATS after one that does not count, all models in turn."""
-    found: dict[str, dict[str, float]] = {name: {} for name in ("pytorch", *sessions)}
-    for size in BATCHES:
-        batch = example_batch(inputs, size, length)
-        calls: dict[str, Callable[[], Any]] = {"pytorch": lambda batch=batch: run(model, batch, cls_alone=True)}
-        feeds = {name: tensor.numpy() for name, tensor in batch.items()}
-        for name, session in sessions.items():
-            calls[name] = lambda session=session, feeds=feeds: session.run(None, feeds)
-        times: dict[str, list[float]] = {name: [] for name in calls}
-        with torch.inference_mode():
-            for _ in range(1 + REPEATS):
-                for name, call in calls.items():
-                    started = time.perf_counter()
-                    call()
-                    times[name].append(1000 * (time.perf_counter() - started))
-        for name, spent in times.items():
-            found[name][f"latency_ms_{size}"] = median(spent[1:])
-    return found
+    feeds = {name: tensor.numpy() for name, tensor in batch.items()}
+    calls: dict[str, Callable[[], Any]] = {"pytorch": lambda: run(model, batch, cls_alone=True)}
+    calls |= {name: partial(session.run, None, feeds) for name, session in sessions.items()}
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    with torch.inference_mode():
+        for name in [*calls] * (1 + REPEATS):
+            started = time.perf_counter()
+            calls[name]()
+            times[name].append(1000 * (time.perf_counter() - started))
+    return {name: median(spent[1:]) for name, spent in times.items()}
 
 
 # ------------------------------------------------------------------------------------------------------ the files
@@ -227,7 +217,7 @@ def _silent() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), quiet():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -78,9 +77,8 @@ def write_rows(frame: pd.DataFrame, path: Path) -> None:
         elif path.suffix == ".csv":
             frame.to_csv(part, index=False, lineterminator="\n")
         else:
-            lines = _json_lines(frame) if path.suffix == ".jsonl" else _tsv_lines(frame)
             with open(part, "x", encoding="utf-8", newline="\n") as file:
-                file.writelines(f"{line}\n" for line in lines)
+                file.writelines(f"{line}\n" for line in _lines(frame, path.suffix))
         os.replace(part, path)
     except (ValueError, TypeError, pa.ArrowException) as error:
         raise ValueError(f"out = {str(path)!r}: {one_line(error)}") from None
@@ -88,21 +86,15 @@ def write_rows(frame: pd.DataFrame, path: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def _json_lines(frame: pd.DataFrame) -> Iterator[str]:
+def _lines(frame: pd.DataFrame, ending: str) -> Iterator[str]:
+    """Records as JSON, or lines with tabs and without quotes, as GLUE's and as this kit reads them."""
     names = list(frame)
-    for row in _rows(frame):
-        yield json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False, default=str)
-
-
-def _tsv_lines(frame: pd.DataFrame) -> Iterator[str]:
-    """Lines without quotes, as GLUE's and as this kit reads them."""
-    for row in ([*frame], *_rows(frame)):
+    columns = [[None if value is pd.NA else value for value in frame[name].tolist()] for name in names]
+    for row in zip(*columns, strict=True) if ending == ".jsonl" else [names, *zip(*columns, strict=True)]:
+        if ending == ".jsonl":
+            yield json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False, default=str)
+            continue
         cells = ["" if value is None else str(value) for value in row]
         if wrong := next((cell for cell in cells if "\t" in cell or "\n" in cell), None):
             raise ValueError(f"a .tsv holds no tab or line's end within a text: {wrong[:40]!r}; write a .csv")
         yield "\t".join(cells)
-
-
-def _rows(frame: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
-    columns = ([None if value is pd.NA else value for value in frame[name].tolist()] for name in frame)
-    return zip(*columns, strict=True)
