@@ -33,7 +33,7 @@ def card(record: Mapping[str, Any]) -> str:
     from huggingface_hub import EvalResult, ModelCardData  # here, because it is slow to import
 
     config, method, task = record["config"], record["method"], record["task"]
-    taught = "teacher_weights" in record["fingerprints"]
+    taught = method != "FT" and "teacher_weights" in record["fingerprints"]
     tags = ["pkdlib", *(["knowledge-distillation"] if taught else [])]
     results = [
         EvalResult("text-classification", task, task, name, value, dataset_split=split)
@@ -48,7 +48,8 @@ def card(record: Mapping[str, Any]) -> str:
     definition = record.get("task_definition") or {}
     columns, classes = (definition.get(name) or () for name in ("columns", "label_names"))
     what = f"a model for {task} of {config['num_hidden_layers']} layers and {record['num_parameters']:,} parameters"
-    start = f"It starts from `{_public(config['backbone'])}`"
+    first = "its teacher's first layers" if config.get("init") == "teacher" else f"`{_public(config['backbone'])}`"
+    start = f"It starts from {first}"
     if taught:
         weights = record["fingerprints"]["teacher_weights"]
         start += f" and was taught by a teacher whose weights have the fingerprint `{weights}`"

@@ -57,6 +57,13 @@ def test_a_backbone_of_the_hub_is_named_and_a_path_is_not_told(tmp_path: Path) -
     assert ModelCard(card(record())).data.base_model is None  # data/mini-bert-12, which might be a hub id
 
 
+def test_what_it_starts_from_and_who_taught_it_are_told_apart() -> None:
+    config, taught = make_record().config | {"init": "teacher"}, {"fingerprints": {"teacher_weights": "abc"}}
+    assert "starts from its teacher's first layers and was taught by" in card(record(config=config, **taught))
+    text = card(record(config=config, method="FT", **taught))
+    assert "starts from its teacher's first layers.\n" in text and "knowledge-distillation" not in text
+
+
 def test_a_record_of_numbers_and_of_no_score_has_a_card() -> None:
     regression = record(metrics={"dev": {"pearson": -0.25, "loss": 1.0}}, majority={}, task_definition=None)
     text = card(regression)
