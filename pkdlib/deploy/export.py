@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from pkdlib.data import Split, encode_split
+from pkdlib.data import READING, Split, encode_split
 from pkdlib.deploy.predict import check_columns
 from pkdlib.deploy.students import INT8_FILE, ONNX_FILE, Student, load_onnx, load_student, predict_onnx
 from pkdlib.deploy.tables import read_rows
@@ -132,7 +132,8 @@ def _rows_to_check(
     record, reason = record_of(student, "student"), "it has no record"
     if record:
         try:
-            rows = load_task(record.get_task(), record.source, bad_rows=record.bad_rows).splits["dev"]
+            reading = {name: getattr(record, name) for name in READING if name != "unlabelled"}
+            rows = load_task(record.get_task(), **reading).splits["dev"]
             if rows.fingerprint == record.fingerprints.get("dev"):
                 return f"{len(rows)} dev rows of {record.task}", rows
             reason = f"those of {record.source} have changed since"

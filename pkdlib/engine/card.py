@@ -45,20 +45,22 @@ def card(record: Mapping[str, Any]) -> str:
         library_name="transformers", pipeline_tag="text-classification", tags=tags, **hub,
         **({"model_name": record["run_id"], "eval_results": results} if results else {}),
     )  # fmt: skip
-    definition = record.get("task_definition") or {}
-    columns, classes = (definition.get(name) or () for name in ("columns", "label_names"))
+    columns, classes = (record["task_definition"][name] for name in ("columns", "label_names"))
     what = f"a model for {task} of {config['num_hidden_layers']} layers and {record['num_parameters']:,} parameters"
     first = "its teacher's first layers" if config.get("init") == "teacher" else f"`{_public(config['backbone'])}`"
     start = f"It starts from {first}"
     if taught:
         weights = record["fingerprints"]["teacher_weights"]
         start += f" and was taught by a teacher whose weights have the fingerprint `{weights}`"
+    rows = f"{record['train_rows']:,}"
+    if record["unlabelled_rows"]:
+        rows += f" labelled and {record['unlabelled_rows']:,} unlabelled"
     lines = [
         f"---\n{data.to_yaml()}\n---\n{MARK}\n\n# {record['run_id']}\n",
         f"This is {what}, trained by pkdlib with the method {method}. {start}.\n",
-        f"- Texts: {', '.join(columns) or 'one column'}, at most {record['max_length']} tokens a row.",
-        f"- Classes: {', '.join(classes) or 'none, it gives a number'}.",
-        f"- Data: {_public(record['source'])}, {record['train_rows']:,} rows for training.",
+        f"- Texts: {', '.join(columns)}, at most {record['max_length']} tokens a row.",
+        f"- It gives {'a class' if len(classes) > 1 else 'a number'}: {', '.join(classes)}.",
+        f"- Data: {_public(record['source'])}, {rows} rows for training.",
         f"- Best epoch on dev: {record['best_epoch']} of {config.get('num_train_epochs', record['best_epoch'])}.\n",
         f"## Scores\n\n{_scores(record)}\n",
         "The interval is for other rows of the same kind (Wilson, of accuracy alone); the last column is the score of",

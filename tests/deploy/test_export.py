@@ -12,16 +12,27 @@ import pandas as pd
 import pytest
 import torch
 from deploy.test_predict import TEXTS, expected, read, train_student, write
-from helpers import OTHER_BACKBONES, bert_config, mini_tokenizer, noisy_copy, save_model
+from helpers import OTHER_BACKBONES, bert_config, mini_tokenizer, noisy_copy, read_task, save_backbone, save_model
 from transformers import AutoTokenizer, BertModel, ElectraConfig, ElectraModel
 
-from pkdlib import load_classifier, load_records, load_tokenizer, predict
+from pkdlib import (
+    FineTuneConfig,
+    encode_task,
+    fine_tune,
+    load_classifier,
+    load_records,
+    load_task,
+    load_tokenizer,
+    predict,
+    validate,
+)
 from pkdlib.data import Split, encode_split
 from pkdlib.deploy.export import EXAMPLES, TOLERANCE, export_onnx
 from pkdlib.deploy.predict import predict_file
 from pkdlib.deploy.students import load_onnx, load_student, predict_onnx
 from pkdlib.engine.files import ROOT
 from pkdlib.reports.commands import main
+from pkdlib.tasks import Task
 
 FILES = {"config.json", "export.json", "model.onnx", "tokenizer.json", "tokenizer_config.json"}
 ELECTRA = ElectraConfig(
@@ -153,6 +164,29 @@ def test_a_file_may_be_checked_with_and_pairs_are_exported_too(tmp_path: Path, c
     (tmp_path / "rows" / "dev.csv").write_text("sentence1,sentence2,label\na,b,neutral\n")
     assert export_onnx(student, tmp_path / "third")["checked_on"] == f"{len(EXAMPLES)} example texts"
     assert re.search(r"not on its dev rows: those of .*rows have changed since\n", capsys.readouterr().out)
+
+
+def test_a_regression_is_compared_by_its_values_on_a_drawn_dev_split(tmp_path: Path) -> None:
+    mini = read_task("mini-sentiment").splits["train"].take(np.arange(60))
+    frame = pd.DataFrame({"sentence": mini.texts[0], "stars": [len(text) / 10 for text in mini.texts[0]]})
+    (tmp_path / "rows").mkdir()
+    frame.to_csv(tmp_path / "rows" / "train.csv", index=False)
+    task = Task("stars", ("sentence",), ("stars",), ("pearson",), "stars")
+    data = encode_task(load_task(task, tmp_path / "rows", dev_fraction=0.2), mini_tokenizer(), 32)
+    backbone = save_backbone(tmp_path / "backbone", bert_config(2))
+    fine_tune(data, validate(FineTuneConfig, backbone=str(backbone), num_train_epochs=1), tmp_path / "student")
+    report = export_onnx(tmp_path / "student", tmp_path / "out", int8=True)
+    assert report["checked_on"] == "12 dev rows of stars"
+    scores = {"size_mb", "max_difference", "latency_ms_1", "latency_ms_32"}
+    assert all(figures.keys() == scores for figures in report["models"].values())
+    write(tmp_path / "a.jsonl", frame[["sentence"]])
+    ours, theirs = (
+        read(predict_file(tmp_path / name, tmp_path / "a.jsonl", ["sentence"], tmp_path / "b.csv"))
+        for name in ("student", "out")
+    )
+    assert list(ours) == list(theirs) == ["sentence", "value_predicted"]
+    values = [found["value_predicted"].astype(float) for found in (ours, theirs)]
+    assert (values[0] - values[1]).abs().max() < 1e-5 and values[0].nunique() > 10
 
 
 def test_logits_that_differ_leave_nothing(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

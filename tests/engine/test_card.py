@@ -39,7 +39,7 @@ def test_the_text_says_what_the_record_says() -> None:
     low, high = binomtest(18, 24).proportion_ci(method="wilson")
     assert f"| dev | 24 | accuracy | 0.750 | {low:.3f} to {high:.3f} | 0.500 |\n" in text
     assert "| dev | 24 | f1 | 0.800 |  |  |\n" in text and "| loss |" not in text
-    assert "Classes: negative, positive." in text and "at most 64 tokens" in text and "2,000 rows" in text
+    assert "It gives a class: negative, positive." in text and "at most 64 tokens" in text and "2,000 rows" in text
     assert "| alpha | 0.7 |\n" in text and "| num_hidden_layers | 3 |\n" in text
     assert "- On test its scores are those of always naming the most frequent class" in text
     assert "- On dev its scores" not in text and "one seed (1)" in text
@@ -65,9 +65,13 @@ def test_what_it_starts_from_and_who_taught_it_are_told_apart() -> None:
 
 
 def test_a_record_of_numbers_and_of_no_score_has_a_card() -> None:
-    regression = record(metrics={"dev": {"pearson": -0.25, "loss": 1.0}}, majority={}, task_definition=None)
+    regression = record(
+        metrics={"dev": {"pearson": -0.25, "loss": 1.0}}, majority={"dev": {}}, task_definition=get_task("stsb"),
+        unlabelled_rows=1500,
+    )  # fmt: skip
     text = card(regression)
-    assert "| dev | 24 | pearson | -0.250 |  |  |\n" in text and "none, it gives a number" in text
+    assert "| dev | 24 | pearson | -0.250 |  |  |\n" in text and "It gives a number: similarity." in text
+    assert "2,000 labelled and 1,500 unlabelled rows for training" in text
     assert ModelCard(text).data.eval_results[0].metric_value == -0.25
     assert ModelCard(card(record(metrics={}, eval_rows={}))).data.eval_results is None
 
