@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from pkdlib.config import DistillConfig, FineTuneConfig
 from pkdlib.data import EncodedTask
-from pkdlib.engine import checks
+from pkdlib.engine import card, checks
 from pkdlib.engine.checkpoints import Checkpoint, weights_fingerprint
 from pkdlib.engine.files import digest, save_model
 from pkdlib.engine.machine import device_name, make_accelerator
@@ -138,6 +138,7 @@ def _carry_out(job: Job, output_dir: str | Path | None, spent: dict[str, float] 
             (output_dir / RESULT_FILE).unlink(missing_ok=True)  # an earlier run's: its weights are overwritten now
             save_model(model, output_dir)
             data.tokenizer.save_pretrained(output_dir)
+            card.write_card(output_dir, record.model_dump())
             save_result(record, output_dir)
         if job.checkpoint:
             job.checkpoint.path.unlink(missing_ok=True)  # only now: until here, nothing that was trained is lost

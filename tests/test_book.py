@@ -15,7 +15,7 @@ from bs4 import BeautifulSoup
 from pkdlib import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-GUIDE = ["results", "real-data", "speed", "sweeps", "reports", "reference"]
+GUIDE = ["results", "real-data", "speed", "sweeps", "reports", "use-a-student", "reference"]
 NEW = "98_added"
 
 

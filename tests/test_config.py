@@ -33,8 +33,8 @@ def test_the_defaults_are_these() -> None:
     tuning = {
         "backbone": "data/mini-bert-12", "num_hidden_layers": None, "num_train_epochs": 5, "train_batch_size": 32,
         "micro_batch_size": None, "eval_batch_size": 128, "learning_rate": 0.0005, "warmup_ratio": 0.1,
-        "weight_decay": 0.01, "max_grad_norm": 1.0, "class_weights": [], "shuffle": True, "dropout_epochs": None, "mixed_precision": "no",
-        "last_layer": "cls", "static_shapes": None, "seed": 0,
+        "weight_decay": 0.01, "max_grad_norm": 1.0, "class_weights": [], "shuffle": True, "dropout_epochs": None,
+        "mixed_precision": "no", "last_layer": "cls", "static_shapes": None, "seed": 0,
     }  # fmt: skip
     distilling = {
         "num_hidden_layers": 6, "num_train_epochs": 6, "learning_rate": 0.001, "init": "pretrained",

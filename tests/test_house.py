@@ -22,7 +22,8 @@ MAY_IMPORT = {  # room -> rooms
     "readers": {"engine", "core"},
     "analysis": {"engine", "core", "readers"},
     "sweeps": {"engine", "core", "readers"},
-    "reports": {"engine", "core", "readers", "analysis", "sweeps"},
+    "deploy": {"engine", "core", "readers"},
+    "reports": {"engine", "core", "readers", "analysis", "sweeps", "deploy"},
     "__main__": {"reports"},
 }
 OF_THE_CORE = {  # third-party packages
@@ -30,7 +31,9 @@ OF_THE_CORE = {  # third-party packages
     "huggingface_hub",  # which transformers needs
 }  # fmt: skip
 # Lines that each room may have. A room that needs more says why in the change that raises its number here.
-LINES = {"core": 1300, "engine": 1540, "readers": 890, "analysis": 1530, "sweeps": 1420, "reports": 690}
+LINES = {
+    "core": 1300, "engine": 1660, "readers": 890, "analysis": 1530, "sweeps": 1420, "deploy": 510, "reports": 690,
+}  # fmt: skip
 MOST_PARAMETERS = 8
 NEED_JUPYTER = ("pkdlib.analysis.widgets", "pkdlib.reports", "pkdlib.sweeps")  # these and what lies in them
 

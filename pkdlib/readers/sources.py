@@ -201,6 +201,7 @@ def _card(folder: Path) -> tuple[bool, bool]:
     files = (folder / "README.md", folder / "dataset_infos.json")
     card, older = (file.read_bytes() if file.is_file() else b"" for file in files)
     header = card.partition(b"\n---")[0] if card.startswith(b"---") else b""
+    header = b"" if b"\nlibrary_name:" in header else header  # a model's card
     return bool(header or older), b"class_label" in header or b"ClassLabel" in older
 
 

@@ -5,13 +5,17 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from pkdlib.deploy import commands as deploy
 from pkdlib.sweeps import commands as sweeps
 
 ABOUT = """Patient Knowledge Distillation of BERT: run the course, run many distillations, compare what came out.
 
 Runs and caches go under the checkout that holds this library, else under the current folder; PKD_HOME names another.
 """
-EXTRAS = {"dask": "cluster", "distributed": "cluster", "datasets": "hub"}  # any other module is of "notebooks"
+EXTRAS = {  # any other module is of "notebooks"
+    "dask": "cluster", "distributed": "cluster", "datasets": "hub",
+    "onnx": "onnx", "onnxscript": "onnx", "onnxruntime": "onnx",
+}  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,6 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="pkd", description=ABOUT)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     sweeps.register(commands)
+    deploy.register(commands)
     register(commands)
     options = vars(parser.parse_args(arguments))
     try:

@@ -16,6 +16,7 @@ OPTIONS_OF = {  # of the options below, which each benchmark takes
     "cache": ("glue", "backbone"),
     "loader": ("glue", "backbone"),
     "inference": (),
+    "export": ("backbone",),
     "startup": (),
     "accuracy": (),
     "sweep": (),

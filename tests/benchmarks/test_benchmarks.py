@@ -38,6 +38,7 @@ FIGURES = {  # that a run on the embedded tasks writes, among others
     "accuracy": {"dev_accuracy_kit", "dev_accuracy_authors"},
     "cache": {"cache_build_vs_forward", "cache_read_share", "cache_memory_mb_200"},
     "distillations": {"wall_teacher", "wall_PKD-Skip", "dev_accuracy_FT"},
+    "export": {"export_ms_teacher_pytorch_1", "export_speedup_student_int8_32", "export_difference_student_onnx"},
     "inference": {"inference_speedup_6", "inference_speedup_3_cls", "inference_speedup_6_of_limit"},
     "loader": {"padding_share_mini_sentiment", "loader_tokens"},
     "peers": {"mini_sentiment_vs_authors", "mini_inference_vs_authors", "mini_sentiment_vs_authors_limit"},

@@ -52,7 +52,7 @@ def test_the_help_takes_less_than_half_a_second_of_processor_time() -> None:
     shown = pkd("--help", folder=ROOT)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert shown.returncode == 0 and not shown.stderr
-    for command in ("sweep", "report", "tutorial", "submit"):
+    for command in ("sweep", "predict", "export", "report", "tutorial", "submit"):
         assert f"\n    {command} " in shown.stdout
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
 
@@ -72,6 +72,8 @@ def test_a_wrong_call_ends_with_status_2(arguments: list[str], capsys: pytest.Ca
         ("papermill", "notebooks", ["report", "missing"]),
         ("papermill", "notebooks", ["sweep", "smoke", "--out", "out"]),
         ("distributed", "cluster", ["sweep", "smoke", "--out", "out", "--scheduler", "localhost:1"]),
+        ("onnxruntime", "onnx", ["export", "missing", "--onnx", "out"]),
+        ("onnxscript", "onnx", ["export", "missing", "--onnx", "out"]),
         ("datasets", "hub", ["sweep", "rte.yaml", "--out", "out", "--dry-run"]),
     ],
 )
