@@ -1,6 +1,8 @@
 """Compares dev accuracy: all contenders distil the miniature BERT on the same task, with the same seeds and terms."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -9,7 +11,17 @@ from pkdlib.config import FineTuneConfig, validate
 from pkdlib.engine.progress import say
 from pkdlib.training import fine_tune
 from tests.benchmarks.common import arguments, figure, write
-from tests.benchmarks.contenders import HAS_TEXTBREWER, Case, Scores, authors, kit, read_rows, settings, textbrewer
+from tests.benchmarks.contenders import (
+    HAS_TEXTBREWER,
+    Case,
+    Scores,
+    authors,
+    kit,
+    read_rows,
+    settings,
+    textbrewer,
+    trainer,
+)
 
 TASK = "mini-sentiment"
 
@@ -26,11 +38,14 @@ def main() -> None:
     teacher = fine_tune(data, validate(FineTuneConfig, num_train_epochs=1 if given.quick else 5)).model
     changes = {"num_train_epochs": 1 if given.quick else 4, "learning_rate": 1e-3}
     # The authors' dropout ends with the first epoch, which helps on this task: one contender of ours ends it too.
-    contenders = {"kit": kit, "kit_dropout_1": with_their_dropout, "authors": authors}
-    pairs = [("kit", "authors"), ("kit_dropout_1", "authors")]
+    contenders: dict[str, Callable[[Case], Scores]] = {
+        "kit": kit, "kit_dropout_1": with_their_dropout, "authors": authors, "trainer": trainer,
+        "trainer_precomputed": partial(trainer, precomputed=True),
+    }  # fmt: skip
     if HAS_TEXTBREWER:
         contenders["textbrewer"] = textbrewer
-        pairs.append(("kit", "textbrewer"))
+        contenders["textbrewer_cached"] = partial(textbrewer, grouped=True, cached=True)
+    pairs = [("kit", name) for name in contenders if not name.startswith("kit")] + [("kit_dropout_1", "authors")]
     best: dict[str, Scores] = {name: [] for name in contenders}
     for seed in range(given.seeds):
         case = Case(data, teacher, settings(backbone=backbone, seed=seed, **changes))
