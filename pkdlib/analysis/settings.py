@@ -10,7 +10,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 from pkdlib.analysis.similarity import SIMILARITIES
 from pkdlib.config import METHODS, MINI_BERT, Config, DistillConfig, method_config
 from pkdlib.engine.checks import Seed
+from pkdlib.engine.configs import ConfigError
 from pkdlib.engine.files import ROOT
+from pkdlib.engine.trackers import check_tracker
 from pkdlib.readers.own import CUSTOM
 from pkdlib.tasks import METRICS, TASKS
 
@@ -30,6 +32,13 @@ def _rule(allowed: str, holds: Callable[[Any, dict[str, Any]], Any]) -> AfterVal
 def _one_of(known: Collection[str], or_empty: bool = False) -> AfterValidator:
     allowed = f"must be one of {', '.join(known)}{', or empty' * or_empty}"
     return _rule(allowed, lambda name, _: name in known or (or_empty and not name))
+
+
+def _tracker(name: str) -> str:
+    try:
+        return check_tracker(name)
+    except ConfigError as error:
+        raise ValueError(str(error).partition(": ")[2]) from None
 
 
 DISTINCT = _rule("must not repeat", lambda values, _: len(set(values)) == len(values))
@@ -78,6 +87,7 @@ class Folders(Config):
     teacher_dir: Place = ""
     large_teacher_dir: Place = ""
     students_dir: Place = ""
+    log_with: Annotated[str, AfterValidator(_tracker)] = ""
 
 
 class OwnTask(Config):

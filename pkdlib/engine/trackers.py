@@ -31,13 +31,19 @@ def tracker(
     `then`. The training ends the tracker, also where it fails. Raises ConfigError when the name is unknown or the
     tracker is not installed.
     """
-    if not log_with:
+    if not check_tracker(log_with):
         return then
-    pick("log_with", log_with, LOGGER_TYPE_TO_CLASS)
-    if log_with in LoggerType.list() and LoggerType(log_with) not in get_available_trackers():
-        raise ConfigError(f"log_with = {log_with!r}: {log_with} is not installed; pip install {log_with}")
     plain = {name: one if isinstance(one, bool | int | float | str) else str(one) for name, one in settings.items()}
     return _Log(log_with, Path(folder), {**plain, "folder": str(folder)}, then)
+
+
+def check_tracker(log_with: str) -> str:
+    """The name of a tracker that can be used, or nothing; ConfigError otherwise."""
+    if log_with:
+        pick("log_with", log_with, LOGGER_TYPE_TO_CLASS)
+        if log_with in LoggerType.list() and LoggerType(log_with) not in get_available_trackers():
+            raise ConfigError(f"log_with = {log_with!r}: must be installed; pip install {log_with}")
+    return log_with
 
 
 @dataclass

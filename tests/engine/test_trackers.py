@@ -218,4 +218,4 @@ def test_a_tracker_that_is_not_installed_is_refused(tmp_path) -> None:
     for name in absent:
         with pytest.raises(ConfigError) as error:
             tracker(name, tmp_path, SETTINGS)
-        assert str(error.value) == f"log_with = '{name}': {name} is not installed; pip install {name}"
+        assert str(error.value) == f"log_with = '{name}': must be installed; pip install {name}"
