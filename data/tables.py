@@ -120,6 +120,29 @@ def teachers_table(file: str, metric: str) -> str:
     return _markdown(pd.DataFrame(table))
 
 
+def unlabelled_table(file: str, metric: str) -> str:
+    """Mean and interval by training rows and epochs, and what the texts add to either; a column per method."""
+    records = [record for record in load_records(FOLDER / file) if record.method != "teacher"]
+    arms = {
+        (False, 6): "2,000 labelled rows, 6 epochs",
+        (True, 6): "the same and 8,000 texts, 6 epochs",
+        (False, 30): "2,000 labelled rows, 30 epochs",
+    }
+    split, name = metric.split("_")
+    columns = {}
+    for method in sorted({record.method for record in records}):
+        scores: dict[tuple[bool, int], dict[int, float]] = {arm: {} for arm in arms}
+        for record in [record for record in records if record.method == method]:
+            arm = record.unlabelled_rows > 0, record.config["num_train_epochs"]
+            scores[arm][record.seed] = record.metrics[split][name]
+        column = {words: _percent(*mean_interval([*scores[arm].values()])) for arm, words in arms.items()}
+        for words, other in (("the texts, at 6 epochs", (False, 6)), ("the texts, at as many updates", (False, 30))):
+            added = [score - scores[other][seed] for seed, score in scores[True, 6].items()]
+            column[words] = _percent(*mean_interval(added), "+")
+        columns[f"{method} ({len(added)} seeds)"] = column
+    return _markdown(pd.DataFrame(columns))
+
+
 def speed_table() -> str:
     """The recorded benchmarks' figures: median and range over rounds, and the limit, a pair of columns per device."""
     columns = {}
@@ -153,6 +176,7 @@ def tables() -> dict[str, str]:
         "mini-learning-rate": learning_rate_table("mini-sentiment-3-learning-rate.jsonl", "dev_accuracy"),
         "mini-layers": layers_table("mini-sentiment-6"),
         "mini-teachers": teachers_table("mini-sentiment-better-teacher.jsonl", "test_accuracy"),
+        "mini-unlabelled": unlabelled_table("mini-sentiment-3-unlabelled.jsonl", "test_accuracy"),
         "real": comparison_table(real, "dev_accuracy"),
         "speed": speed_table(),
     }

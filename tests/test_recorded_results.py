@@ -106,6 +106,20 @@ def test_what_the_better_teacher_and_the_larger_start_do():
         assert difference(("PKD-Skip", teacher, start), ("KD", teacher, start))[1] < 0
 
 
+@pytest.mark.parametrize("method", ["KD", "PKD-Skip"])
+def test_texts_without_labels_add_less_than_the_updates_they_bring(method):
+    records = [one for one in load_records(RESULTS / "mini-sentiment-3-unlabelled.jsonl") if one.method == method]
+    scores = {
+        (one.unlabelled_rows, one.config["num_train_epochs"], one.seed): one.metrics["test"]["accuracy"]
+        for one in records
+    }
+    assert len(scores) == 15
+    mean, low, _ = mean_interval([scores[8000, 6, seed] - scores[0, 6, seed] for seed in range(5)])
+    assert low > 0 and 0.025 < mean < 0.035  # "three points"
+    mean, low, high = mean_interval([scores[8000, 6, seed] - scores[0, 30, seed] for seed in range(5)])
+    assert low < 0 < high and mean < 0.005  # "less than half a point"
+
+
 @pytest.mark.parametrize("file", ["sst2-3.jsonl", "rte-3.jsonl"])
 def test_the_real_runs_settle_nothing_about_the_methods(file):
     for method, baseline in tables.PAIRS:
