@@ -1,7 +1,10 @@
 """Measures how much faster 6 and 3 layers are than 12, beside the layer count and the rate of matrix products."""
 
 from collections.abc import Callable
+from functools import partial
 
+import numpy as np
+import pandas as pd
 import torch
 from transformers import PreTrainedModel
 
@@ -10,8 +13,8 @@ from pkdlib.engine.last_layer import run
 from tests.benchmarks.common import arguments, figure, ratio_figures, ratios, take_turns, write
 
 LAYERS = (12, 6, 3)
-IMPLEMENTATIONS = ("sdpa", "eager", "compile")
 SHORT = 2 / 12  # of a layer's products, what its keys and values cost: the part that is still of all positions
+PRODUCTS = 8  # of one turn of the plain product
 
 
 def main() -> None:
@@ -19,53 +22,48 @@ def main() -> None:
     device, dtype = timing_setup()
     hidden, batch, length = (64, 2, 16) if given.quick else (768, given.batch, 128)
     ids = torch.randint(30522, (batch, length), generator=torch.Generator().manual_seed(0)).to(device)
+    models = {layers: random_classifier(layers, hidden).to(device, dtype) for layers in LAYERS}
+    calls: dict[str, Callable[[], float]] = {"product": _products(batch * length, hidden, device, dtype)}
+    for layers, model in models.items():
+        calls[f"{layers}"] = partial(_whole, model, ids)
+        calls[f"{layers} cls"] = partial(_cls_alone, model, ids)
+    times = take_turns(calls, given.rounds, warmup=2)
     figures = []
-    for implementation in IMPLEMENTATIONS[: 2 if given.quick else 3]:
-        calls = {
-            f"{layers}": _call(random_classifier(layers, hidden).to(device, dtype), implementation, ids)
-            for layers in LAYERS
-        }
-        if implementation == "sdpa":  # the last layer computed for [CLS] alone, beside plain models
-            for layers in LAYERS:
-                calls[f"{layers} cls"] = _cls_alone(random_classifier(layers, hidden).to(device, dtype), ids)
-        times = take_turns(calls, given.rounds, warmup=2)
-        ending = "" if implementation == "sdpa" else f"_{implementation}"
-        for layers in LAYERS[1:]:
-            name = f"inference_speedup_{layers}{ending}"
-            figures += ratio_figures(name, times, "12", f"{layers}")
-            figures.append(figure(f"{name}_limit", LAYERS[0] / layers, "x"))
-            shares = 100 * ratios(times, "12", f"{layers}") / (LAYERS[0] / layers)
-            figures.append(figure(f"{name}_of_limit", shares, "%"))
-        for layers in LAYERS[1:] if implementation == "sdpa" else ():
-            name, limit = f"inference_speedup_{layers}_cls", LAYERS[0] / (layers - 1 + SHORT)
-            figures += ratio_figures(name, times, "12", f"{layers} cls")
+    for layers in LAYERS[1:]:
+        limits = {f"{layers}": LAYERS[0] / layers, f"{layers} cls": LAYERS[0] / (layers - 1 + SHORT)}
+        for contender, limit in limits.items():
+            name = f"inference_speedup_{contender.replace(' ', '_')}"
+            figures += ratio_figures(name, times, "12", contender)
             figures.append(figure(f"{name}_limit", limit, "x"))
-            figures.append(figure(f"{name}_of_limit", 100 * ratios(times, "12", f"{layers} cls") / limit, "%"))
-        for layers in LAYERS:
-            seconds = times.loc[times["contender"] == f"{layers}", "seconds"]
-            figures.append(figure(f"inference_seconds_{layers}{ending}", seconds, "s"))
-    rates = matmul_rates(batch * length, hidden, device, dtype, given.rounds)
-    figures.append(figure("matmul_rate", [rate / 1e9 for rate in rates], "GFLOP/s"))
-    best = max(rates)
+            figures.append(figure(f"{name}_of_limit", 100 * _ratios(times, "12", contender) / limit, "%"))
     for layers in LAYERS:
-        seconds = next(one["median"] for one in figures if one["name"] == f"inference_seconds_{layers}")
-        share = 100 * flops(layers, hidden, batch, length) / best / seconds
+        seconds = times.loc[times["contender"] == f"{layers}", "seconds"]
+        figures.append(figure(f"inference_seconds_{layers}", seconds, "s"))
+        products = flops(layers, hidden, batch, length) / (8 * PRODUCTS * batch * length * hidden**2)
+        share = 100 * products * _ratios(times, "product", f"{layers}")
         figures.append(figure(f"inference_matmul_share_{layers}", share, "%"))
     write("inference", figures, given, hidden=hidden, batch=batch, length=length, dtype=str(dtype))
 
 
-def _call(model: PreTrainedModel, implementation: str, ids: torch.Tensor) -> Callable[[], float]:
-    """A function that runs the model once on `ids`, (batch, length)."""
-    if implementation == "compile":
-        call = torch.compile(model)
-    else:
-        model.set_attn_implementation(implementation)
-        call = model
-    return lambda: time_call(lambda: call(input_ids=ids), ids.device)
+def _ratios(times: pd.DataFrame, slow: str, fast: str) -> np.ndarray:
+    """By processor time, the steadier one; on a GPU, whose time is not in it, by the clock."""
+    return ratios(times, slow, fast, "seconds" if torch.cuda.is_available() else "processor_s")
 
 
-def _cls_alone(model: PreTrainedModel, ids: torch.Tensor) -> Callable[[], float]:
-    return lambda: time_call(lambda: run(model, {"input_ids": ids}, cls_alone=True), ids.device)
+def _products(tokens: int, hidden: int, device: torch.device, dtype: torch.dtype) -> Callable[[], float]:
+    """A function that does the feed-forward layer's product, (tokens, hidden) by (hidden, 4 hidden), a few times."""
+    left = torch.randn(tokens, hidden, device=device, dtype=dtype)
+    right = torch.randn(hidden, 4 * hidden, device=device, dtype=dtype)
+    return lambda: time_call(lambda: [left @ right for _ in range(PRODUCTS)], device)
+
+
+def _whole(model: PreTrainedModel, ids: torch.Tensor) -> float:
+    """The milliseconds of one pass over `ids`, (batch, length)."""
+    return time_call(lambda: model(input_ids=ids), ids.device)
+
+
+def _cls_alone(model: PreTrainedModel, ids: torch.Tensor) -> float:
+    return time_call(lambda: run(model, {"input_ids": ids}, cls_alone=True), ids.device)
 
 
 def flops(layers: int, hidden: int, batch: int, length: int) -> float:
