@@ -233,6 +233,7 @@ def sensitivities(compared: Iterable[Comparison]) -> list[tuple[Comparison, str,
         alike: dict[Hashable, dict[str, tuple]] = defaultdict(dict)  # rest, size -> run_id -> (run, value of the field)
         for one, rest in zip(compared, rests, strict=True):
             value = "none" if one.setting.get(field) is None else one.setting[field]
+            value = value if isinstance(value, Hashable) else json.dumps(value)  # a list of class weights
             for run in (run for run in one.records if run.method in rest):
                 alike[rest[run.method], run.config["num_hidden_layers"]][run.run_id] = (run, value)
         varied = {key: runs for key, runs in alike.items() if len({value for _, value in runs.values()}) > 1}

@@ -189,10 +189,14 @@ def plot_comparison(frame: pd.DataFrame, metric: str, ax: Axes, teacher: float |
     means = {"marker": "D", "markersize": 7, "linestyle": "", "legend": False, "err_kws": {"capsize": 4}}
     _plot_means(frame.assign(place=places + 0.12), "place", metric, ax, **INTERVALS, **means)
     majority = frame[f"{metric}_majority"].mean() if f"{metric}_majority" in frame else None
-    for name, score, line in (("teacher", teacher, "--"), ("majority", majority, ":")):
+    right = len(methods) - 0.42
+    for name, score, line, x, side in (
+        ("teacher", teacher, "--", right, "right"),
+        ("majority", majority, ":", -0.58, "left"),
+    ):
         if score is not None and not np.isnan(score):
             ax.axhline(score, color=COLORS["teacher"], linestyle=line, linewidth=1)
-            ax.text(len(methods) - 0.42, score, name, ha="right", va="bottom", fontsize=8)
+            ax.text(x, score, name, ha=side, va="bottom", fontsize=8)
     return _finish(ax, xticks=range(len(methods)), xticklabels=methods, xlim=(-0.6, len(methods) - 0.4), xlabel="")
 
 

@@ -9,9 +9,9 @@ from typing import Any
 from pkdlib.data import TaskData
 from pkdlib.engine.configs import ConfigError
 from pkdlib.engine.metrics import OF_VALUES
-from pkdlib.engine.progress import say
+from pkdlib.engine.progress import say_once
 from pkdlib.readers.layouts import NAMES
-from pkdlib.readers.sources import HIDDEN, NUMBER, load_task, tables_of
+from pkdlib.readers.sources import NUMBER, load_task, tables_of
 from pkdlib.readers.tables import TABLES
 from pkdlib.tasks import Task, get_task
 
@@ -63,19 +63,20 @@ def _classes(name: str, source: str, columns: tuple[str, ...], label: str, confi
     table = tables[split]()
     if label not in table.header:
         raise ConfigError(f"label_column = {label!r}: {table.where} has no such column, but {', '.join(table.header)}")
-    values = [str(row[0]).strip() for row in table.read([label]) if not isinstance(row, ValueError)]
+    labels = (row[0] for row in table.read([label]) if isinstance(row, tuple))
+    values = [str(one).strip() for one in labels if one is not None]
     values = [value.partition(".")[0] if NUMBER.fullmatch(value) else value for value in values]  # 1.0 is 1
-    counts = Counter(value for value in values if value.casefold() not in HIDDEN - {"-1", "-1.0"})
+    counts = Counter(value for value in values if value.casefold() not in ("", "nan"))
     names, rows = table.classes.get(label, []), sum(counts.values())
     if names:
-        say(f"{name}: the classes are {', '.join(names)}, as {table.where} names them")
+        say_once(f"{name}: the classes are {', '.join(names)}, as {table.where} names them")
         return names
     if len(counts) < 2 or len(counts) > max(2, rows // 2):
         hint = "numbers to be predicted as values need metrics pearson or spearman"
         raise ConfigError(f"label_column = {label!r}: {len(counts)} labels in {rows} rows can be no classes; {hint}")
     are_numbers = all(map(NUMBER.fullmatch, counts))
     names = sorted(counts, key=float) if are_numbers else sorted(counts)
-    say(f"{name}: the classes are {', '.join(f'{one} ({counts[one]} rows)' for one in names)}")
+    say_once(f"{name}: the classes are {', '.join(f'{one} ({counts[one]} rows)' for one in names)}")
     return names
 
 

@@ -18,7 +18,7 @@ from pkdlib.data import READING, BadRows, EncodedTask, Split, TaskData, encode_t
 from pkdlib.engine.checks import Count, Seed, checked, label_order, spelled
 from pkdlib.engine.configs import pick, whole
 from pkdlib.engine.files import ROOT, ask_hub, locate
-from pkdlib.engine.progress import say
+from pkdlib.engine.progress import say_once
 from pkdlib.models import load_tokenizer
 from pkdlib.readers.layouts import GLUE, LAYOUTS, NAMES, Layout, layout_of
 from pkdlib.readers.tables import TABLES, Table, arrow_table, one_line, read_lines, read_table
@@ -31,6 +31,7 @@ Tables = dict[str, Callable[[], Table]]  # split -> its rows, when they are aske
 FILES = f"a file {', '.join(TABLES)}"
 NUMBER = re.compile(r"[+-]?\d+(\.0*)?")
 LONGEST_TEXT = 20  # lines of a quoted text that stands in a file without quotes
+HINT = "; dev_fraction draws one"
 HIDDEN = {"-1", "-1.0", "", "nan", "none"}  # -1, as the hub has it, or nothing
 
 
@@ -59,7 +60,8 @@ def load_task(
     for required in ("train",) if dev_fraction else ("train", "dev"):
         if required not in tables:
             names = ", ".join(name for group in layout_of(task).names(required) for name in group)
-            raise FileNotFoundError(f"{source}: task {task.name} has no {required} split there (names: {names})")
+            hint = HINT if required == "dev" else ""
+            raise FileNotFoundError(f"{source}: task {task.name} has no {required} split there (names: {names}){hint}")
     splits = {}
     for split, read in tables.items():
         splits[split] = _to_split(task, split, read(), bad_rows)
@@ -167,7 +169,7 @@ def tables_of(task: Task, source: Source, split: str = "", config: str = "") -> 
         if not place.endswith(tuple(TABLES)):
             raise ValueError(f"source = {source!r}: must be a folder with files, or {FILES}")
         if not split:
-            raise ValueError(f"source = {source!r}: is one file, must be a folder with a train and a dev file")
+            raise ValueError(f"source = {source!r}: is one file, must be a folder with a train and a dev file{HINT}")
         stem = os.path.basename(place).partition(".")[0]
         others = {other for other in NAMES if any(stem in group for group in layout.names(other))}
         if others - {split}:
@@ -359,6 +361,11 @@ def _draw_dev(split: Split, task: Task, fraction: float, seed: int) -> tuple[Spl
     if split.labels is None:
         raise ValueError(f"dev_fraction = {fraction}: must be 0, as the rows of task {task.name} have no labels")
     stratify = None if task.is_regression else split.labels
+    few = [] if stratify is None else np.flatnonzero(np.bincount(stratify) == 1)
+    if len(few):
+        raise ValueError(
+            f"dev_fraction = {fraction}: must be 0, as of class {task.label_names[few[0]]} there is one row"
+        )
     rows = np.arange(len(split))
     try:
         train, dev = train_test_split(rows, test_size=fraction, random_state=seed, stratify=stratify)
@@ -381,7 +388,7 @@ def _tell_shared(task: Task, held_out: Split, learned: Split, kind: str) -> None
     """Say in one line how many held-out rows a student learns from all the same."""
     known = {*zip(*learned.texts, strict=True)}
     if twice := sum(row in known for row in zip(*held_out.texts, strict=True)):
-        say(f"{task.name}: {twice} of {len(held_out)} {held_out.name} rows have texts that {kind} rows have too")
+        say_once(f"{task.name}: {twice} of {len(held_out)} {held_out.name} rows have texts that {kind} rows have too")
 
 
 def _columns(task: Task | _Texts, table: Table) -> tuple[Collection[str], list[str]]:
@@ -422,12 +429,12 @@ def _classes(task: Task, table: Table, label: str) -> list[str]:
     return [task.label_names[ours] for ours in np.argsort(label_order(names, task.label_names, table.where))]
 
 
-def label_index(task: Task, label: str | int | float) -> int:
+def label_index(task: Task, label: str | int | float | None) -> int:
     """Class index of a label given by name or number; ValueError names what is allowed.
 
     Upper case, spaces, - and _ make no difference to a name. Where classes are called by numbers, a number is a name.
     """
-    index = _index(task.label_names, str(label).strip())
+    index = None if label is None else _index(task.label_names, str(label).strip())  # no label is no class called none
     if index is None:
         allowed = ", ".join(f"{index} ({name})" for index, name in enumerate(task.label_names))
         raise ValueError(f"label {str(label).strip()!r}: must be one of {allowed}")
