@@ -81,13 +81,9 @@ def _task_names(students: Iterable[tuple[RunRecord, Setting]]) -> dict[str, str]
     """What each task is called, by what a setting says of it; of tasks of one name, what tells a later one apart."""
     definitions: dict[str, dict[str, Setting]] = defaultdict(dict)
     for run, setting in students:
-        own = {
-            name: ", ".join(value) if isinstance(value, tuple) else value
-            for name, value in vars(run.get_task()).items()
-        }
-        definitions[run.task].setdefault(
-            setting["task"], own | {"source": run.source, "dev_fraction": run.dev_fraction}
-        )
+        own = {name: ", ".join(v) if isinstance(v, tuple) else v for name, v in vars(run.get_task()).items()}
+        own |= {"source": run.source, "dev_fraction": run.dev_fraction}
+        definitions[run.task].setdefault(setting["task"], own)
     names = {}
     for name, alike in definitions.items():
         for number, (key, own) in enumerate(alike.items(), start=1):
