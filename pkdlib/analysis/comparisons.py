@@ -62,6 +62,8 @@ def setting_of(record: RunRecord) -> Setting:
     setting = {**DistillConfig().model_dump(), **record.config}  # what an older record lacked was its default
     setting |= {name: getattr(record, name) for name in ("task", "source", "max_length", "train_rows", "processes")}
     setting |= {f"{split} rows": record.fingerprints.get(split) for split in record.metrics}
+    if record.task not in TASKS:  # another of the same name may have other columns, metrics or rows
+        setting["task"] = f"{record.get_task()} {record.fingerprints.get('dev')}"
     setting["teacher"] = f"weights {record.fingerprints.get('teacher_weights')}"
     if "teacher_config" in record.fingerprints:  # which older records lack
         setting["teacher"] += f", config {record.fingerprints['teacher_config']}"
@@ -73,6 +75,21 @@ def _of_method(setting: Setting, method: str) -> Setting:
     roles = roles_of_method(method)
     taught = Role.SOFT in roles or setting["init"] == "teacher"
     return {name: value for name, value in setting.items() if role_of(name) in roles and (taught or name != "teacher")}
+
+
+def _task_names(students: Iterable[tuple[RunRecord, Setting]]) -> dict[str, str]:
+    """What each task is called, by what a setting says of it; of tasks of one name, what tells a later one apart."""
+    definitions: dict[str, dict[str, Setting]] = defaultdict(dict)
+    for run, setting in students:
+        own = {name: ", ".join(v) if isinstance(v, tuple) else v for name, v in vars(run.get_task()).items()}
+        own |= {"source": run.source, "dev_fraction": run.dev_fraction}
+        definitions[run.task].setdefault(setting["task"], own)
+    names = {}
+    for name, alike in definitions.items():
+        for number, (key, own) in enumerate(alike.items(), start=1):
+            told = told_apart(own, next(iter(alike.values()))) or "other rows"
+            names[key] = name if number == 1 else f"{name} ({number}: {told})"
+    return names
 
 
 def _teacher_name(teacher: RunRecord) -> str:
@@ -115,6 +132,7 @@ def comparisons(records: Iterable[RunRecord]) -> list[Comparison]:
     teachers = {f"weights {run.fingerprints.get('weights', '')}": run for run in records if run.method == "teacher"}
     names = {weights: _teacher_name(teacher) for weights, teacher in teachers.items()}
     students = [(run, setting_of(run)) for run in records if run.method != "teacher"]
+    tasks = _task_names(students)
     for group in most_specific(
         students,
         lambda student: {k: names.get(_weights(v), v) for k, v in student[1].items() if k != "training rows"},
@@ -125,7 +143,7 @@ def comparisons(records: Iterable[RunRecord]) -> list[Comparison]:
         for setting, same in [group] if one_origin_a_seed else most_specific(group[1], lambda student: student[1]):
             weights = dict.fromkeys(_weights(own.get("teacher")) for _, own in same)
             known = [teachers[name] for name in weights if name in teachers]
-            made.append(Comparison(setting["task"], setting, [run for run, _ in same], known))
+            made.append(Comparison(tasks[setting["task"]], setting, [run for run, _ in same], known))
     places = {name: place for place, name in enumerate(TASKS)}  # tasks of one's own come last, by name
     return sorted(
         made, key=lambda one: (places.get(one.task, len(places)), one.task, -len(one.records), -one.mean_on_dev)
@@ -176,6 +194,7 @@ def all_differences(compared: Iterable[Comparison]) -> pd.DataFrame:
     for one, size in [(each, size) for each in compared for size in each.sizes]:
         metric = one.metrics[0]
         split, frame = metric.partition("_")[0], one.frame(size)[["run_id", "method", "seed", metric]]
+        in_rows = metric.partition("_")[2] in ("accuracy", "f1")  # of other scores, a row is worth what it may
         counted = next((run.eval_rows[split] for run in one.records if split in run.eval_rows), None)  # None: unknown
         for pair in method_pairs(frame["method"]):
             both = frame[frame["method"].isin(pair)]
@@ -185,7 +204,7 @@ def all_differences(compared: Iterable[Comparison]) -> pd.DataFrame:
             setting = told_apart(_of_method(one.setting, pair[0]), mains[one.task].setting) or "main"
             row = {"task": one.task, "metric": metric, "setting": setting, "num_hidden_layers": size}
             row |= paired_difference(both, metric, *pair) | {"rows": counted}
-            rows.append(row | {"warning": size_warning(row["difference"], counted) if counted else ""})
+            rows.append(row | {"warning": size_warning(row["difference"], counted) if counted and in_rows else ""})
     table = pd.DataFrame(rows)
     if rows:
         table["rows"] = table["rows"].astype("Int64")  # whole numbers, also where one is missing
@@ -210,6 +229,7 @@ def sensitivities(compared: Iterable[Comparison]) -> list[tuple[Comparison, str,
         alike: dict[Hashable, dict[str, tuple]] = defaultdict(dict)  # rest, size -> run_id -> (run, value of the field)
         for one, rest in zip(compared, rests, strict=True):
             value = "none" if one.setting.get(field) is None else one.setting[field]
+            value = value if isinstance(value, Hashable) else json.dumps(value)  # a list of class weights
             for run in (run for run in one.records if run.method in rest):
                 alike[rest[run.method], run.config["num_hidden_layers"]][run.run_id] = (run, value)
         varied = {key: runs for key, runs in alike.items() if len({value for _, value in runs.values()}) > 1}

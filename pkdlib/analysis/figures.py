@@ -124,7 +124,7 @@ def plot_points(points: np.ndarray, labels: np.ndarray | None, label_names: Sequ
     """Points (rows, 2) coloured by label, or in one colour where there are none; the axes' shares of the variance."""
     if labels is None:
         labels, label_names = np.zeros(len(points)), ["no labels"]
-    if len(label_names) == 1:  # values
+    elif len(label_names) == 1:  # values
         drawn = ax.scatter(*points.T, s=8, alpha=0.5, linewidth=0, c=labels, cmap="viridis")
         ax.figure.colorbar(drawn, ax=ax, label=label_names[0])
         return _finish(ax, None, **_axis_names(shares))
@@ -189,10 +189,11 @@ def plot_comparison(frame: pd.DataFrame, metric: str, ax: Axes, teacher: float |
     means = {"marker": "D", "markersize": 7, "linestyle": "", "legend": False, "err_kws": {"capsize": 4}}
     _plot_means(frame.assign(place=places + 0.12), "place", metric, ax, **INTERVALS, **means)
     majority = frame[f"{metric}_majority"].mean() if f"{metric}_majority" in frame else None
-    for name, score, line in (("teacher", teacher, "--"), ("majority", majority, ":")):
+    ends = {"teacher": (teacher, "--", len(methods) - 0.42, "right"), "majority": (majority, ":", -0.58, "left")}
+    for name, (score, line, x, side) in ends.items():  # at either end, as the lines may be close
         if score is not None and not np.isnan(score):
             ax.axhline(score, color=COLORS["teacher"], linestyle=line, linewidth=1)
-            ax.text(len(methods) - 0.42, score, name, ha="right", va="bottom", fontsize=8)
+            ax.text(x, score, name, ha=side, va="bottom", fontsize=8)
     return _finish(ax, xticks=range(len(methods)), xticklabels=methods, xlim=(-0.6, len(methods) - 0.4), xlabel="")
 
 

@@ -57,8 +57,13 @@ TaskName = Annotated[str, _one_of(TASKS)]
 OwnTaskName = Annotated[str, _one_of((*TASKS, CUSTOM))]
 OWN = _rule(f"must be empty unless task is {CUSTOM}", lambda value, above: not value or above.get("task") == CUSTOM)
 Names = Annotated[
-    list[str], BeforeValidator(lambda names: names.split(",") if isinstance(names, str) else names), DISTINCT
+    list[str],
+    BeforeValidator(lambda names: [*map(str.strip, names.split(","))] if isinstance(names, str) else names),
+    DISTINCT,
 ]
+OF_CLASSES = _rule(
+    "must be a task of classes, not of values", lambda name, _: name == CUSTOM or not TASKS[name].is_regression
+)
 SCORED = _rule(f"must be some of {', '.join(METRICS)}", lambda names, _: {*names} <= {*METRICS})
 FILE = _rule("must be a folder, not a file", lambda name, _: not Path(ROOT / name).is_file())
 Place = Annotated[str, FILE]  # a folder from the project's root, or absolute; or a hub id; may be empty
@@ -126,7 +131,7 @@ class TeacherConfig(OwnTask):
 class StartConfig(RowsConfig):
     """The first notebook: one student of the embedded BERT of twelve layers, with at least one layer to match."""
 
-    task: TaskName
+    task: Annotated[TaskName, OF_CLASSES]
     student_layers: int = Field(ge=2, le=12)
     teacher_epochs: int = Field(ge=1)
     student_epochs: int = Field(ge=1)
@@ -169,7 +174,11 @@ class ComparisonConfig(Config):
 class ReproductionConfig(ComparisonConfig, OwnTask):
     """One of the paper's experiments: a teacher, then every method, size and seed at the authors' settings."""
 
-    task: OwnTaskName
+    task: Annotated[OwnTaskName, OF_CLASSES]
+    metrics: Annotated[
+        Names, OWN, SCORED,
+        _rule("must have accuracy, as the paper's figures have", lambda names, _: not names or "accuracy" in names),
+    ] = Field([])  # fmt: skip
     source: str = ""  # as of RowsConfig
     backbone: Model = MINI_BERT
     train_rows: int = Field(0, ge=0)  # drawn from the training split; 0 takes all

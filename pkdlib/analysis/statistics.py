@@ -82,8 +82,13 @@ def bootstrap_interval(labels: ArrayLike, predictions: ArrayLike, metric: str = 
 
 
 def mcnemar(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> dict[str, float]:
-    """McNemar's exact test: rows that each of two predictions alone has right, difference in accuracy, two-sided p."""
+    """McNemar's exact test: rows that each of two predictions alone has right, difference in accuracy, two-sided p.
+
+    Raises ValueError of values, as in regression: none of those is right or wrong.
+    """
     labels, first, second = _same_rows(labels, first, second)
+    if {"f"} & {one.dtype.kind for one in (labels, first, second)}:
+        raise ValueError("labels and predictions: must be of classes: a value is neither right nor wrong")
     only_first = int(((first == labels) & (second != labels)).sum())
     only_second = int(((second == labels) & (first != labels)).sum())
     difference, apart = (only_first - only_second) / len(labels), only_first + only_second

@@ -3,6 +3,7 @@
 import difflib
 import math
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from numbers import Integral
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -40,6 +41,9 @@ AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 def _class_weights(weights: Any) -> Any:
     given = weights if isinstance(weights, list | tuple) else [weights]
+    if isinstance(weights, str) and "," in weights:  # as a command line has a list
+        with suppress(ValueError):
+            given = [float(one) for one in weights.split(",")]
     if given in (["balanced"], [""]):
         return [one for one in given if one]
     if not all(type(one) in (int, float) and 0 < one < 1e6 for one in given):

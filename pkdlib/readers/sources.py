@@ -18,7 +18,7 @@ from pkdlib.data import READING, BadRows, EncodedTask, Split, TaskData, encode_t
 from pkdlib.engine.checks import Count, Seed, checked, label_order, spelled
 from pkdlib.engine.configs import pick, whole
 from pkdlib.engine.files import ROOT, ask_hub, locate
-from pkdlib.engine.progress import say
+from pkdlib.engine.progress import say_once
 from pkdlib.models import load_tokenizer
 from pkdlib.readers.layouts import GLUE, LAYOUTS, NAMES, Layout, layout_of
 from pkdlib.readers.tables import TABLES, Table, arrow_table, one_line, read_lines, read_table
@@ -31,6 +31,7 @@ Tables = dict[str, Callable[[], Table]]  # split -> its rows, when they are aske
 FILES = f"a file {', '.join(TABLES)}"
 NUMBER = re.compile(r"[+-]?\d+(\.0*)?")
 LONGEST_TEXT = 20  # lines of a quoted text that stands in a file without quotes
+HINT = "; dev_fraction draws one"
 HIDDEN = {"-1", "-1.0", "", "nan", "none"}  # -1, as the hub has it, or nothing
 
 
@@ -59,7 +60,8 @@ def load_task(
     for required in ("train",) if dev_fraction else ("train", "dev"):
         if required not in tables:
             names = ", ".join(name for group in layout_of(task).names(required) for name in group)
-            raise FileNotFoundError(f"{source}: task {task.name} has no {required} split there (names: {names})")
+            hint = HINT if required == "dev" else ""
+            raise FileNotFoundError(f"{source}: task {task.name} has no {required} split there (names: {names}){hint}")
     splits = {}
     for split, read in tables.items():
         splits[split] = _to_split(task, split, read(), bad_rows)
@@ -70,32 +72,38 @@ def load_task(
     if train_rows is not None:
         splits["train"] = subset(splits["train"], train_rows, subset_seed)
     if unlabelled:
-        splits["unlabelled"] = load_texts(unlabelled, task.columns)
+        splits = _with_unlabelled(splits, task, unlabelled)
     return TaskData(task, splits, source, subset_seed, bad_rows, dataset_config, dev_fraction, str(unlabelled))
 
 
-def load_split(task: str | Task, source: Source = None, split: str = "dev", dataset_config: str = "") -> Split:
+def load_split(
+    task: str | Task, source: Source = None, split: str = "dev", dataset_config: str = "", dev_fraction: float = 0.0
+) -> Split:  # fmt: skip
     """One split of a task, labelled or not, from where `load_task` finds it, or from one file.
 
-    Raises ValueError or FileNotFoundError as `load_task` does, ValueError when the split is not there.
+    dev_fraction: as of `load_task`, whose train and dev rows are then given. Raises ValueError or FileNotFoundError as
+    `load_task` does, ValueError when the split is not there.
     """
     task = get_task(task)
     pick("split", split, NAMES)
+    if dev_fraction and split != "test":
+        return load_task(task, source, dataset_config=dataset_config, dev_fraction=dev_fraction).splits[split]
     tables, source = tables_of(task, source, split, dataset_config)
     if split not in tables:
         raise ValueError(f"split = {split!r}: {source} has {', '.join(tables) or 'none'} of task {task.name}")
     return _to_split(task, split, tables[split]())
 
 
-def load_texts(folder: str | Path, columns: tuple[str, ...] = ("text",)) -> Split:
+def load_texts(folder: str | Path, columns: tuple[str, ...] = ("text",), field: str = "folder") -> Split:
     """Texts of your own, without labels, from a file, or from a folder's files in the order of their names.
 
     A table gives these columns, a .txt file its lines, if it is one column; blank texts and hidden files are left out.
-    Raises FileNotFoundError (no such folder or file), ValueError (a file that cannot be read or has no texts).
+    field: how a message names the folder. Raises FileNotFoundError (no such folder or file), ValueError (a file that
+    cannot be read or has no texts).
     """
-    place, suffixes = Path(locate(folder, "folder", files=True)), (".txt", *TABLES)
+    place, suffixes = Path(locate(folder, field, files=True)), (".txt", *TABLES)
     if not place.exists():
-        raise FileNotFoundError(f"folder = {str(folder)!r}: no such folder")
+        raise FileNotFoundError(f"{field} = {str(folder)!r}: no such folder")
     files = [place] if place.is_file() else sorted(file for file in place.glob("[!.]*") if file.is_file())
     files = [file for file in files if file.name.endswith(suffixes)]
     if not files:
@@ -103,7 +111,7 @@ def load_texts(folder: str | Path, columns: tuple[str, ...] = ("text",)) -> Spli
     rows: list[tuple[str, ...]] = []
     for file in files:
         table = read_table(file)
-        table = table._replace(header=[*columns]) if ".txt" in file.name and len(columns) == 1 else table
+        table = table._replace(header=[*columns]) if file.suffix == ".txt" and len(columns) == 1 else table
         rows += zip(*_to_split(_Texts(columns), "texts", table).texts, strict=True)
     rows = [row for row in rows if any(map(str.strip, row))]
     if not rows:
@@ -128,7 +136,7 @@ def reload_data(record: RunRecord, unlabelled: str = "") -> EncodedTask:
         where = f"{record.config.get('backbone')}: its tokenizer"
         raise ValueError(f"{where} does not give the tokens on which {record.run_id} was trained")
     if unlabelled:
-        splits = raw.splits | {"unlabelled": load_texts(unlabelled, raw.task.columns)}
+        splits = _with_unlabelled(raw.splits, raw.task, unlabelled)
         encoded = encode_task(replace(raw, splits=splits, unlabelled=unlabelled), tokenizer, record.max_length)
     return encoded
 
@@ -161,7 +169,7 @@ def tables_of(task: Task, source: Source, split: str = "", config: str = "") -> 
         if not place.endswith(tuple(TABLES)):
             raise ValueError(f"source = {source!r}: must be a folder with files, or {FILES}")
         if not split:
-            raise ValueError(f"source = {source!r}: is one file, must be a folder with a train and a dev file")
+            raise ValueError(f"source = {source!r}: is one file, must be a folder with a train and a dev file{HINT}")
         stem = os.path.basename(place).partition(".")[0]
         others = {other for other in NAMES if any(stem in group for group in layout.names(other))}
         if others - {split}:
@@ -353,16 +361,34 @@ def _draw_dev(split: Split, task: Task, fraction: float, seed: int) -> tuple[Spl
     if split.labels is None:
         raise ValueError(f"dev_fraction = {fraction}: must be 0, as the rows of task {task.name} have no labels")
     stratify = None if task.is_regression else split.labels
+    few = [] if stratify is None else np.flatnonzero(np.bincount(stratify) == 1)
+    if len(few):
+        raise ValueError(
+            f"dev_fraction = {fraction}: must be 0, as of class {task.label_names[few[0]]} there is one row"
+        )
     rows = np.arange(len(split))
     try:
         train, dev = train_test_split(rows, test_size=fraction, random_state=seed, stratify=stratify)
     except ValueError as error:  # too few rows, of a class too
         raise ValueError(f"dev_fraction = {fraction}: cannot draw from {len(split)} rows: {one_line(error)}") from None
     train, dev = split.take(np.sort(train)), replace(split.take(np.sort(dev)), name="dev")
-    known = {*zip(*train.texts, strict=True)}
-    if twice := sum(row in known for row in zip(*dev.texts, strict=True)):
-        say(f"{task.name}: {twice} of {len(dev)} dev rows have texts that training rows have too")
+    _tell_shared(task, dev, train, "training")
     return train, dev
+
+
+def _with_unlabelled(splits: dict[str, Split], task: Task, unlabelled: str | Path) -> dict[str, Split]:
+    texts = load_texts(unlabelled, task.columns, "unlabelled")
+    for name in ("dev", "test"):
+        if name in splits:
+            _tell_shared(task, splits[name], texts, "unlabelled")
+    return splits | {"unlabelled": texts}
+
+
+def _tell_shared(task: Task, held_out: Split, learned: Split, kind: str) -> None:
+    """Say in one line how many held-out rows a student learns from all the same."""
+    known = {*zip(*learned.texts, strict=True)}
+    if twice := sum(row in known for row in zip(*held_out.texts, strict=True)):
+        say_once(f"{task.name}: {twice} of {len(held_out)} {held_out.name} rows have texts that {kind} rows have too")
 
 
 def _columns(task: Task | _Texts, table: Table) -> tuple[Collection[str], list[str]]:
@@ -372,7 +398,8 @@ def _columns(task: Task | _Texts, table: Table) -> tuple[Collection[str], list[s
     if not header or any("\0" in column for column in header):
         raise ValueError(f"{line}: {'NUL bytes, must be text in UTF-8' if header else 'no columns, it is empty'}")
     columns = layout.columns if set(layout.columns) & set(header) else task.columns
-    label = [column for column in (layout.label, "label") if column in header and task.label_names][:1]
+    names = (layout.label, "label") if task.name in LAYOUTS else (layout.label,)
+    label = [column for column in names if column in header and task.label_names][:1]
     for column in (*columns, *label):
         if header.count(column) != 1:
             count = "two columns" if column in header else "no column"
@@ -402,12 +429,12 @@ def _classes(task: Task, table: Table, label: str) -> list[str]:
     return [task.label_names[ours] for ours in np.argsort(label_order(names, task.label_names, table.where))]
 
 
-def label_index(task: Task, label: str | int | float) -> int:
+def label_index(task: Task, label: str | int | float | None) -> int:
     """Class index of a label given by name or number; ValueError names what is allowed.
 
     Upper case, spaces, - and _ make no difference to a name. Where classes are called by numbers, a number is a name.
     """
-    index = _index(task.label_names, str(label).strip())
+    index = None if label is None else _index(task.label_names, str(label).strip())  # no label is no class called none
     if index is None:
         allowed = ", ".join(f"{index} ({name})" for index, name in enumerate(task.label_names))
         raise ValueError(f"label {str(label).strip()!r}: must be one of {allowed}")

@@ -95,6 +95,8 @@ def load_teacher_data(
     """
     check_named("teacher_dir", teacher_dir, named)
     if record := record_of(teacher_dir):
+        if named.get("source") and not here(record.source):  # moved: `reload_data` sees whether they are the same rows
+            record = record.model_copy(update={"source": named["source"]})
         _check_agreement(record, teacher_dir, named)
     backbone = record.config["backbone"] if record else named["backbone"]
     check_students(students, teacher_dir, backbone)

@@ -1,5 +1,6 @@
 """The GLUE benchmark's archive: a TSV of index and prediction for each test file, checked against that file."""
 
+import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterable
@@ -18,10 +19,12 @@ from pkdlib.tasks import Task, get_task
 # task -> name of its file in the archive, rows of the official test file
 FILES = {
     "sst2": ("SST-2.tsv", 1821), "mrpc": ("MRPC.tsv", 1725), "qqp": ("QQP.tsv", 390965), "mnli": ("MNLI-m.tsv", 9796),
-    "mnli-mm": ("MNLI-mm.tsv", 9847), "qnli": ("QNLI.tsv", 5463), "rte": ("RTE.tsv", 3000),
+    "mnli-mm": ("MNLI-mm.tsv", 9847), "qnli": ("QNLI.tsv", 5463), "rte": ("RTE.tsv", 3000), "cola": ("CoLA.tsv", 1063),
+    "stsb": ("STS-B.tsv", 1379),
 }  # fmt: skip
 TASKS = {file: name for name, (file, _) in FILES.items()}
-ALL_FILES = (*TASKS, "CoLA.tsv", "STS-B.tsv", "WNLI.tsv", "AX.tsv")  # the last four come from elsewhere
+ALL_FILES = (*TASKS, "WNLI.tsv", "AX.tsv")  # the last two come from elsewhere
+VALUE = re.compile(r"[0-4]\.\d{3}|5\.000")  # of STS-B
 HEADER = ["index", "prediction"]
 
 
@@ -40,11 +43,14 @@ def official_indices(task: Task, source: str | Path) -> list[str]:
 
 
 def predictions(folder: Path, task: Task, source: str | Path) -> list[str]:
-    """A student's label for each row of the task's test file; ValueError where its classes have other names."""
+    """A student's label or value for each row of the task's test file; ValueError where it has other classes."""
     model, tokenizer = load_classifier(folder, task.label_names), load_tokenizer(folder)
     max_length = load_records(folder / RESULT_FILE)[0].max_length
     encoded = encode_split(load_split(task.name, source, "test"), tokenizer, max_length)
-    return [format_labels(task)[number] for number in predict(model, encoded).argmax(dim=-1).tolist()]
+    decided = task.decide(predict(model, encoded))
+    if task.is_regression:
+        return [f"{value:.3f}" for value in decided.clip(0, 5)]
+    return [format_labels(task)[number] for number in decided]
 
 
 def students_by_task(folders: Iterable[str | Path]) -> dict[str, Path]:
@@ -84,8 +90,9 @@ def _check_rows(name: str, header: list[str], rows: list[list[str]], source: str
         fault = fault if index in held else "is missing"
         raise ValueError(f"{name}: index {index} {fault}: {len(rows)} rows where the test file has {len(indices)}")
     for index, label in rows:
-        if label not in labels:
-            raise ValueError(f"{name}: index {index}: label {label!r}: must be one of {', '.join(labels)}")
+        if not VALUE.fullmatch(label) if task.is_regression else label not in labels:
+            allowed = "a number from 0.000 to 5.000" if task.is_regression else f"one of {', '.join(labels)}"
+            raise ValueError(f"{name}: index {index}: label {label!r}: must be {allowed}")
     if len(indices) != official and not any_size:
         raise ValueError(f"{name}: {len(indices)} rows where the benchmark's test file has {official}")
 

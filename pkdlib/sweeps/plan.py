@@ -8,20 +8,21 @@ from dataclasses import dataclass, field
 from functools import cache
 from hashlib import file_digest
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedConfig
 
 from pkdlib.data import READING, Split, encode_split
-from pkdlib.engine.checks import EXAMPLES, check_same_tokens, label_order
+from pkdlib.engine.checks import EXAMPLES, check_same_tokens, check_trained_labels, label_order
 from pkdlib.engine.configs import complaints
 from pkdlib.engine.files import digest, here, locate, reach
 from pkdlib.engine.progress import quiet
 from pkdlib.models import load_tokenizer
 from pkdlib.readers.own import OF_A_TASK, OWN, load_rows, reading_of, task_of
 from pkdlib.readers.records import flat
-from pkdlib.readers.sources import load_split
+from pkdlib.readers.sources import load_split, load_texts
 from pkdlib.readers.teachers import check_named, record_of
 from pkdlib.records import RESULT_FILE, RunRecord
 from pkdlib.sweeps.forks import code_of
@@ -33,7 +34,7 @@ FORMAT = 2  # of a run's identity; a new one leaves old runs unused
 TEACHER = "teacher_dir"  # ends the name of a parameter that is filled with a teacher's folder
 TEACHER_NOTEBOOK = "01_finetune_teacher"
 WITHOUT_RECORDS = ("05_speed_benchmark", "06_cls_similarity", "07_ablations")  # of runs, in what they write
-FOLDERS = ("students_dir", "texts", "sources", "sizes")  # or files, which a run reads
+FOLDERS = ("students_dir", "texts", "unlabelled", "sources", "sizes")  # or files, which a run reads
 MODELS = ("backbone", "large_backbone", "model_a", "model_b")  # hub ids or folders
 # Files of a folder that a run may read: weights, vocabularies, records, texts.
 READ = {".csv", ".gz", ".json", ".jsonl", ".model", ".parquet", ".safetensors", ".tsv", ".txt"}
@@ -210,6 +211,8 @@ def _check_teaching(parameters: dict[str, Any], teachers: dict[str, PlannedRun],
         own = said | {"task": record.get_task(), "backbone": record.config.get("backbone")} | own
     elif TEACHER in teachers:
         own = teachers[TEACHER].parameters | own
+    if {"class_weights", "unlabelled"} & {*own}:
+        _check_labels(own)
     models = {name: value for name, value in own.items() if name == "large_backbone" or name.endswith(TEACHER)}
     models |= {f"{name.removesuffix('_dir')}.backbone": run.parameters["backbone"] for name, run in teachers.items()}
     if "large_backbone" in models and len({run.id for run in teachers.values()}) < len(teachers):
@@ -228,6 +231,17 @@ def _check_teaching(parameters: dict[str, Any], teachers: dict[str, PlannedRun],
     if patient and theirs != ours and parameters.get("init") != "teacher":
         name = TEACHER if TEACHER in models else "teacher.backbone"
         raise ValueError(f"{name} = {models[name]!r}: is {theirs} wide, its students {ours}: PKD needs equal widths")
+
+
+def _check_labels(own: dict[str, Any]) -> None:
+    """Refuse weights of other classes than the rows', and unlabelled texts that cannot be read."""
+    weights, unlabelled = own.get("class_weights", []), own.get("unlabelled", "")
+    _, _, first, task = _rows(_named({name: value for name, value in own.items() if name != "unlabelled"}), None)
+    check_trained_labels(first.labels, task, SimpleNamespace(class_weights=weights, alpha=1.0))
+    try:
+        _ = load_texts(unlabelled, task.columns) if unlabelled else None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"unlabelled = {unlabelled!r}: {error}") from None
 
 
 @cache
@@ -296,7 +310,8 @@ def _rows(named: Named, split: str | None) -> tuple[str, list[str], Split, Task]
     try:
         if split:
             task = task_of(**{name: value for name, value in reading.items() if name in OF_A_TASK})
-            splits = {split: load_split(task, source or None, split, reading.get("dataset_config", ""))}
+            where = reading.get("dataset_config", ""), reading.get("dev_fraction", 0.0)
+            splits = {split: load_split(task, source or None, split, *where)}
         else:
             raw = load_rows(**reading)
             task, splits = raw.task, raw.splits

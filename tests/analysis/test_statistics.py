@@ -292,6 +292,8 @@ def test_mcnemar_by_hand() -> None:
     first, second = np.array([0] * 5 + [1] + [0] * 4), np.array([1] * 5 + [0] + [0] * 4)
     found = mcnemar(labels, first, second)
     assert found == {"only_first": 5, "only_second": 1, "difference": pytest.approx(0.4), "p": pytest.approx(14 / 64)}
+    with pytest.raises(ValueError, match="must be of classes: a value is neither right nor wrong"):
+        mcnemar(labels, first, second + 0.5)
 
 
 @given(THREE_COLUMNS)

@@ -80,8 +80,8 @@ def test_mnli_takes_plain_names_where_glue_s_are_not_there(tmp_path: Path) -> No
         name: [(name, "b", 1)] for name in ("train", "dev", "test")
     }
     line = refusal(load_task, "mnli-mm", tmp_path)  # else its rows would be mnli's
-    assert line.endswith("task mnli-mm has no dev split there (names: " + ", ".join(
-        f"{name}_mismatched" for name in ("dev", "validation", "valid", "val")) + ")")  # fmt: skip
+    names = ", ".join(f"{name}_mismatched" for name in ("dev", "validation", "valid", "val"))
+    assert line.endswith(f"task mnli-mm has no dev split there (names: {names}); dev_fraction draws one")
     mnli(tmp_path, "validation_matched", "validation_mismatched")
     assert rows(load_split("mnli", tmp_path)) == [("validation_matched", "b", 1)]
     assert rows(load_split("mnli-mm", tmp_path)) == [("validation_mismatched", "b", 1)]
@@ -98,7 +98,7 @@ def test_one_file_is_refused_unless_one_split_or_texts_are_asked_for(tmp_path: P
     file = tmp_path / "dev.csv"
     file.write_bytes(CSV)
     assert refusal(load_task, "sst2", file) == (
-        f"source = '{file}': is one file, must be a folder with a train and a dev file"
+        f"source = '{file}': is one file, must be a folder with a train and a dev file; dev_fraction draws one"
     )
     assert rows(load_split("sst2", file)) == ROWS
     assert refusal(load_split, "sst2", file, "test") == f"split = 'test': {file} is by its name another split"

@@ -15,10 +15,11 @@ from torch.nn import functional as F
 from pkdlib.config import ConfigError, DistillConfig, FineTuneConfig, validate
 from pkdlib.data import encode_task
 from pkdlib.engine.batches import label_weights
+from pkdlib.engine.progress import say_once
 from pkdlib.losses import pkd_loss, value_loss
 from pkdlib.models import load_tokenizer
 from pkdlib.readers.own import load_rows, own_task
-from pkdlib.readers.sources import load_task, reload_data
+from pkdlib.readers.sources import load_split, load_task, load_texts, reload_data
 from pkdlib.readers.teachers import load_teacher_data
 from pkdlib.training import distill, fine_tune
 
@@ -62,13 +63,18 @@ WRITERS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def say_again() -> None:
+    say_once.cache_clear()
+
+
 @pytest.mark.parametrize("kind", WRITERS)
 def test_rows_of_every_format_become_the_same_task(kind: str, rows: pd.DataFrame, tmp_path: Path, capsys) -> None:
     source = str(WRITERS[kind](rows, tmp_path))
     raw = load_rows("custom", source, **OWN)
     assert raw.task.label_names == tuple(CLASSES)
     assert raw.task.metrics == ("accuracy", "macro_f1")
-    assert raw.task.name == f"custom-{Path(source).name.partition('.')[0]}"
+    assert raw.task.name == f"custom-{Path(source).name.partition('.')[0]}-topic"
     assert f"{raw.task.name}: the classes are billing (40 rows), delivery (10 rows), " in capsys.readouterr().out
     found = {}
     for name, share in (("train", 0.75), ("dev", 0.25)):
@@ -107,6 +113,102 @@ def test_numbers_are_classes_in_their_order(tmp_path: Path) -> None:
     frame.to_csv(tmp_path / "n.csv", index=False)
     raw = load_rows("custom", str(tmp_path / "n.csv"), dev_fraction=0.5)
     assert raw.task.label_names == ("-1", "9", "10")
+
+
+# labels as pandas writes them -> the classes, or the line that refuses them
+LABELS = {
+    "floats": ([1.0, 2.0], ("1", "2")),
+    "one number in two spellings": (["1", "1.0", "2", "2.0"], ("1", "2")),
+    "booleans": ([True, False], ("False", "True")),
+    "spaces around": ([" a", "b ", "a", "b"], ("a", "b")),
+    "upper case": (["Bill", "bill", "x", "x"], ("Bill", "bill", "x")),
+    "commas": (["a, b", "c"], ("a, b", "c")),
+    "none as a name": (["none", "rude"], ("none", "rude")),
+    "none beside no label": (
+        ["none", "rude", None, "rude"],
+        r"row 2: label '(None)?': must be one of 0 \(none\), 1 \(rude\)",
+    ),
+    "no label": (["a", "b", None, "b"], r"row 2: label '(None)?': must be one of 0 \(a\), 1 \(b\)"),
+    "no labels": ([None], "label_column = 'label': 0 labels in 0 rows can be no classes"),
+}
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("case", LABELS)
+def test_labels_are_classes_in_every_format_or_one_line(case: str, ending: str, tmp_path: Path) -> None:
+    labels, expected = LABELS[case]
+    frame = pd.DataFrame({"text": [f"a {n}" for n in range(20)], "label": labels * (20 // len(labels))})
+    file = tmp_path / f"t.{ending}"
+    {"csv": pd.DataFrame.to_csv, "parquet": pd.DataFrame.to_parquet}[ending](
+        frame, file, index=False
+    ) if ending != "jsonl" else frame.to_json(file, orient="records", lines=True)
+    if isinstance(expected, str):
+        with pytest.raises(ValueError, match=expected):
+            load_rows("custom", str(file), dev_fraction=0.5)
+        return
+    raw = load_rows("custom", str(file), dev_fraction=0.5)
+    assert raw.task.label_names == expected
+    counts = Counter(raw.splits["train"].labels.tolist()) + Counter(raw.splits["dev"].labels.tolist())
+    assert sum(counts.values()) == 20 and set(counts) == set(range(len(expected)))
+
+
+NAMES = {
+    "my data.v2 (Ä).csv": "custom-my-data-v2-Ä",
+    "v1.2.jsonl": "custom-v1-2",
+    "shop/train.csv": "custom-shop",
+    "z.csv.gz": "custom-z",
+}
+
+
+@pytest.mark.parametrize("source", NAMES)
+def test_a_task_is_called_after_its_source_and_label(source: str, tmp_path: Path) -> None:
+    assert own_task(str(tmp_path / source), label_names=["a", "b"]).name == NAMES[source]
+    other = own_task(str(tmp_path / source), label_column="the topic", label_names=["a", "b"])
+    assert other.name == f"{NAMES[source]}-the-topic"
+
+
+def test_a_class_of_one_row_is_named(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"text": [f"a {n}" for n in range(20)], "label": ["a"] * 10 + ["b"] * 9 + ["c"]})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(ValueError, match=r"^dev_fraction = 0.5: must be 0, as of class c there is one row$"):
+        load_rows("custom", str(tmp_path / "t.csv"), dev_fraction=0.5)
+
+
+def test_rows_are_drawn_from_what_dev_leaves(rows: pd.DataFrame, tmp_path: Path) -> None:
+    source = str(WRITERS["csv"](rows, tmp_path))
+    whole, few = (load_rows("custom", source, train_rows=count, **OWN).splits for count in (0, 20))
+    assert few["dev"].fingerprint == whole["dev"].fingerprint and len(few["train"]) == 20
+    assert {*few["train"].texts[0]} <= {*whole["train"].texts[0]}
+    with pytest.raises(ConfigError, match="train_rows = 61: must be between 1 and the split's 60 rows"):
+        load_rows("custom", source, train_rows=61, **OWN)
+    task = own_task(source, ["body"], "topic")
+    assert load_split(task, source, "dev", dev_fraction=0.25).fingerprint == whole["dev"].fingerprint
+
+
+def test_a_label_column_that_dev_lacks_is_not_another_one(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"text": [f"a {n}" for n in range(20)], "label": ["a", "b"] * 10})
+    frame.rename(columns={"label": "topic"}).to_csv(tmp_path / "train.csv", index=False)
+    frame.to_csv(tmp_path / "dev.csv", index=False)
+    with pytest.raises(ValueError, match=r"the dev split of task custom-.*-topic has no labels"):
+        load_rows("custom", str(tmp_path), label_column="topic")
+    assert own_task(str(tmp_path / "dev.csv")).label_names == ("a", "b")  # of the only file that is asked for
+
+
+def test_texts_of_several_formats_and_those_that_dev_has_too(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    frame = pd.DataFrame({"text": [f"a {n}" for n in range(20)], "label": ["a", "b"] * 10})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    more = tmp_path / "more"
+    more.mkdir()
+    (more / "a.txt").write_text("a 1\n\nnew\n")
+    (more / "b.jsonl").write_text('{"text": "other"}\n')
+    frame[:4].to_csv(more / "c.txt.csv", index=False)
+    assert load_texts(more).texts == (["a 1", "new", "other", "a 0", "a 1", "a 2", "a 3"],)
+    dev = load_rows("custom", str(tmp_path / "t.csv"), dev_fraction=0.5, unlabelled=str(more)).splits["dev"]
+    twice = len({*dev.texts[0]} & {"a 0", "a 1", "a 2", "a 3"})
+    assert (
+        twice
+        and f"custom-t: {twice} of 10 dev rows have texts that unlabelled rows have too\n" in capsys.readouterr().out
+    )
 
 
 def test_pairs_of_texts_and_a_dataset_config(tmp_path: Path) -> None:

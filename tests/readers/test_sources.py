@@ -336,7 +336,9 @@ def test_a_missing_train_or_dev_split_is_refused(tmp_path: Path, lacking: str) -
     source = sst2(tmp_path, tsv(("sentence", "label"), ("a", 1)))
     (source / f"{lacking}.tsv").unlink()
     names = {"train": "train", "dev": "dev, validation, valid, val"}[lacking]
-    line = f"{source}: task sst2 has no {lacking} split there (names: {names})"
+    line = f"{source}: task sst2 has no {lacking} split there (names: {names})" + "; dev_fraction draws one" * (
+        lacking == "dev"
+    )
     assert refusal(FileNotFoundError, "sst2", source) == line
 
 

@@ -1,5 +1,6 @@
 """GLUE's archive from tiny students and GLUE-shaped test files; what is wrong with one is refused in one line."""
 
+import re
 import zipfile
 from pathlib import Path
 
@@ -23,9 +24,12 @@ SHAPES = {
     "mnli": ("MNLI", ["test_matched", "test_mismatched"], "index\tgenre\tsentence1\tsentence2", "{n}\tx\ta {n}\tb"),
     "qnli": ("QNLI", ["test"], "index\tquestion\tsentence", "{n}\twho ?\tthe man {n}"),
     "rte": ("RTE", ["test"], "index\tsentence1\tsentence2", "{n}\tthe man\tthe man {n}"),
+    "cola": ("CoLA", ["test"], "index\tsentence", '{n}\tthe {n} "man'),
+    "stsb": ("STS-B", ["test"], "index\tgenre\tsentence1\tsentence2", "{n}\tx\tthe man\tthe man {n}"),
 }
 ROWS = {"test": 7, "test_matched": 5, "test_mismatched": 6}
-NAMES = {"sst2": "SST-2", "mrpc": "MRPC", "qqp": "QQP", "mnli": "MNLI-m", "qnli": "QNLI", "rte": "RTE"}
+NAMES = {"sst2": "SST-2", "mrpc": "MRPC", "qqp": "QQP", "mnli": "MNLI-m", "qnli": "QNLI", "rte": "RTE",
+         "cola": "CoLA", "stsb": "STS-B"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -77,20 +81,35 @@ def test_the_archive_holds_every_task_s_file_with_the_students_predictions(
     from transformers import AutoModelForSequenceClassification
 
     assert check_archive(archive, glue, any_size=True) == [
-        "SST-2.tsv", "MRPC.tsv", "QQP.tsv", "MNLI-m.tsv", "MNLI-mm.tsv", "QNLI.tsv", "RTE.tsv"
+        "SST-2.tsv", "MRPC.tsv", "QQP.tsv", "MNLI-m.tsv", "MNLI-mm.tsv", "QNLI.tsv", "RTE.tsv", "CoLA.tsv",
+        "STS-B.tsv",
     ]  # fmt: skip
     for task, name in [*NAMES.items(), ("mnli-mm", "MNLI-mm")]:
         header, rows = read_tsv(zipfile.Path(archive, f"{name}.tsv"))
         folder = students["mnli" if task == "mnli-mm" else task]
         model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
         split = load_split(task, glue, "test")
-        classes = predict(model, encode_split(split, load_tokenizer(folder), 64)).argmax(dim=-1).tolist()
+        logits = predict(model, encode_split(split, load_tokenizer(folder), 64))
+        labels = [format_labels(get_task(task))[label] for label in logits.argmax(dim=-1).tolist()]
+        if task == "stsb":
+            labels = [f"{min(5, max(0, value)):.3f}" for value in logits[:, 0].tolist()]
         assert header == ["index", "prediction"]
         assert [index for index, _ in rows] == [str(n) for n in range(len(split))]
-        assert [label for _, label in rows] == [format_labels(get_task(task))[label] for label in classes]
+        assert [label for _, label in rows] == labels
     with zipfile.ZipFile(archive) as held:
         assert held.read("RTE.tsv").startswith(b"index\tprediction\n0\t")
     assert not list(archive.parent.glob(".*"))
+
+
+def test_values_are_clipped_to_the_scale_of_the_test_file(
+    glue: Path, students: dict[str, Path], tmp_path: Path
+) -> None:
+    task, model = get_task("stsb"), load_classifier(students["stsb"])
+    for bias, text in ((9.0, "5.000"), (-9.0, "0.000")):
+        model.classifier.bias.data.fill_(bias)
+        save_model(model, tmp_path / text)
+        save_result(run("FT", 0, 0.5, task="stsb"), tmp_path / text)
+        assert predictions(tmp_path / text, task, glue) == [text] * 7
 
 
 def test_a_student_whose_classes_stand_in_another_order_predicts_the_same(
@@ -141,6 +160,12 @@ def test_the_test_file_s_own_index_is_used(students: dict[str, Path], tmp_path: 
         ("SST-2.tsv", lambda text: text.replace("0\t1", "0\tpositive").replace("0\t0", "0\tpositive"),
          "SST-2.tsv: index 0: label 'positive': must be one of 0, 1"),
         ("SST2.tsv", lambda text: "", "must be some of SST-2.tsv, "),
+        ("CoLA.tsv", lambda text: text.replace("\n0\t", "\n0\t-"), "CoLA.tsv: index 0: label '-"),
+        *[
+            ("STS-B.tsv", lambda text, value=value: re.sub(r"\n0\t.*", f"\n0\t{value}", text),
+             f"STS-B.tsv: index 0: label '{value}': must be a number from 0.000 to 5.000")
+            for value in ("5.001", "-0.100", "nan", "3.2", "1e-3", "")
+        ],
     ],
 )  # fmt: skip
 def test_a_wrong_archive_is_refused_in_one_line(name: str, change, message: str, archive: Path, glue: Path) -> None:
@@ -165,7 +190,7 @@ def test_test_files_of_another_size_are_refused_unless_told(
     checked, missing = capsys.readouterr().out.splitlines()
     assert checked == f"{tmp_path / 'out.zip'}: RTE.tsv: checked"
     assert missing.split(": ")[1].split(", ") == [name for name in ALL_FILES if name != "RTE.tsv"]
-    assert "AX.tsv" in missing and "CoLA.tsv" in missing
+    assert missing.endswith("STS-B.tsv, WNLI.tsv, AX.tsv")
 
 
 def test_students_that_cannot_predict_are_refused(
