@@ -64,6 +64,9 @@ def setting_of(record: RunRecord) -> Setting:
     setting |= {f"{split} rows": record.fingerprints.get(split) for split in record.metrics}
     if record.task not in TASKS:  # another of the same name may have other columns, metrics or rows
         setting["task"] = f"{record.get_task()} {record.fingerprints.get('dev')}"
+    setting["unlabelled"] = ""
+    if record.unlabelled_rows:
+        setting["unlabelled"] = f"{record.unlabelled_rows} texts ({record.fingerprints.get('unlabelled')})"
     setting["teacher"] = f"weights {record.fingerprints.get('teacher_weights')}"
     if "teacher_config" in record.fingerprints:  # which older records lack
         setting["teacher"] += f", config {record.fingerprints['teacher_config']}"
@@ -74,7 +77,8 @@ def _of_method(setting: Setting, method: str) -> Setting:
     """The part of a setting that has an effect on runs of the method."""
     roles = roles_of_method(method)
     taught = Role.SOFT in roles or setting["init"] == "teacher"
-    return {name: value for name, value in setting.items() if role_of(name) in roles and (taught or name != "teacher")}
+    of_the_teacher = () if taught else ("teacher", "unlabelled")
+    return {name: value for name, value in setting.items() if role_of(name) in roles and name not in of_the_teacher}
 
 
 def _task_names(students: Iterable[tuple[RunRecord, Setting]]) -> dict[str, str]:

@@ -175,6 +175,14 @@ def test_equal_settings_with_other_training_rows_or_teachers_at_a_seed_are_parte
     assert [len(one.records) for one in comparisons(records)] == [2, 2]
 
 
+def test_students_of_texts_without_labels_are_parted_from_those_of_labelled_rows_alone() -> None:
+    recorded = load_records(ROOT / "data" / "results" / "mini-sentiment-3-unlabelled.jsonl")
+    parts = [
+        {(run.unlabelled_rows, run.config["num_train_epochs"]) for run in one.records} for one in comparisons(recorded)
+    ]
+    assert sorted(map(sorted, parts)) == [[(0, 6)], [(0, 30)], [(8000, 6)]]
+
+
 def test_data_and_teacher_may_change_with_the_seed() -> None:
     records = [run("teacher", seed, 0.9, weights=f"teacher-{seed}") for seed in (0, 1)]
     records += [
