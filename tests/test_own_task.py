@@ -97,7 +97,7 @@ def test_a_configuration_names_no_task_of_a_closed_table() -> None:
     from pkdlib.analysis.settings import SimilarityConfig
 
     values = {"model_a": "a", "model_b": "b"}
-    with pytest.raises(ConfigError, match=r"^task = 'tickets': must be one of sst2, .*mini-inference$"):
+    with pytest.raises(ConfigError, match=r"^task = 'tickets': must be one of sst2, .*mini-inference, custom$"):
         validate(SimilarityConfig, task="tickets", **values)
     TASKS["tickets"] = TASK
     try:

@@ -1,5 +1,6 @@
 """Settings of the notebooks, checked before anything is read: folders, rows, comparisons, studies, benchmarks."""
 
+from collections import ChainMap
 from collections.abc import Callable, Collection
 from itertools import product
 from pathlib import Path
@@ -53,8 +54,9 @@ OF_THE_TASK = _rule(
 )
 Seeds = Annotated[list[Seed], Field(min_length=1), DISTINCT]
 Layers = Annotated[list[Annotated[int, Field(ge=1)]], DISTINCT]
+WITH_OWN = ChainMap({CUSTOM: None}, TASKS)  # which sees a task that is added to the table
 TaskName = Annotated[str, _one_of(TASKS)]
-OwnTaskName = Annotated[str, _one_of((*TASKS, CUSTOM))]
+OwnTaskName = Annotated[str, _one_of(WITH_OWN)]
 OWN = _rule(f"must be empty unless task is {CUSTOM}", lambda value, above: not value or above.get("task") == CUSTOM)
 Names = Annotated[
     list[str],
@@ -98,7 +100,7 @@ class Folders(Config):
 class OwnTask(Config):
     """What a task of your own is: the columns of its rows, its classes and metrics. All empty: a task of the table."""
 
-    task: Annotated[str, _one_of((*TASKS, CUSTOM), or_empty=True)] = ""
+    task: Annotated[str, _one_of(WITH_OWN, or_empty=True)] = ""
     dataset_config: str = ""  # of a dataset of the hub that has several
     text_columns: Annotated[Names, OWN] = Field([], max_length=2)  # empty: text
     label_column: Annotated[str, OWN] = ""  # empty: label
