@@ -109,6 +109,19 @@ def plot_similarity(similarity: ArrayLike, ax: Axes, layers: Sequence[int] = (),
     return _finish(ax, xlabel="teacher layer", ylabel="student layer", title=title)
 
 
+def plot_confusion(labels: np.ndarray, predictions: np.ndarray, label_names: Sequence[str], ax: Axes,
+                   title: str = "") -> Axes:  # fmt: skip
+    """Rows by their class and the predicted one: counts, coloured by their share of the class on a fixed 0-1 scale."""
+    counts = np.zeros((len(label_names), len(label_names)), dtype=int)
+    np.add.at(counts, (labels, predictions), 1)
+    shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
+    sns.heatmap(shares, ax=ax, annot=counts, fmt="d", vmin=0, vmax=1, cmap="cividis", square=True,
+                xticklabels=label_names, yticklabels=label_names, cbar_kws={"label": "share of the class"})  # fmt: skip
+    ax.tick_params(axis="y", rotation=0)
+    plt.setp(ax.get_xticklabels(), rotation=30, ha="right")
+    return _finish(ax, xlabel="predicted", ylabel="label", title=title)
+
+
 def plot_matched_layers(matched: pd.DataFrame, ax: Axes) -> Axes:
     """`similarity` by student `layer`, a line per method with a band over seeds; the `baseline`s' range in grey."""
     noise = matched.groupby("layer")["baseline"].agg(["min", "max"])
