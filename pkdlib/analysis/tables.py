@@ -105,7 +105,7 @@ def disagreements(split: Split, task: Task, logits: Mapping[str, Tensor]) -> pd.
     frame["label"] = [task.show(label) for label in split.labels]
     for name, of in logits.items():
         sure, classes = of.softmax(dim=-1).max(dim=-1)
-        frame[name], frame[f"{name}'s probability"] = [task.show(one) for one in classes], sure
+        frame[name], frame[f"{name}'s probability"] = [task.show(one) for one in classes], sure.numpy()
     first, second = logits
     return frame[frame[first] != frame[second]].sort_values(f"{second}'s probability", ascending=False)
 
