@@ -141,7 +141,7 @@ BAD_VALUES = [
     ),
     ("08", "dev_fraction", 1.0, "dev_fraction = 1.0: must be less than 1"),
     ("09", "metrics", ["pearson"], "metrics = ['pearson']: must be scores of classes"),
-    ("09", "task", "stsb", "task = 'stsb': must be a task of classes"),
+    ("09", "task", "stsb", "task = 'stsb': must be a task of classes, not of values"),
     ("09", "student_layers", 1, "student_layers = 1: must be greater than or equal to 2"),
     ("08", "learning_rate_scale", 1e6, "learning_rate_scale = 1000000.0: must be less than or equal to 20000"),
     ("08", "teacher_dir", 0, "teacher_dir = 0: must be a valid string"),

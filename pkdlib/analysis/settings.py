@@ -133,9 +133,7 @@ class TeacherConfig(OwnTask):
 class ClassifierConfig(RowsConfig):
     """A classifier from its rows to its use: further rows of the same columns, and a student with a layer to match."""
 
-    task: Annotated[
-        OwnTaskName, _rule("must be a task of classes", lambda name, _: name == CUSTOM or not TASKS[name].is_regression)
-    ]
+    task: Annotated[OwnTaskName, OF_CLASSES]
     metrics: Annotated[Names, OWN, SCORED, CLASSES] = Field([])  # empty: accuracy, macro_f1
     unlabelled: str = ""  # a file or folder of texts that a student learns from the teacher alone
     held_out: str = ""  # labelled rows that choose nothing, as `source`; empty: the dev rows stand in
