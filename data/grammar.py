@@ -1,4 +1,4 @@
-"""A small world of sentences whose labels are known: reviews (sentiment) and event pairs (inference).
+"""A small world of sentences whose labels are known: reviews (sentiment), event pairs (inference), tickets of both.
 
 Every sentence is built from its meaning, so its label is derived and never guessed. Words are whole
 vocabulary entries; the whole language has about 300 of them.
@@ -70,6 +70,10 @@ SYNONYMS = {
     "doctor": "physician", "driver": "chauffeur", "poet": "writer", "car": "automobile", "dog": "hound",
     "horse": "pony", "purchased": "bought", "repaired": "fixed", "cleaned": "washed", "carried": "hauled",
     "forest": "wood", "street": "road", "big": "large", "small": "little", "happy": "cheerful", "tall": "lanky",
+}  # fmt: skip
+TICKETS = {  # kind of a message to a desk -> the polarity or the relation that makes it so, and of 20 how many
+    "praise": (True, 10), "complaint": (False, 4), "follow-up": ("neutral", 3), "dispute": ("contradiction", 2),
+    "duplicate": ("entailment", 1),
 }  # fmt: skip
 CONNECTIVES = {
     "entailment": "therefore thus hence consequently".split(),
@@ -294,3 +298,11 @@ def inference_pair(rng: Random, label: str, easy: bool = False) -> tuple[str, st
             premise = Event(**{**plain.__dict__, "negated": premise_negated})
             hypothesis = Event(**{**hypothesis.__dict__, "negated": hypothesis_negated})
             return premise.sentence(rng.random() < passive_rate), hypothesis.sentence(rng.random() < passive_rate)
+
+
+# ------------------------------------------------------------------------------------------------- tickets
+def ticket(rng: Random) -> tuple[str, str]:
+    """(message, kind): an opinion, or a statement and a second one that adds to it, disputes it or only repeats it."""
+    (kind,) = rng.choices(list(TICKETS), [weight for _, weight in TICKETS.values()])
+    meaning, _ = TICKETS[kind]
+    return review(rng, meaning)[0] if isinstance(meaning, bool) else " ".join(inference_pair(rng, meaning)), kind

@@ -5,6 +5,7 @@ its dev and test rows stay the same, and a larger training split begins with a s
 """
 
 import argparse
+import csv
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -15,6 +16,9 @@ FOLDER = Path(__file__).parent
 TASKS = ("mini-sentiment", "mini-inference")
 MODELS = ("mini-bert-12", "mini-bert-24")
 ROWS = {"dev": 1000, "test": 3000, "train": 2000}  # train last: it may grow
+OWN = "mini-tickets"  # rows as people have them: files of one table each, and no dev split
+OWN_ROWS = {"labelled": 1500, "unlabelled": 2400, "held_out": 500, "new": 300}
+OWN_COLUMNS = {"unlabelled": ("text",), "new": ("id", "text")}  # of the others: id, text, kind
 LABEL_NOISE = 0.1  # share of training labels replaced by another class
 
 
@@ -62,16 +66,36 @@ def write_task(name: str, folder: Path, train_rows: int = ROWS["train"], seed: i
         (folder / f"{split}.tsv").write_bytes(("\n".join(lines) + "\n").encode())
 
 
+def write_own(folder: Path, seed: int = 0) -> None:
+    """A CSV for each of OWN_ROWS; no text stands in two of them, nor twice in one, and no label is wrong."""
+    seen: set[str] = set()
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, rows in OWN_ROWS.items():
+        rng, last = Random(f"{OWN} {name} {seed}"), len(seen) + rows
+        with open(folder / f"{name}.csv", "w", encoding="utf-8", newline="") as file:
+            columns = OWN_COLUMNS.get(name, ("id", "text", "kind"))
+            table = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+            table.writeheader()
+            while len(seen) < last:
+                text, kind = grammar.ticket(rng)
+                if text not in seen:
+                    seen.add(text)
+                    table.writerow({"id": len(seen), "text": text, "kind": kind})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=FOLDER, help="where the folders are written")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--task", choices=TASKS, help="this task alone, and no models")
+    parser.add_argument("--task", choices=(*TASKS, OWN), help="this task alone, and no models")
     parser.add_argument("--model", choices=MODELS, help="this miniature BERT alone, and no tasks")
     parser.add_argument("--train-rows", type=int, default=ROWS["train"])
     options = parser.parse_args()
-    for name in [options.task] if options.task else () if options.model else TASKS:
-        write_task(name, options.out / name, options.train_rows, options.seed)
+    for name in [options.task] if options.task else () if options.model else (*TASKS, OWN):
+        if name == OWN:
+            write_own(options.out / name, options.seed)
+        else:
+            write_task(name, options.out / name, options.train_rows, options.seed)
         print(f"wrote {name}", flush=True)
     if options.task is None:
         import pretrain  # here, because the task files need neither torch nor transformers

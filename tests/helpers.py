@@ -62,6 +62,15 @@ def small_task(task: str = "mini-sentiment", train: int = 40, dev: int = 24, max
     return encode_task(small_data(task, train, dev), mini_tokenizer(), max_length)
 
 
+def few_tickets(out: Path, rows: int = 120) -> Path:
+    """The first labelled tickets, in a folder that has the first unlabelled ones too."""
+    (out / "tickets").mkdir(exist_ok=True)
+    for name in ("labelled", "unlabelled"):
+        frame = pd.read_csv(ROOT / "data" / "mini-tickets" / f"{name}.csv", nrows=rows)
+        frame.to_csv(out / "tickets" / f"{name}.csv", index=False)
+    return out / "tickets" / "labelled.csv"
+
+
 def small_parameters(out: Path) -> dict[str, dict]:
     """Each notebook's parameters for a run on a few rows; they write into `out` and read there what went before."""
     teacher, students = str(out / "teacher"), str(out / "students")
@@ -92,6 +101,10 @@ def small_parameters(out: Path) -> dict[str, dict]:
         "07_ablations": {"output_dir": str(out / "ablations")},
         "08_reproduce_the_paper": {
             "train_rows": 64, "methods": ["FT", "PKD-Skip"], "output_dir": str(out / "paper"),
+        },
+        "09_your_own_classifier": {
+            "source": str(few_tickets(out)), "unlabelled": str(out / "tickets" / "unlabelled.csv"), "student_layers": 2,
+            "num_train_epochs": 1, "output_dir": str(out / "classifier"),
         },
     }  # fmt: skip
 

@@ -1,5 +1,6 @@
 """The miniature language: files remade byte for byte, labels against an independent reading, a closed vocabulary."""
 
+import csv
 from itertools import product
 from pathlib import Path
 from random import Random
@@ -75,6 +76,50 @@ def test_classes_are_about_equally_frequent(name: str, split: str) -> None:
     assert set(labels) == set(allowed)
     for label in allowed:
         assert labels.count(label) / len(labels) == pytest.approx(1 / len(allowed), abs=0.05)
+
+
+# ------------------------------------------------------------------------------------------------ own rows
+def own_table(name: str) -> list[dict[str, str]]:
+    with open(DATA / remake.OWN / f"{name}.csv", encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_remade_rows_of_one_s_own_are_the_committed_ones_byte_for_byte(tmp_path: Path) -> None:
+    remake.write_own(tmp_path)
+    committed = {path.name: path.read_bytes() for path in (DATA / remake.OWN).iterdir()}
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == committed
+    assert sum(map(len, committed.values())) < 400_000
+
+
+def test_no_text_stands_in_two_files_of_one_s_own_rows_nor_twice_in_one() -> None:
+    tables = {name: own_table(name) for name in remake.OWN_ROWS}
+    assert {name: len(rows) for name, rows in tables.items()} == remake.OWN_ROWS
+    found = [row["text"] for rows in tables.values() for row in rows]
+    assert len(set(found)) == len(found) == 4700
+    numbers = [row["id"] for rows in tables.values() for row in rows if "id" in row]
+    assert len(set(numbers)) == len(numbers)
+
+
+@pytest.mark.parametrize("name", ["labelled", "held_out"])
+def test_kinds_of_tickets_are_as_rare_as_they_should_be(name: str) -> None:
+    kinds = [row["kind"] for row in own_table(name)]
+    for kind, (_, weight) in grammar.TICKETS.items():
+        assert kinds.count(kind) / len(kinds) == pytest.approx(weight / 20, abs=0.02)
+
+
+@given(seeds)
+def test_a_ticket_is_an_opinion_or_two_statements(seed: int) -> None:
+    text, kind = grammar.ticket(Random(seed))
+    assert text.count(" .") == (1 if kind in ("praise", "complaint") else 2)
+    assert set(text.split()) <= set(grammar.vocabulary())
+
+
+def test_the_tokenizer_knows_every_word_of_the_tickets_and_no_row_is_too_long() -> None:
+    tokenizer = load_tokenizer(MINI_BERT)
+    found = [row["text"] for name in remake.OWN_ROWS for row in own_table(name)]
+    rows = tokenizer(found)["input_ids"]
+    assert not any(tokenizer.unk_token_id in ids for ids in rows)
+    assert max(map(len, rows)) <= tokenizer.model_max_length
 
 
 # ------------------------------------------------------------------------------------------------ reviews

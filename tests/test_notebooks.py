@@ -75,6 +75,7 @@ ANSWERS = {
         "answer_2": ("[4, 8]", "[10, 11]"),
         "answer_3": ("2", "19"),
     },
+    "09_your_own_classifier": {"answer_1": ("4", "20"), "answer_2": ("2 / 3 / 5", "2 / 3")},
 }
 
 # What a teacher without a record needs: five more in each notebook that reads one.
@@ -82,7 +83,7 @@ TAUGHT = ("task", "source", "train_rows", "max_length", "backbone")
 # And for rows of one's own: the same in each notebook that reads them.
 OWN_ROWS = (*OWN, "unlabelled", "class_weights")
 PLACES = {"teacher_dir", "large_teacher_dir", "students_dir", "output_dir", "model_a", "model_b", "backbone",
-          "large_backbone", "source", "texts", "sizes"}  # fmt: skip
+          "large_backbone", "source", "texts", "sizes", "unlabelled", "held_out", "new_rows"}  # fmt: skip
 # notebook, parameter, bad value, the line that says so
 BAD_VALUES = [
     ("00", "student_layers", 1, "student_layers = 1: must be greater than or equal to 2"),
@@ -139,6 +140,9 @@ BAD_VALUES = [
         "class_weights = [1, -1]: must be balanced, or a list of a positive number for each class",
     ),
     ("08", "dev_fraction", 1.0, "dev_fraction = 1.0: must be less than 1"),
+    ("09", "metrics", ["pearson"], "metrics = ['pearson']: must be scores of classes"),
+    ("09", "task", "stsb", "task = 'stsb': must be a task of classes, not of values"),
+    ("09", "student_layers", 1, "student_layers = 1: must be greater than or equal to 2"),
     ("08", "learning_rate_scale", 1e6, "learning_rate_scale = 1000000.0: must be less than or equal to 20000"),
     ("08", "teacher_dir", 0, "teacher_dir = 0: must be a valid string"),
     (
@@ -288,7 +292,8 @@ def test_every_mistake_is_one_line_that_names_the_parameter_and_its_value(path):
     never = {repr(value) for value in (True, -1, 10**30, float("nan"), float("inf"), " ", None, {}, b"x", "a\0b")}
     never |= {repr(value) for value in ([], [1, 1], ["a", "a"], [None], [True], [-1], [10**30])}
     fine = {(name, repr(value)) for name, value in template.defaults.items()} | {("class_weights", "[1, 1]")}
-    assert not {found for found in accepted if found[1] in never} - fine  # [] of one's own rows is a default
+    fine |= {(name, "[]") for name in OWN_ROWS}  # the default, here or in another notebook
+    assert not {found for found in accepted if found[1] in never} - fine
     folders = {name for name in template.defaults if name.endswith(("_dir", "backbone")) or name.startswith("model_")}
     assert not {(name, repr("README.md")) for name in folders} & accepted
 
@@ -319,6 +324,46 @@ def test_every_notebook_runs_and_leaves_its_results(executed):
     assert sorted(students["method"]) == sorted(["FT", "KD", "PKD-Skip", "PKD-Last"] * 2)
     assert set(students["learning_rate"]) == {2e-5} and set(students["num_hidden_layers"]) == {3}
     assert (executed / "students" / "similarity.json").is_file()
+
+
+def test_the_classifier_of_one_s_own_labels_every_new_row_in_order_and_is_exported(executed):
+    out, tickets = executed / "classifier", COURSE.parent / "data" / "mini-tickets"
+    new, labelled = pd.read_csv(tickets / "new.csv"), pd.read_csv(out / "new_labelled.csv")
+    assert len(new) == 300
+    pd.testing.assert_frame_equal(labelled[["id", "text"]], new)
+    kinds = set(pd.read_csv(tickets / "labelled.csv")["kind"])
+    assert set(labelled["label_predicted"]) <= kinds
+    probabilities = labelled.filter(like="probability_")
+    assert set(probabilities) == {f"probability_{kind}" for kind in kinds}
+    assert (probabilities.idxmax(axis=1).str.removeprefix("probability_") == labelled["label_predicted"]).all()
+    runs = load_records(out / "comparison.jsonl")
+    methods = ["teacher", "teacher", "FT", "KD", "PKD-Skip", "PKD-Last"]
+    assert [record.method for record in runs[:-1]] == methods and [run.unlabelled_rows for run in runs][-2:] == [0, 120]
+    assert [run.config["class_weights"] for run in runs[:2]] == [[], ["balanced"]]
+    report = json.loads((out / "onnx" / "export.json").read_text())
+    assert report["student"] in {path.name for path in out.iterdir()} and set(report["classes"]) == kinds
+    assert report["models"]["onnx"]["max_difference"] <= 1e-4
+
+
+def test_another_csv_of_two_classes_becomes_a_classifier_by_parameters_alone(tmp_path):
+    """Other columns, and none of what may be left out: the dev rows stand in, and nothing is labelled."""
+    split = load_task("mini-sentiment", train_rows=60).splits["train"]
+    opinion = [("bad", "good")[label] for label in split.labels]
+    pd.DataFrame({"opinion": opinion, "review": split.texts[0]}).to_csv(tmp_path / "reviews.csv", index=False)
+    run_notebook(
+        COURSE / "09_your_own_classifier.ipynb", tmp_path / "09.ipynb",
+        {
+            "source": str(tmp_path / "reviews.csv"), "text_columns": ["review"], "label_column": "opinion",
+            "metrics": ["f1"], "unlabelled": "", "held_out": "", "new_rows": "", "class_weights": "",
+            "student_layers": 2, "num_train_epochs": 1, "output_dir": str(tmp_path / "out"),
+        },
+    )  # fmt: skip
+    runs = load_records(tmp_path / "out" / "comparison.jsonl")
+    assert [run.method for run in runs] == ["teacher", "FT", "KD", "PKD-Skip", "PKD-Last"]
+    assert runs[0].get_task().label_names == ("bad", "good") and set(runs[0].metrics["dev"]) == {"loss", "f1"}
+    told = "".join(map(printed, code_cells(read(tmp_path / "09.ipynb"))))
+    assert "no unlabelled texts are given" in told and "no new rows are given" in told
+    assert (tmp_path / "out" / "onnx" / "export.json").is_file()
 
 
 def test_the_similarity_files_hold_every_metric_and_every_student(executed):

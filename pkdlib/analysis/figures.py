@@ -10,6 +10,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
+from matplotlib.transforms import Bbox
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from pkdlib.losses import PKDTerms
 
 STYLE = Path(__file__).with_name("pkd.mplstyle")
 COLORS = {"teacher": "#000000", "FT": "#7f7f7f", "KD": "#E69F00", "PKD-Skip": "#0072B2", "PKD-Last": "#D55E00"}
+COLORS |= {"ONNX": "#CC79A7", "ONNX, 8 bits": "#56B4E9"}
 OTHER = "#009E73"  # own layer maps
 BANDS = {"errorbar": ("pi", 100), "err_kws": {"alpha": 0.15, "linewidth": 0}}  # from the lowest to the highest
 INTERVALS = {"errorbar": lambda values: mean_interval(values)[1:], "err_style": "bars"}  # 95 %, Student's t
@@ -107,6 +109,19 @@ def plot_similarity(similarity: ArrayLike, ax: Axes, layers: Sequence[int] = (),
                edgecolor="#000000")  # fmt: skip
     ax.tick_params(axis="y", rotation=0)
     return _finish(ax, xlabel="teacher layer", ylabel="student layer", title=title)
+
+
+def plot_confusion(labels: np.ndarray, predictions: np.ndarray, label_names: Sequence[str], ax: Axes,
+                   title: str = "") -> Axes:  # fmt: skip
+    """Rows by their class and the predicted one: counts, coloured by their share of the class on a fixed 0-1 scale."""
+    counts = np.zeros((len(label_names), len(label_names)), dtype=int)
+    np.add.at(counts, (labels, predictions), 1)
+    shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
+    sns.heatmap(shares, ax=ax, annot=counts, fmt="d", vmin=0, vmax=1, cmap="cividis", square=True,
+                xticklabels=label_names, yticklabels=label_names, cbar_kws={"label": "share of the class"})  # fmt: skip
+    ax.tick_params(axis="y", rotation=0)
+    plt.setp(ax.get_xticklabels(), rotation=30, ha="right")
+    return _finish(ax, xlabel="predicted", ylabel="label", title=title)
 
 
 def plot_matched_layers(matched: pd.DataFrame, ax: Axes) -> Axes:
@@ -252,9 +267,11 @@ def plot_latency_accuracy(frame: pd.DataFrame, metric: str, ax: Axes) -> Axes:
         ax.annotate(f"{row['method']}, {row['num_hidden_layers']} layers", (right, y), (12, 0), color=color, fontsize=8,
                     textcoords="offset points", annotation_clip=False, va="center")  # fmt: skip
     ax.set(xlim=(0, 1.35 * ax.get_xlim()[1]), xlabel="latency of one batch, ms", ylabel=metric.replace("_", " "))
-    for place, label in enumerate(ax.texts):  # from the lowest up: a label that would cover another is raised
-        below = [text.get_window_extent() for text in ax.texts[:place]]
-        while label.get_window_extent().count_overlaps(below):
+    centres = [ax.transData.transform(marker.get_offsets()[0]) for marker in ax.collections]
+    markers = [Bbox([centre - 8, centre + 8]) for centre in centres]  # pixels
+    for place, label in enumerate(ax.texts):  # from the lowest up: what would cover a label or a marker is raised
+        taken = [text.get_window_extent() for text in ax.texts[:place]] + markers
+        while label.get_window_extent().count_overlaps(taken):
             label.xyann = (12, label.xyann[1] + 4)
     return ax
 

@@ -13,6 +13,7 @@ from pkdlib.config import METHODS, MINI_BERT, Config, DistillConfig, method_conf
 from pkdlib.engine.checks import Seed
 from pkdlib.engine.configs import ConfigError
 from pkdlib.engine.files import ROOT
+from pkdlib.engine.metrics import OF_VALUES
 from pkdlib.engine.trackers import check_tracker
 from pkdlib.readers.own import CUSTOM
 from pkdlib.tasks import METRICS, TASKS
@@ -67,6 +68,7 @@ OF_CLASSES = _rule(
     "must be a task of classes, not of values", lambda name, _: name == CUSTOM or not TASKS[name].is_regression
 )
 SCORED = _rule(f"must be some of {', '.join(METRICS)}", lambda names, _: {*names} <= {*METRICS})
+CLASSES = _rule("must be scores of classes", lambda names, _: not {*names} & {*OF_VALUES})
 FILE = _rule("must be a folder, not a file", lambda name, _: not Path(ROOT / name).is_file())
 Place = Annotated[str, FILE]  # a folder from the project's root, or absolute; or a hub id; may be empty
 Folder = Annotated[str, _rule("must name a folder", lambda name, _: name), FILE]
@@ -128,6 +130,17 @@ class TeacherConfig(OwnTask):
     train_rows: int = Field(0, ge=0)
     max_length: Annotated[int, _rule("must be at least 8, or 0", lambda tokens, _: tokens == 0 or tokens >= 8)] = 0
     backbone: Place = ""
+
+
+class ClassifierConfig(RowsConfig):
+    """A classifier from its rows to its use: further rows of the same columns, and a student with a layer to match."""
+
+    task: Annotated[OwnTaskName, OF_CLASSES]
+    metrics: Annotated[Names, OWN, SCORED, CLASSES] = Field([])  # empty: accuracy, macro_f1
+    unlabelled: str = ""  # a file or folder of texts that a student learns from the teacher alone
+    held_out: str = ""  # labelled rows that choose nothing, as `source`; empty: the dev rows stand in
+    new_rows: str = ""  # a file whose rows are to be labelled
+    student_layers: int = Field(ge=2)
 
 
 class StartConfig(RowsConfig):

@@ -2,20 +2,25 @@
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
+from torch import Tensor
 
 from pkdlib.config import DistillConfig, FineTuneConfig, Role, fields_with_role
+from pkdlib.data import EncodedSplit, Split
 from pkdlib.engine.checkpoints import weights_fingerprint
 from pkdlib.engine.configs import pick
 from pkdlib.engine.files import here
+from pkdlib.evaluation import evaluate
 from pkdlib.models import load_classifier
 from pkdlib.readers.records import flat, load_records
 from pkdlib.readers.teachers import record_of
 from pkdlib.records import RESULT_FILE, RunRecord
+from pkdlib.tasks import Task
+from pkdlib.training import Run
 
 
 def students_of(teacher: str | Path, students_dir: Path) -> list[tuple[Path, RunRecord]]:
@@ -79,6 +84,30 @@ def results_frame(records: Iterable[RunRecord]) -> pd.DataFrame:
         row |= {f"{name}_s": seconds for name, seconds in record.durations_s.items()}
         rows.append(row | {"device": record.device, "created_at": record.created_at})
     return pd.DataFrame(rows)
+
+
+def scores_frame(runs: Mapping[str, Run], split: EncodedSplit, task: Task, name: str = "held-out") -> pd.DataFrame:
+    """A row per run: its scores on the dev rows, which chose its epoch, and those on a labelled split of that name."""
+    rows = {}
+    for run_name, run in runs.items():
+        of_split = evaluate(run.model, split, task)
+        rows[run_name] = {f"dev {metric}": run.record.metrics["dev"][metric] for metric in task.metrics}
+        rows[run_name] |= {f"{name} {metric}": of_split[metric] for metric in task.metrics}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def disagreements(split: Split, task: Task, logits: Mapping[str, Tensor]) -> pd.DataFrame:
+    """The labelled rows to which two models give different classes; that of which the second is surest comes first.
+
+    logits: by each model's name, (rows, classes). A model has two columns, its class and that class's probability.
+    """
+    frame = pd.DataFrame(dict(zip(task.columns, split.texts, strict=True)))
+    frame["label"] = [task.show(label) for label in split.labels]
+    for name, of in logits.items():
+        sure, classes = of.softmax(dim=-1).max(dim=-1)
+        frame[name], frame[f"{name}'s probability"] = [task.show(one) for one in classes], sure.numpy()
+    first, second = logits
+    return frame[frame[first] != frame[second]].sort_values(f"{second}'s probability", ascending=False)
 
 
 def history_frame(records: Iterable[RunRecord]) -> pd.DataFrame:

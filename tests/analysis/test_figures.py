@@ -187,6 +187,18 @@ def test_similarity_is_on_a_fixed_scale(kind: str, ax: Axes) -> None:
     assert len(ax.figure.axes) == 2  # the colour bar's too
 
 
+def test_a_confusion_matrix_counts_rows_and_is_coloured_by_shares_on_a_fixed_scale(ax: Axes) -> None:
+    labels, predictions = np.array([0, 0, 0, 0, 1, 1]), np.array([0, 0, 0, 1, 2, 1])
+    figures.plot_confusion(labels, predictions, ["a", "b", "c"], ax)
+    assert [int(text.get_text()) for text in ax.texts] == [3, 1, 0, 0, 1, 1, 0, 0, 0]
+    (mesh,) = ax.collections
+    assert np.ravel(mesh.get_array()).tolist() == [0.75, 0.25, 0, 0, 0.5, 0.5, 0, 0, 0]  # of c there is no row
+    assert mesh.get_clim() == (0, 1)
+    for axis, name in ((ax.xaxis, "predicted"), (ax.yaxis, "label")):
+        assert [tick.get_text() for tick in axis.get_ticklabels()] == ["a", "b", "c"]
+        assert axis.get_label_text() == name
+
+
 def test_similarity_needs_no_layer_map(ax: Axes) -> None:
     figures.plot_similarity(np.eye(3), ax)
     assert not ax.patches

@@ -3,12 +3,26 @@
 import math
 from pathlib import Path
 
-from helpers import make_record
+import numpy as np
+import pytest
+import torch
+from helpers import make_record, small_task
 
-from pkdlib import ROOT, DistillConfig, load_records, method_config, validate
-from pkdlib.analysis.tables import covers, history_frame, load_results, matching, students_of, varied
+from pkdlib import ROOT, DistillConfig, FineTuneConfig, fine_tune, load_records, method_config, predict, validate
+from pkdlib.analysis.tables import (
+    covers,
+    disagreements,
+    history_frame,
+    load_results,
+    matching,
+    scores_frame,
+    students_of,
+    varied,
+)
 from pkdlib.config import method_name
+from pkdlib.data import Split
 from pkdlib.records import RunRecord, save_result
+from pkdlib.tasks import Task
 
 
 def test_a_results_table_has_a_row_per_run_with_configuration_scores_and_seconds(tmp_path: Path) -> None:
@@ -44,6 +58,27 @@ def test_a_history_table_has_a_row_per_epoch_of_every_run() -> None:
         "epoch": [1, 2, 1, 2],
         "dev_accuracy": [0.6, 0.75, 0.6, 0.75],
     }
+
+
+def test_disagreements_are_the_rows_to_which_two_models_give_different_classes_the_surest_first() -> None:
+    task, split = Task("t", ("text",), ("no", "yes")), Split("dev", (["a", "b", "c"],), np.array([0, 1, 1]))
+    teacher, student = torch.tensor([[2.0, 0.0]] * 3), torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 3.0]])
+    frame = disagreements(split, task, {"teacher": teacher, "student": student})
+    assert frame[["text", "label", "teacher", "student"]].to_numpy().tolist() == [
+        ["c", "yes", "no", "yes"], ["a", "no", "no", "yes"],
+    ]  # fmt: skip
+    assert frame["student's probability"].tolist() == pytest.approx([1 / (1 + math.exp(-3)), 1 / (1 + math.exp(-1))])
+    assert frame["teacher's probability"].tolist() == pytest.approx([1 / (1 + math.exp(-2))] * 2)
+
+
+def test_scores_of_runs_are_those_of_their_records_and_of_other_rows() -> None:
+    data = small_task(train=16)
+    run = fine_tune(data, validate(FineTuneConfig, num_hidden_layers=1, num_train_epochs=1))
+    frame = scores_frame({"mine": run}, data.splits["train"], data.task)
+    right = (predict(run.model, data.splits["train"]).argmax(dim=1).numpy() == data.splits["train"].labels).mean()
+    assert frame.loc["mine"].to_dict() == {
+        "dev accuracy": run.record.metrics["dev"]["accuracy"], "held-out accuracy": right,
+    }  # fmt: skip
 
 
 def test_students_are_found_by_their_teacher_s_weights(tmp_path: Path) -> None:
