@@ -58,7 +58,9 @@ Layers = Annotated[list[Annotated[int, Field(ge=1)]], DISTINCT]
 WITH_OWN = ChainMap({CUSTOM: None}, TASKS)  # which sees a task that is added to the table
 TaskName = Annotated[str, _one_of(TASKS)]
 OwnTaskName = Annotated[str, _one_of(WITH_OWN)]
-OWN = _rule(f"must be empty unless task is {CUSTOM}", lambda value, above: not value or above.get("task") == CUSTOM)
+OWN = _rule(
+    f"must be empty unless task is {CUSTOM}", lambda value, above: not value or above.get("task", CUSTOM) == CUSTOM
+)
 Names = Annotated[
     list[str],
     BeforeValidator(lambda names: [*map(str.strip, names.split(","))] if isinstance(names, str) else names),
