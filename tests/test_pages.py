@@ -2,6 +2,7 @@
 
 import re
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -51,12 +52,14 @@ def example(tmp_path_factory) -> dict:
 
 
 @pytest.fixture
-def in_the_project(monkeypatch) -> None:
-    """In the project's root, with the tables of distances and strategies left as they are."""
+def in_the_project(monkeypatch) -> Iterator[None]:
+    """In the project's root, with the tables of distances and strategies left as they were."""
     monkeypatch.chdir(ROOT)
-    for table in (DISTANCES, STRATEGIES):
-        monkeypatch.setitem(table, "own", None)
-        monkeypatch.delitem(table, "own")
+    were = [(table, dict(table)) for table in (DISTANCES, STRATEGIES)]
+    yield
+    for table, names in were:
+        table.clear()
+        table.update(names)
 
 
 def test_the_readme_fits_on_a_few_screens() -> None:
