@@ -64,7 +64,7 @@ def small_task(task: str = "mini-sentiment", train: int = 40, dev: int = 24, max
 
 def few_tickets(out: Path, rows: int = 120) -> Path:
     """The first labelled tickets, in a folder that has the first unlabelled ones too."""
-    (out / "tickets").mkdir(exist_ok=True)
+    (out / "tickets").mkdir(parents=True, exist_ok=True)
     for name in ("labelled", "unlabelled"):
         frame = pd.read_csv(ROOT / "data" / "mini-tickets" / f"{name}.csv", nrows=rows)
         frame.to_csv(out / "tickets" / f"{name}.csv", index=False)

@@ -11,7 +11,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "notebooks" / "guide").glob("*.md"))]
 GENERATED = re.compile(r"<!-- (\S+) -->.*?<!-- /\1 -->", re.DOTALL)  # test_recorded_results holds these
 RECORD = re.compile(r"`(data/results/\S+\.jsonl?)`")
-COSTS = {"2.4"}  # GB of .venv, in the README: what a reader's machine must give has no record
+COSTS = {"2.6"}  # GB of .venv, in the README: what a reader's machine must give has no record
 
 # Settings and definitions may hold figures: in code, equations and addresses. A section's number measures nothing.
 PASSED_OVER = re.compile(
