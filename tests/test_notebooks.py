@@ -221,6 +221,7 @@ def executed(tmp_path_factory):
 def test_notebook_keeps_to_the_template(path):
     notebook = read(path)
     assert len(notebook.cells) <= 40
+    assert notebook.metadata.kernelspec["name"] == "python3"  # without it, JupyterLab asks for one
     assert notebook.cells[0].source.startswith(f"# {path.name[:2]} · ")
     for cell in code_cells(notebook):
         assert len(without_taught(cell)) <= 15, cell.source
