@@ -227,6 +227,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
     """alpha 0.5, beta 0, T 5 without T^2, the paper's sums of squared distances between directions."""
     assert asdict(LossSettings()) == {
         "temperature": 5.0, "normalize": True, "distance": "squared", "form": "paper", "t_squared": None,
+        "weights": None,
     }  # fmt: skip
     terms = pkd_loss(STUDENT, LABELS, TEACHER, STUDENT_CLS, TEACHER_CLS)
     assert terms.loss_kd.item() == close(kd_loss(STUDENT, TEACHER, 5.0).item())

@@ -7,7 +7,7 @@ import pandas as pd
 
 from pkdlib.data import encode_split
 from pkdlib.deploy.students import Student, load_student
-from pkdlib.deploy.tables import check_ending, read_rows, write_rows
+from pkdlib.deploy.tables import check_ending, check_rows, read_rows, write_rows
 from pkdlib.engine.configs import whole
 
 
@@ -30,6 +30,7 @@ def predict_file(
         raise ValueError(f"out = {str(out)!r}: must lie in a folder that is there")
     whole("batch_size", batch_size, 1)
     rows, texts = read_rows(file, text_columns)
+    check_rows(rows, out)
     model = load_student(student)
     check_columns(model, text_columns, student)
     regression = len(model.names) == 1

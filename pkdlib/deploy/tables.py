@@ -68,6 +68,15 @@ def _fault(row: tuple, header: Sequence[str], places: Sequence[int]) -> str:
     return ""
 
 
+def check_rows(frame: pd.DataFrame, path: Path) -> None:
+    """ValueError where the rows do not fit into the format of a file that is to be written."""
+    cells = (str(value) for name in frame for value in (name, *frame[name].dropna()))
+    wrong = next((cell for cell in cells if "\t" in cell or "\n" in cell), None) if path.suffix == ".tsv" else None
+    if wrong is not None:
+        line = f"a .tsv holds no tab or line's end within a text: {wrong[:40]!r}; write a .csv"
+        raise ValueError(f"out = {str(path)!r}: {line}")
+
+
 def write_rows(frame: pd.DataFrame, path: Path) -> None:
     """Write a file of any of ENDINGS, which appears whole or not at all; ValueError where its format cannot hold it."""
     part = path.with_name(f".{path.name}.{token_hex(8)}.part")
@@ -94,7 +103,4 @@ def _lines(frame: pd.DataFrame, ending: str) -> Iterator[str]:
         if ending == ".jsonl":
             yield json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False, default=str)
             continue
-        cells = ["" if value is None else str(value) for value in row]
-        if wrong := next((cell for cell in cells if "\t" in cell or "\n" in cell), None):
-            raise ValueError(f"a .tsv holds no tab or line's end within a text: {wrong[:40]!r}; write a .csv")
-        yield "\t".join(cells)
+        yield "\t".join("" if value is None else str(value) for value in row)

@@ -211,7 +211,7 @@ def _check_teaching(parameters: dict[str, Any], teachers: dict[str, PlannedRun],
         own = said | {"task": record.get_task(), "backbone": record.config.get("backbone")} | own
     elif TEACHER in teachers:
         own = teachers[TEACHER].parameters | own
-    if {"class_weights", "unlabelled"} & {*own}:
+    if own.get("class_weights") or own.get("unlabelled"):
         _check_labels(own)
     models = {name: value for name, value in own.items() if name == "large_backbone" or name.endswith(TEACHER)}
     models |= {f"{name.removesuffix('_dir')}.backbone": run.parameters["backbone"] for name, run in teachers.items()}

@@ -132,8 +132,8 @@ def test_arguments_that_are_allowed_are_passed_on_as_they_are() -> None:
         ({"layers": True}, "layers = True: must be a valid integer"),
         ({"seed": -1}, "seed = -1: must be greater than or equal to 0"),
         ({"seed": 2**32}, "seed = 4294967296: must be less than 4294967296"),
-        ({"names": ("a",)}, "names = ('a',): must be at least two distinct names"),
-        ({"names": ("a", "a")}, "names = ('a', 'a'): must be at least two distinct names"),
+        ({"names": ()}, "names = (): must be distinct names: of at least two classes, or of one value"),
+        ({"names": ("a", "a")}, "names = ('a', 'a'): must be distinct names: of at least two classes, or of one value"),
         ({"names": "ab"}, "names = 'ab': must be a list"),
         ({"names": ("a", 5)}, "names = ('a', 5): must be a valid string"),
         ({"low": "x"}, "low = 'x': must be a valid number"),
@@ -370,7 +370,6 @@ TRAIN, DEV = (labelled(name, np.array([0, 1, 1])) for name in ("train", "dev"))
     [
         (DEV, "the train split of task sst2 is missing"),
         (TRAIN, "the dev split of task sst2 is missing"),
-        (DEV | labelled("train", None), "the train split of task sst2 has no labels: it is trained on"),
         (TRAIN | labelled("dev", None), "the dev split of task sst2 has no labels: it can be predicted, not scored"),
         (DEV | labelled("train", [0, 1, 1]), "the train split of task sst2: labels are list: must be an array of 3"),
         (TRAIN | labelled("dev", np.zeros(3)), "the dev split of task sst2: labels are (3,) float64: must be an array"),
