@@ -39,6 +39,7 @@ MODELS = ("backbone", "large_backbone", "model_a", "model_b")  # hub ids or fold
 # Files of a folder that a run may read: weights, vocabularies, records, texts.
 READ = {".csv", ".gz", ".json", ".jsonl", ".model", ".parquet", ".safetensors", ".tsv", ".txt"}
 Named = tuple[tuple[str, Any], ...]
+_texts = cache(load_texts)  # once for all runs of a plan
 SHARED = ("task", "source", "backbone", "train_rows", "max_length", *OWN)  # a run's own are its teacher's too
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
 
@@ -66,7 +67,7 @@ class PlannedRun:
 
 def plan(grid: Grid, stage: Stage, file: str, kept: dict[str, Any] | None = None) -> list[PlannedRun]:
     """The runs of one stage in order, with what an earlier one has `kept`; GridError with a line per mistake."""
-    for remembered in (read_template, _types, code_of, _config_of, _teacher, _rows, _check_tokens, _content):
+    for remembered in (read_template, _types, code_of, _config_of, _teacher, _rows, _texts, _check_tokens, _content):
         remembered.cache_clear()  # notebooks and folders are looked at once per plan, and anew in the next
     places, inherited = dict(grid.places), {}
     if isinstance(stage, Then):
@@ -239,7 +240,7 @@ def _check_labels(own: dict[str, Any]) -> None:
     _, _, first, task = _rows(_named({name: value for name, value in own.items() if name != "unlabelled"}), None)
     check_trained_labels(first.labels, task, SimpleNamespace(class_weights=weights, alpha=1.0))
     try:
-        _ = load_texts(unlabelled, task.columns) if unlabelled else None
+        _ = _texts(unlabelled, task.columns) if unlabelled else None
     except (OSError, ValueError) as error:
         raise ValueError(f"unlabelled = {unlabelled!r}: {error}") from None
 
