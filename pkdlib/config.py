@@ -65,7 +65,7 @@ class DistillConfig(FineTuneConfig):
     num_hidden_layers: Annotated[int | None, Role.NAMED] = Field(6, ge=1)  # of the student
     num_train_epochs: int = Field(6, ge=1)
     learning_rate: float = Field(1e-3, gt=0, le=1)
-    init: Literal["pretrained", "teacher"] = "pretrained"  # whose first layers the student starts from
+    init: Literal["pretrained", "teacher", "random"] = "pretrained"  # whose first layers a student starts from, or none
     strategy: Annotated[str | list[int], Role.NAMED] = "skip"  # a name of STRATEGIES, or the k-1 matched teacher layers
     temperature: Annotated[float, Role.SOFT] = Field(5.0, gt=0, le=1000)
     alpha: Annotated[float, Role.SOFT] = Field(0.7, ge=0, le=1)  # weight of the teacher; 1 - alpha of the labels

@@ -104,8 +104,7 @@ def train(job: Job) -> tuple[History, int]:
         )  # fmt: skip
 
     optimizer.zero_grad()
-    model.load_state_dict(best_weights)
-    model.eval()
+    model.eval().load_state_dict(best_weights)
     return history, int(max(history, key=job.quality)["epoch"])
 
 

@@ -18,7 +18,7 @@ from transformers import (
 from pkdlib.engine.checks import ClassNames, Seed, check_tokenizer, check_weights, checked, loading, with_labels
 from pkdlib.engine.files import reach
 
-Init = Literal["pretrained", "teacher"]
+Init = Literal["pretrained", "teacher", "random"]
 Output = Any  # of a forward pass, as transformers has it: logits, hidden_states, attentions
 
 
@@ -67,19 +67,18 @@ def build_student(
 ) -> PreTrainedModel:  # fmt: skip
     """A classifier made of the embeddings, the first k layers and the pooler of its source, with a fresh head.
 
-    init "pretrained" takes them from the pre-trained `backbone`, as the paper does; "teacher" from the
-    fine-tuned `teacher`. num_hidden_layers None keeps all layers (that is how a teacher starts). The head
-    (and a pooler that the source lacks) is drawn from `seed`; torch's global random state is left as it was.
+    init "pretrained" takes them from the pre-trained `backbone`, as the paper does; "teacher" from the fine-tuned
+    `teacher`; "random" takes the backbone's shape alone. num_hidden_layers None keeps all layers (that is how a teacher
+    starts). What the source lacks is drawn from `seed`; torch's global random state is left as it was.
 
     Raises ValueError when the source has fewer layers, or init "teacher" lacks its teacher.
     """
-    if init == "teacher":
-        if teacher is None:
-            raise ValueError("init = 'teacher': needs the fine-tuned teacher")
-        source: Any = teacher.base_model
+    source: Any = teacher.base_model if teacher is not None else None
+    if init == "teacher" and teacher is None:
+        raise ValueError("init = 'teacher': needs the fine-tuned teacher")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        if init == "pretrained":
+        if init != "teacher":
             source = backbone if isinstance(backbone, PreTrainedModel) else load_backbone(backbone)
         config = copy.deepcopy(source.config)
         if num_hidden_layers is not None and not 1 <= num_hidden_layers <= config.num_hidden_layers:
@@ -88,14 +87,14 @@ def build_student(
         for name, value in config.to_dict().items():
             if "layer" in name and isinstance(value, list) and len(value) == depth:  # as ModernBERT's layer_types
                 setattr(config, name, value[: config.num_hidden_layers])
-        kind = "regression" if len(label_names) == 1 else "single_label_classification"
-        config.problem_type = kind  # not what the source was trained for
+        config.problem_type = "regression" if len(label_names) == 1 else "single_label_classification"  # its own
         config.id2label = dict(enumerate(label_names))
         config.label2id = {name: index for index, name in enumerate(label_names)}
         config.dtype = torch.float32
         student = AutoModelForSequenceClassification.from_config(config)
-        own = student.base_model.state_dict().keys()  # the layers kept, not those above
-        student.base_model.load_state_dict({name: state for name, state in source.state_dict().items() if name in own})
+        if init != "random":
+            own = student.base_model.state_dict().keys()  # the layers kept, not those above
+            student.base_model.load_state_dict({name: w for name, w in source.state_dict().items() if name in own})
     return student
 
 

@@ -69,13 +69,14 @@ class PKD(Objective):
                 f"hidden_size: the teacher's is {theirs.hidden_size}, the student's {ours.hidden_size}; "
                 "the patience term compares equal widths unless projection is True"
             )
-        self.layers = layer_map(theirs.num_hidden_layers, ours.num_hidden_layers, config.strategy)
+        self.layers = layer_map(theirs.num_hidden_layers, ours.num_hidden_layers, config.strategy, config.seed)
         if not self.layers:
             raise ConfigError(f"beta = {config.beta}: a student of one layer has no layer to match; beta must be 0")
         self.asks |= {"output_hidden_states": True}
         self.wants = pkd_wants(self.layers)
         if projects:
-            self.projection = _projection(ours.hidden_size, theirs.hidden_size)
+            self.projection = nn.Linear(ours.hidden_size, theirs.hidden_size, bias=False)  # one for all layers
+            nn.init.orthogonal_(self.projection.weight)  # at first, no angle between states changes where width allows
 
     def forward(self, output: Output, batch: Batch) -> PKDTerms:
         student_cls, teacher_cls = None, None
@@ -93,10 +94,3 @@ def pkd_wants(layers: Sequence[int]) -> dict[str, Want]:
 
     wants: dict[str, Want] = {"teacher_logits": lambda output: output.logits}
     return wants | {f"teacher_cls_{k}": lambda output, k=k: output.hidden_states[k][:, 0] for k in layers}
-
-
-def _projection(student_width: int, teacher_width: int) -> nn.Linear:
-    """A learned map of the student's [CLS] states to the teacher's width, one for all layers (as TinyBERT's)."""
-    projection = nn.Linear(student_width, teacher_width, bias=False)
-    nn.init.orthogonal_(projection.weight)  # at first, no angle between states changes where width allows
-    return projection

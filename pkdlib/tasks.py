@@ -54,11 +54,9 @@ class Task:
 
         Values have none: a constant correlates with nothing.
         """
-        return (
-            {}
-            if self.is_regression
-            else self.compute_metrics(labels, np.full_like(labels, np.bincount(labels).argmax()))
-        )
+        if self.is_regression:
+            return {}
+        return self.compute_metrics(labels, np.full_like(labels, np.bincount(labels).argmax()))
 
 
 PAIR = ("sentence1", "sentence2")

@@ -61,15 +61,14 @@ def distill(
 ) -> Run:  # fmt: skip
     """Train a student on the labels, the teacher's softened predictions and its [CLS] states (L_PKD).
 
-    teacher: a fine-tuned classifier or its folder; needed unless alpha = beta = 0 and init is "pretrained". Its
+    teacher: a fine-tuned classifier or its folder; needed unless alpha = beta = 0 and init is not "teacher". Its
     outputs over the training split come from cache_dir, where they are made on first use. objective: a class of your
     own in place of L_PKD. output_dir and on_epoch are as for `fine_tune`.
 
     The teacher's classes are matched with the task's by name. Raises ValueError, before any training, when teacher,
     student and rows do not fit (names of labels, layers, widths, tokens), or output_dir is read or written by others.
     """
-    accelerator = make_accelerator(config.mixed_precision)
-    rows = data.splits["train"]
+    accelerator, rows = make_accelerator(config.mixed_precision), data.splits["train"]
     if isinstance(teacher, str | Path):
         checks.check_same_tokens(load_tokenizer(teacher), rows, str(teacher))
         teacher = load_classifier(teacher)
@@ -80,12 +79,15 @@ def distill(
         torch.manual_seed(config.seed)  # of what the objective draws, a first projection
         goal = objective(config, model, teacher)
     checks.check_objective(goal, Objective, data.splits, teacher is not None)
+    checks.tell_unusual_map(goal.layers, accelerator.print)
     inputs = [config.backbone, data.reading["source"], teacher.name_or_path if teacher is not None else ""]
     with checks.own_folder(output_dir, inputs, model, accelerator.is_main_process):
         started, targets, taught = time.perf_counter(), None, {}
         if teacher is not None:  # large weights take a while: once
-            taught = {"teacher_weights": weights_fingerprint(teacher)}
-            taught["teacher_config"] = checks.config_fingerprint(teacher)
+            taught = {
+                "teacher_weights": weights_fingerprint(teacher),
+                "teacher_config": checks.config_fingerprint(teacher),
+            }
         if teacher is not None and goal.wants:
             size, weights = config.eval_batch_size, taught["teacher_weights"]
             targets = teacher_targets(teacher, rows, goal.wants, cache_dir, goal.asks, size, accelerator, weights)
@@ -97,7 +99,7 @@ def _start(
     data: EncodedTask, config: FineTuneConfig, init: Init = "pretrained", teacher: PreTrainedModel | None = None
 ) -> PreTrainedModel:
     """The model to be trained; ValueError where it, or the tokenizer of what it starts from, does not fit the rows."""
-    if init == "pretrained":
+    if init != "teacher":
         checks.check_same_tokens(load_tokenizer(config.backbone), data.splits["train"], config.backbone)
     checks.check_trained_labels(data.splits["train"].labels, data.task, config)
     layers, names = config.num_hidden_layers, data.task.label_names

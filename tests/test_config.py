@@ -173,12 +173,12 @@ def test_values_given_as_text_are_coerced(field: str, text: object, value: objec
         ("normalize", "maybe", "must be a valid boolean"),
         ("t_squared", None, "must be a valid boolean"),
         ("mixed_precision", "fp8", "must be 'no', 'bf16', 'fp16' or 'auto'"),
-        ("init", "random", "must be 'pretrained' or 'teacher'"),
+        ("init", "scratch", "must be 'pretrained', 'teacher' or 'random'"),
         ("form", "sum", "must be 'paper' or 'official'"),
-        ("strategy", "skipp", "must be one of skip, last or a list of teacher layers"),
+        ("strategy", "skipp", "must be one of skip, last, reverse, one, random or a list of teacher layers"),
         ("distance", "manhattan", "must be one of squared"),
-        ("strategy", 3, "must be one of skip, last or a list of teacher layers"),
-        ("strategy", "[4, 8]", "must be one of skip, last or a list of teacher layers"),
+        ("strategy", 3, "must be one of skip, last, reverse, one, random or a list of teacher layers"),
+        ("strategy", "[4, 8]", "must be one of skip, last, reverse, one, random or a list of teacher layers"),
     ],
 )
 def test_a_bad_value_is_one_line_of_field_value_and_what_is_allowed(field: str, value: object, allowed: str) -> None:
@@ -189,7 +189,9 @@ def test_a_bad_value_is_one_line_of_field_value_and_what_is_allowed(field: str, 
 
 def test_a_bad_element_of_own_layers_is_named() -> None:
     line = complaint(DistillConfig, strategy=[4, "eight"])
-    assert line == "strategy = [4, 'eight']: must be one of skip, last or a list of teacher layers"
+    assert (
+        line == "strategy = [4, 'eight']: must be one of skip, last, reverse, one, random or a list of teacher layers"
+    )
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_known_one() -> None:
@@ -210,7 +212,7 @@ def test_fine_tuning_does_not_take_a_distillation_s_fields() -> None:
 
 def test_several_bad_fields_are_several_lines() -> None:
     assert complaint(DistillConfig, alpha=2, strategy="first", sed=1).splitlines() == [
-        "strategy = 'first': must be one of skip, last or a list of teacher layers",
+        "strategy = 'first': must be one of skip, last, reverse, one, random or a list of teacher layers",
         "alpha = 2: must be less than or equal to 1",
         "sed = 1: unknown name; did you mean seed?",
     ]
@@ -235,8 +237,11 @@ def test_methods_set_what_the_paper_changes_between_them() -> None:
         "KD": (0.6, 0.0),
         "PKD-Skip": (0.6, 0.2),
         "PKD-Last": (0.6, 0.2),
+        "PKD-Reverse": (0.6, 0.2),
+        "PKD-One": (0.6, 0.2),
+        "PKD-Random": (0.6, 0.2),
     }
-    assert (found["PKD-Skip"].strategy, found["PKD-Last"].strategy) == ("skip", "last")
+    assert [one.strategy for one in found.values()][2:] == ["skip", "last", "reverse", "one", "random"]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -273,7 +278,10 @@ def test_a_comparison_runs_every_method_for_every_size_and_seed_seeds_innermost(
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"methods": ["FT", "PKD"]}, "methods = 'PKD': must be one of FT, KD, PKD-Skip, PKD-Last"),
+        (
+            {"methods": ["FT", "PKD"]},
+            "methods = 'PKD': must be one of FT, KD, PKD-Skip, PKD-Last, PKD-Reverse, PKD-One, PKD-Random",
+        ),
         ({"methods": "FT"}, "methods = 'FT': must be a valid list"),
         ({"student_layers": 6}, "student_layers = 6: must be a valid list"),
         ({"student_layers": []}, "student_layers = []: List should have at least 1 item after validation, not 0"),

@@ -25,6 +25,12 @@ sizes = st.integers(1, 64).flatmap(lambda n: st.tuples(st.just(n), st.integers(1
         (24, 6, "last", [19, 20, 21, 22, 23]),
         (24, 3, "last", [22, 23]),
         (6, 3, "last", [4, 5]),
+        (12, 3, "reverse", [8, 4]),
+        (12, 6, "reverse", [10, 8, 6, 4, 2]),
+        (12, 3, "one", [11, 11]),
+        (24, 6, "one", [23, 23, 23, 23, 23]),
+        (12, 3, [8, 4], [8, 4]),
+        (12, 3, [12, 12], [12, 12]),
     ],
 )
 def test_map_is_the_paper_s(teacher: int, student: int, strategy: str, expected: list[int]) -> None:
@@ -48,6 +54,23 @@ def test_every_student_layer_but_the_last_has_its_own_teacher_layer_in_order(
     assert len(layers) == k - 1
     assert all(a < b for a, b in pairwise(layers))
     assert all(1 <= layer < n for layer in layers)  # below N: the teacher's last layer feeds its classifier
+
+
+@given(sizes, st.integers(0, 2**32 - 1))
+def test_a_random_map_is_of_different_layers_below_the_last_and_follows_from_its_seed(
+    size: tuple[int, int], seed: int
+) -> None:
+    n, k = size
+    layers = layer_map(n, k, "random", seed)
+    assert layers == layer_map(n, k, "random", seed)
+    assert len({*layers}) == k - 1
+    assert all(1 <= layer < n for layer in layers)
+
+
+def test_random_maps_of_many_seeds_are_of_all_layers_and_in_any_order() -> None:
+    maps = [layer_map(12, 3, "random", seed) for seed in range(200)]
+    assert {layer for layers in maps for layer in layers} == {*range(1, 12)}
+    assert 0.3 < sum(a > b for a, b in maps) / len(maps) < 0.7
 
 
 @given(sizes)
@@ -106,19 +129,17 @@ def test_numbers_of_layers_are_whole(teacher: object, student: object) -> None:
 @pytest.mark.parametrize(
     ("strategy", "complaint"),
     [
-        ("Skip", "strategy = 'Skip': must be one of skip, last or a list"),
-        ("", "strategy = '': must be one of skip, last or a list"),
-        (5, "strategy = 5: must be one of skip, last or a list"),
-        (None, "strategy = None: must be one of skip, last or a list"),
+        ("Skip", "strategy = 'Skip': must be one of skip, last, reverse, one, random or a list"),
+        ("", "strategy = '': must be one of skip, last, reverse, one, random or a list"),
+        (5, "strategy = 5: must be one of skip, last, reverse, one, random or a list"),
+        (None, "strategy = None: must be one of skip, last, reverse, one, random or a list"),
         ([4, "8"], "strategy = [4, '8']: teacher layers must be whole numbers"),
         ([4.0, 8.0], "strategy = [4.0, 8.0]: teacher layers must be whole numbers"),
         ([True, 8], "strategy = [True, 8]: teacher layers must be whole numbers"),
         ([4], "strategy = [4]: must be 2 teacher layers"),
         ([4, 8, 12], "strategy = [4, 8, 12]: must be 2 teacher layers"),
-        ([0, 8], "strategy = [0, 8]: teacher layers must increase strictly and lie in 1..12"),
-        ([4, 13], "strategy = [4, 13]: teacher layers must increase strictly and lie in 1..12"),
-        ([8, 4], "strategy = [8, 4]: teacher layers must increase strictly and lie in 1..12"),
-        ([4, 4], "strategy = [4, 4]: teacher layers must increase strictly and lie in 1..12"),
+        ([0, 8], "strategy = [0, 8]: teacher layers must be whole numbers in 1..12"),
+        ([4, 13], "strategy = [4, 13]: teacher layers must be whole numbers in 1..12"),
     ],
 )
 def test_a_bad_strategy_is_refused_by_name_and_value(strategy: object, complaint: str) -> None:

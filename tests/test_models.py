@@ -63,6 +63,19 @@ def test_student_is_the_first_layers_of_the_teacher(layers: int, teacher: PreTra
     assert not torch.equal(student.classifier.weight, teacher.classifier.weight)  # the head is fresh
 
 
+@pytest.mark.parametrize("layers", [1, 3])
+def test_a_random_student_has_the_backbone_s_shape_and_weights_of_its_seed_alone(layers: int) -> None:
+    student = build_student(MINI_BERT, layers, LABELS, init="random", seed=3)
+    own, pretrained = student.base_model.state_dict(), mini_bert().state_dict()
+    assert {name: weights.shape for name, weights in own.items()} == {name: pretrained[name].shape for name in own}
+    matrices = [name for name, weights in own.items() if weights.ndim > 1]
+    assert all(own[name].std().item() == pytest.approx(0.05, rel=0.25) for name in matrices)  # its initializer_range
+    assert not any(torch.equal(own[name], pretrained[name]) for name in matrices)
+    assert same_weights(student, build_student(MINI_BERT, layers, LABELS, init="random", seed=3))
+    other = build_student(MINI_BERT, layers, LABELS, init="random", seed=4).base_model.state_dict()
+    assert not any(torch.equal(own[name], other[name]) for name in matrices)
+
+
 def test_backbone_may_be_a_loaded_model() -> None:
     assert same_weights(build_student(mini_bert(), 3, LABELS, seed=4), build_student(MINI_BERT, 3, LABELS, seed=4))
 
@@ -90,6 +103,7 @@ def test_global_random_state_is_left_alone(teacher: PreTrainedModel) -> None:
     before = torch.get_rng_state()
     build_student(MINI_BERT, 3, LABELS, seed=5)
     build_student(MINI_BERT, 3, LABELS, init="teacher", teacher=teacher, seed=5)
+    build_student(MINI_BERT, 3, LABELS, init="random", seed=5)
     assert torch.equal(before, torch.get_rng_state())
 
 

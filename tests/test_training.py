@@ -190,6 +190,37 @@ def test_teacher_is_left_as_it_was(data: EncodedTask, backbone: Path, teacher: P
 
 
 # -------------------------------------------------------------------------------------------- how an epoch goes
+@pytest.mark.parametrize(
+    ("strategy", "told"),
+    [
+        ([1, 2], ""),
+        ([2, 1], "layer map [2, 1]: is not in order, unlike the paper's\n"),
+        ("one", "layer map [3, 3]: repeats a layer, unlike the paper's\n"),
+        ([3, 3], "layer map [3, 3]: repeats a layer, unlike the paper's\n"),
+    ],
+)
+def test_an_unusual_map_is_told_in_a_line_and_trained_on(
+    strategy, told: str, data: EncodedTask, backbone: Path, teacher: PreTrainedModel, cache: Path, capfd
+) -> None:
+    config = distilling(backbone, strategy=strategy, num_hidden_layers=3, num_train_epochs=1)
+    run = distill(data, config, teacher, cache_dir=cache)
+    lines = capfd.readouterr().out.splitlines(keepends=True)
+    assert "".join(line for line in lines if line.startswith("layer map")) == told
+    assert run.record.layer_map == ([3, 3] if strategy == "one" else strategy)
+    assert run.record.history[0]["train_loss_pt"] > 0
+
+
+def test_a_student_may_start_from_random_weights(
+    data: EncodedTask, backbone: Path, teacher: PreTrainedModel, cache: Path
+) -> None:
+    scratch, pretrained = (
+        distill(data, distilling(backbone, init=init), teacher, cache_dir=cache) for init in ("random", "pretrained")
+    )
+    assert scratch.record.num_parameters == pretrained.record.num_parameters
+    assert scratch.record.fingerprints["weights"] != pretrained.record.fingerprints["weights"]
+    assert_same_run(scratch, distill(data, distilling(backbone, init="random"), teacher, cache_dir=cache))
+
+
 def test_dropout_is_on_in_every_epoch_and_off_in_every_evaluation(data: EncodedTask, backbone: Path) -> None:
     seen = []
 
@@ -443,7 +474,7 @@ def test_teacher_of_another_task_is_refused(changes: dict, data: EncodedTask, ba
         ({"num_hidden_layers": 1}, "^beta = 0.3: a student of one layer has no layer to match"),
         ({"num_hidden_layers": 9}, r"^num_hidden_layers = 9: must be in 1\.\.4"),
         ({"strategy": [1, 2, 3]}, "must be 2 teacher layers, one per student layer but the last"),
-        ({"strategy": [3, 5]}, r"lie in 1\.\.4"),
+        ({"strategy": [3, 5]}, r"whole numbers in 1\.\.4"),
     ],
 )
 def test_layers_that_do_not_fit_are_refused(

@@ -1,6 +1,7 @@
 """Statistics of scores: intervals, paired differences, corrections for many tests, and what one row is worth."""
 
 import math
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -30,21 +31,86 @@ def summary(frame: pd.DataFrame, metric: str, by: list[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "runs"])
 
 
+def detectable(error: float, freedom: int) -> float:
+    """The least true difference that a t test at 5 % sees in 80 % of repetitions (its power).
+
+    error: the standard error of the mean; freedom: its degrees of freedom. NaN where there are none.
+    """
+    from statsmodels.stats.power import TTestPower  # here, because it takes a second to import
+
+    if freedom < 1:
+        return math.nan
+    size = TTestPower().solve_power(nobs=freedom + 1, alpha=0.05, power=0.8)  # in standard deviations
+    return float(error * math.sqrt(freedom + 1) * size)
+
+
 def paired_difference(frame: pd.DataFrame, metric: str, method: str, baseline: str) -> dict[str, Any]:
-    """`method` minus `baseline` on equal seeds: mean, 95 % t interval, p (NaN without variance), number of pairs."""
-    pick("metric", metric, list(frame))
-    ours, theirs = (frame[frame["method"] == name].set_index("seed")[metric] for name in (method, baseline))
-    if ours.index.has_duplicates or theirs.index.has_duplicates:
-        raise ValueError(f"{method} or {baseline} has a seed twice: select one setting first")
-    differences = (ours - theirs).dropna().sort_index()
-    if differences.empty:
-        raise ValueError(f"{method} and {baseline} share no seed")
+    """`method` minus `baseline` on equal seeds: mean, 95 % t interval, p (NaN without variance), number of pairs.
+
+    detectable: the difference that so many pairs, as far apart as these, would show with a power of 80 %.
+    """
+    differences = _differences(frame, metric, method, baseline, ["seed"])
     p = 1.0 if len(differences) > 1 and not differences.any() else math.nan
     if len(differences) > 1 and np.ptp(differences) >= 1e-12:  # else they are the same number of rows, but for rounding
         p = float(stats.ttest_1samp(differences, 0.0).pvalue)
     mean, low, high = mean_interval(differences)
-    row = {"method": method, "baseline": baseline, "difference": mean, "low": low, "high": high}
-    return row | {"p": p, "pairs": len(differences)}
+    row = {"method": method, "baseline": baseline, "difference": mean, "low": low, "high": high, "p": p}
+    error = float(stats.sem(differences)) if len(differences) > 1 else math.nan
+    return row | {"pairs": len(differences), "detectable": detectable(error, len(differences) - 1)}
+
+
+def nested_difference(frame: pd.DataFrame, metric: str, method: str, baseline: str) -> dict[str, Any]:
+    """`method` minus `baseline` on equal backbones, teachers and seeds, by a mixed model: backbone and teacher random.
+
+    frame: a row per run with its backbone, teacher, seed and method. The model is d = mu + B[backbone] +
+    T[backbone, teacher] + e, fitted by restricted maximum likelihood (statsmodels); the 95 % interval and p are of a t
+    distribution with one degree of freedom less than backbones, as another backbone is what a claim is about.
+    plain_low and plain_high: the interval of all pairs as if they were independent. sd_backbone, sd_teacher, sd_seed:
+    the standard deviations of B, T and e.
+
+    Raises ValueError with fewer than two backbones, or one without two teachers.
+    """
+    import statsmodels.formula.api as models  # here, because it takes seconds to import
+
+    pairs = _differences(frame, metric, method, baseline, ["backbone", "teacher", "seed"]).rename("d").reset_index()
+    teachers = pairs.groupby("backbone")["teacher"].nunique()
+    if len(teachers) < 2 or (teachers < 2).any():
+        raise ValueError(f"{method}, {baseline}: needs two backbones or more, and two teachers of each")
+    scale = float(pairs["d"].std()) or 1.0  # the optimiser expects numbers near one
+    model = models.mixedlm(
+        "d ~ 1", pairs.assign(d=pairs["d"] / scale), groups="backbone", re_formula="1",
+        vc_formula={"teacher": "0 + C(teacher)"},
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a variance of zero is a finding, no failure
+        fit = model.fit(reml=True, method=["lbfgs", "powell"])
+    mean, error = scale * float(fit.params["Intercept"]), scale * float(fit.bse["Intercept"])
+    freedom = len(teachers) - 1
+    half = error * float(stats.t.ppf(0.975, freedom))
+    row = {"method": method, "baseline": baseline, "difference": mean, "low": mean - half, "high": mean + half}
+    row |= {"p": float(2 * stats.t.sf(abs(mean) / error, freedom)), "pairs": len(pairs)}
+    row |= {"detectable": detectable(error, freedom), "backbones": len(teachers), "teachers": int(teachers.sum())}
+    _, row["plain_low"], row["plain_high"] = mean_interval(pairs["d"])
+    variances = {"backbone": fit.cov_re.iloc[0, 0], "teacher": fit.vcomp[0], "seed": fit.scale}
+    return row | {f"sd_{name}": scale * math.sqrt(max(variance, 0)) for name, variance in variances.items()}
+
+
+def decide(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of differences with Holm's p over all its rows, and what that decides: p_holm below 5 %."""
+    adjusted = holm(table["p"])
+    return table.assign(p_holm=adjusted, decided=adjusted < 0.05)
+
+
+def _differences(frame: pd.DataFrame, metric: str, method: str, baseline: str, same: list[str]) -> pd.Series:
+    """`method` minus `baseline`, of each value of the columns `same` that both have, in order."""
+    pick("metric", metric, list(frame))
+    ours, theirs = (frame[frame["method"] == name].set_index(same)[metric] for name in (method, baseline))
+    if ours.index.has_duplicates or theirs.index.has_duplicates:
+        raise ValueError(f"{method} or {baseline} has a {same[-1]} twice: select one setting first")
+    differences = (ours - theirs).dropna().sort_index()
+    if differences.empty:
+        raise ValueError(f"{method} and {baseline} share no {same[-1]}")
+    return differences
 
 
 def differences_by(frame: pd.DataFrame, metric: str, by: str, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:

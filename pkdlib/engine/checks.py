@@ -258,6 +258,13 @@ def _described(value: Any) -> Any:
     return repr(value) if isinstance(value, str | bytes | int | float | bool | None) else type(value).__name__
 
 
+def tell_unusual_map(layers: Sequence[int], tell: Callable[[str], Any]) -> None:
+    """Tell in a line what is unusual in a map of matched teacher layers, which the paper's increase."""
+    unusual = ["repeats a layer"] * (len({*layers}) < len(layers)) + ["is not in order"] * ([*layers] != sorted(layers))
+    if unusual:
+        tell(f"layer map {[*layers]}: {' and '.join(unusual)}, unlike the paper's")
+
+
 def check_terms(goal: Any, terms: Any) -> Sequence[Tensor]:
     """The terms, if they are as many scalars as the objective has names and the first can be minimised; ValueError."""
     are_scalars = isinstance(terms, list | tuple) and all(isinstance(one, Tensor) and not one.ndim for one in terms)

@@ -138,8 +138,8 @@ def cache_targets(
     taught = [student for student in students if student.alpha or student.beta]
     for student in taught:
         size = student.num_hidden_layers or teacher.config.num_hidden_layers
-        layers = layer_map(teacher.config.num_hidden_layers, size, student.strategy) if student.beta else ()
-        wants |= pkd_wants(layers)
+        depths = teacher.config.num_hidden_layers, size
+        wants |= pkd_wants(layer_map(*depths, student.strategy, student.seed) if student.beta else ())
     if taught:
         asks = {"output_hidden_states": len(wants) > 1, "cls_alone": taught[0].last_layer == "cls"}
         size, accelerator = taught[0].eval_batch_size, make_accelerator(taught[0].mixed_precision)

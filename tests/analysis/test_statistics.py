@@ -13,10 +13,13 @@ from scipy import stats
 
 from pkdlib.analysis.statistics import (
     bootstrap_interval,
+    decide,
+    detectable,
     differences_by,
     holm,
     mcnemar,
     mean_interval,
+    nested_difference,
     paired_difference,
     size_warning,
     smallest_difference,
@@ -92,6 +95,7 @@ def test_paired_difference_by_hand() -> None:
         "high": pytest.approx(0.2 + half, rel=1e-6),
         "p": pytest.approx(0.0741799, rel=1e-5),  # t = 2 sqrt 3; with 2 degrees of freedom p = 1 - t / sqrt(2 + t^2)
         "pairs": 3,
+        "detectable": pytest.approx(0.326404, rel=1e-5),  # see test_detectable_differences_are_seen_four_times_in_five
     }
 
 
@@ -109,6 +113,72 @@ def test_paired_difference_takes_shared_seeds_only() -> None:
     frame = scores(PKD={0: 0.6, 1: 0.8, 5: 0.0}, KD={0: 0.5, 1: 0.5, 7: 1.0}, FT={0: 0.1})
     found = paired_difference(frame, "dev_accuracy", "PKD", "KD")
     assert (found["pairs"], found["difference"]) == (2, pytest.approx(0.2))
+
+
+@pytest.mark.parametrize(("error", "freedom"), [(1.0, 2), (0.5, 4), (0.01, 30)])
+def test_detectable_differences_are_seen_four_times_in_five(error: float, freedom: int) -> None:
+    # A t test at 5 % of a true difference d is a noncentral t of d / error; its two tails beyond t are the power.
+    ratio, bound = detectable(error, freedom) / error, stats.t.ppf(0.975, freedom)
+    power = stats.nct.sf(bound, freedom, ratio) + stats.nct.cdf(-bound, freedom, ratio)
+    assert power == pytest.approx(0.8, abs=1e-6)
+    assert math.isnan(detectable(error, 0))
+
+
+def nested(deviations: tuple[float, float, float], backbones: int = 5, seed: int = 0) -> pd.DataFrame:
+    """Runs of two methods, 0.05 apart, whose differences vary by backbone, teacher and seed so much."""
+    rng, rows = np.random.default_rng(seed), []
+    for backbone in range(backbones):
+        of_backbone = rng.normal(0, deviations[0])
+        for teacher in range(3):
+            of_teacher = rng.normal(0, deviations[1])
+            for run in range(4):
+                place, base = {"backbone": backbone, "teacher": teacher, "seed": run}, rng.normal(0.8, 0.03)
+                above = 0.05 + of_backbone + of_teacher + rng.normal(0, deviations[2])
+                rows += [place | {"method": "KD", "s": base}, place | {"method": "PKD", "s": base + above}]
+    return pd.DataFrame(rows)
+
+
+def test_a_nested_difference_is_the_t_interval_of_the_backbones_means_where_those_part() -> None:
+    frame = nested((0.02, 0.01, 0.01))
+    found = nested_difference(frame, "s", "PKD", "KD")
+    wide = frame.pivot_table("s", ["backbone", "teacher", "seed"], "method")
+    pairs = wide["PKD"] - wide["KD"]
+    expected = mean_interval(pairs.groupby("backbone").mean())  # exact for a balanced design
+    assert (found["difference"], found["low"], found["high"]) == pytest.approx(expected, abs=1e-5)
+    assert (found["plain_low"], found["plain_high"]) == pytest.approx(mean_interval(pairs)[1:])
+    assert found["plain_low"] > found["low"] and found["plain_high"] < found["high"]  # too narrow
+    of_means = stats.ttest_1samp(pairs.groupby("backbone").mean(), 0)
+    assert found["p"] == pytest.approx(of_means.pvalue, rel=1e-3)
+    assert (found["pairs"], found["backbones"], found["teachers"]) == (60, 5, 15)
+    assert found["detectable"] == pytest.approx(
+        detectable((expected[2] - expected[0]) / stats.t.ppf(0.975, 4), 4), rel=1e-3
+    )
+
+
+def test_nested_differences_have_the_deviations_of_their_parts() -> None:
+    found = nested_difference(nested((0.03, 0.02, 0.01), backbones=60), "s", "PKD", "KD")
+    parts = [found[f"sd_{name}"] for name in ("backbone", "teacher", "seed")]
+    assert parts == pytest.approx([0.03, 0.02, 0.01], rel=0.2)
+    assert found["difference"] == pytest.approx(0.05, abs=0.01)
+
+
+def test_nested_differences_without_any_variance_between_backbones_have_an_interval_too() -> None:
+    found = nested_difference(nested((0.0, 0.0, 0.02), seed=1), "s", "PKD", "KD")
+    assert found["low"] < 0.05 < found["high"]
+    assert found["sd_backbone"] < 0.02
+
+
+@pytest.mark.parametrize("kept", ["backbone == 0", "teacher == 0"])
+def test_nested_differences_need_backbones_and_teachers(kept: str) -> None:
+    with pytest.raises(ValueError, match=r"^PKD, KD: needs two backbones or more, and two teachers of each$"):
+        nested_difference(nested((0.01, 0.01, 0.01)).query(kept), "s", "PKD", "KD")
+
+
+def test_what_is_decided_is_decided_over_the_whole_table() -> None:
+    table = decide(pd.DataFrame({"difference": [1.0, 2.0, 3.0, 4.0], "p": [0.01, 0.04, 0.03, math.nan]}))
+    assert table["p_holm"].tolist()[:3] == pytest.approx([0.03, 0.06, 0.06])  # 0.01 x 3; 0.03 x 2, and no less after it
+    assert table["decided"].tolist() == [True, False, False, False]
+    assert table["difference"].tolist() == [1.0, 2.0, 3.0, 4.0]
 
 
 def test_paired_difference_turns_its_sign_with_its_sides() -> None:

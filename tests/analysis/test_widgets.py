@@ -93,8 +93,8 @@ def test_an_own_map_starts_from_the_one_shown_and_is_drawn() -> None:
 @pytest.mark.parametrize(
     ("own", "message"),
     [
-        ("8, 4", "strategy = [8, 4]: teacher layers must increase strictly and lie in 1..12"),
-        ("4, 13", "strategy = [4, 13]: teacher layers must increase strictly and lie in 1..12"),
+        ("0, 4", "strategy = [0, 4]: teacher layers must be whole numbers in 1..12"),
+        ("4, 13", "strategy = [4, 13]: teacher layers must be whole numbers in 1..12"),
         ("4", "strategy = [4]: must be 2 teacher layers, one per student layer but the last"),
         (
             "4 <b>",
