@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -99,6 +99,16 @@ def decide(table: pd.DataFrame) -> pd.DataFrame:
     """The table of differences with Holm's p over all its rows, and what that decides: p_holm below 5 %."""
     adjusted = holm(table["p"])
     return table.assign(p_holm=adjusted, decided=adjusted < 0.05)
+
+
+def verdict(row: Mapping[str, Any]) -> str:
+    """One row of `decide`, scores in 0..1, in words: ahead of, behind, or not decided, with the interval in points."""
+    points = {name: 100 * row[name] for name in ("difference", "low", "high", "detectable")}
+    interval = "{difference:+.1f} points [{low:+.1f}, {high:+.1f}]".format(**points)
+    if not row["decided"]:
+        wanting = f"; a difference of {points['detectable']:.1f} would be seen four times in five"
+        return f"{row['method']} against {row['baseline']} is not decided: {interval}{wanting}"
+    return f"{row['method']} is {'ahead of' if row['difference'] > 0 else 'behind'} {row['baseline']} by {interval}"
 
 
 def _differences(frame: pd.DataFrame, metric: str, method: str, baseline: str, same: list[str]) -> pd.Series:

@@ -24,6 +24,7 @@ from pkdlib.analysis.statistics import (
     size_warning,
     smallest_difference,
     summary,
+    verdict,
 )
 
 CLASSES = st.integers(0, 1)
@@ -179,6 +180,16 @@ def test_what_is_decided_is_decided_over_the_whole_table() -> None:
     assert table["p_holm"].tolist()[:3] == pytest.approx([0.03, 0.06, 0.06])  # 0.01 x 3; 0.03 x 2, and no less after it
     assert table["decided"].tolist() == [True, False, False, False]
     assert table["difference"].tolist() == [1.0, 2.0, 3.0, 4.0]
+
+
+def test_a_verdict_says_what_the_numbers_say() -> None:
+    row = {"method": "PKD", "baseline": "KD", "difference": 0.062, "low": 0.03, "high": 0.094, "detectable": 0.041}
+    against = row | {"difference": -0.062, "low": -0.094, "high": -0.03}
+    assert verdict(row | {"decided": True}) == "PKD is ahead of KD by +6.2 points [+3.0, +9.4]"
+    assert verdict(against | {"decided": True}) == "PKD is behind KD by -6.2 points [-9.4, -3.0]"
+    assert verdict(row | {"low": -0.01, "decided": False}) == (
+        "PKD against KD is not decided: +6.2 points [-1.0, +9.4]; a difference of 4.1 would be seen four times in five"
+    )
 
 
 def test_paired_difference_turns_its_sign_with_its_sides() -> None:
