@@ -245,5 +245,6 @@ def test_a_projection_starts_as_a_turn_and_has_the_teacher_s_width(backbone, tea
     wide = noisy_copy(BertModel(bert_config(4, 48)), ("negative", "positive"))
     projection = PKD(config, student, wide).projection
     assert projection.weight.shape == (48, 32) and projection.bias is None
+    torch.testing.assert_close(projection.weight.T @ projection.weight, torch.eye(32), atol=1e-5, rtol=0)  # angles stay
     with pytest.raises(ValueError, match=r"^hidden_size: the teacher's is 48, the student's 32; the patience term"):
         PKD(config.model_copy(update={"projection": False}), student, wide)

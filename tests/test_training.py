@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 
@@ -502,7 +503,7 @@ def test_folder_of_a_run_is_complete(
     assert files[RESULT_FILE] == max(files.values())
     (record,) = load_records(tmp_path / "runs")
     assert record == run.record
-    assert record.versions["torch"] == torch.__version__
+    assert record.versions["torch"] == version("torch")
     assert record.num_parameters == sum(parameter.numel() for parameter in run.model.parameters())
     (row,) = load_results(tmp_path / "runs").to_dict("records")
     assert (row["method"], row["num_hidden_layers"], row["layer_map"]) == ("PKD-Skip", 3, [1, 2])
