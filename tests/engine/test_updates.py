@@ -293,7 +293,7 @@ values = {"backbone": str(folder / "backbone"), "num_hidden_layers": 3, "train_b
 for static in (False, True, True):
     run = distill(data, DistillConfig(static_shapes=static, **values), teacher, cache_dir=folder / "cache")
     print(*[row["train_loss"] for row in run.record.history])
-assert run.record.device.startswith("cuda"), run.record.device
+assert "cpu" not in run.record.device, run.record.device
 assert len(recorded) == 2, recorded  # one shape in each of two runs
 """
 
