@@ -115,13 +115,18 @@ def _key(setting: Setting) -> frozenset[tuple[str, Hashable]]:
 def unique_runs(records: Iterable[RunRecord]) -> list[RunRecord]:
     """The latest record of every method, size, seed, setting, data and teacher, in the place of the first.
 
-    A record whose run was scored on fewer splits than another's of the same gives way to that.
+    A record whose run was scored on fewer splits than another's of the same gives way to that. Of teachers with equal
+    settings each stays that has students here.
     """
+    records = list(records)
+    taught = {run.fingerprints.get("teacher_weights") for run in records}
     same: dict[Hashable, dict[frozenset, RunRecord]] = defaultdict(dict)
     for run in records:
         setting = setting_of(run)
         scored = frozenset((f"{split} rows", setting.pop(f"{split} rows")) for split in run.metrics)
-        latest = same[run.method, run.config["num_hidden_layers"], run.seed, _key(setting)]
+        weights = run.fingerprints.get("weights")
+        itself = weights if run.method == "teacher" and weights in taught else ""
+        latest = same[run.method, run.config["num_hidden_layers"], run.seed, _key(setting), itself]
         latest[scored] = max(latest.get(scored, run), run, key=lambda run: run.created_at)
     return [run for latest in same.values() for own, run in latest.items() if not any(own < other for other in latest)]
 

@@ -82,6 +82,7 @@ def results_frame(records: Iterable[RunRecord]) -> pd.DataFrame:
         row = {name: getattr(record, name) for name in names} | record.config | flat(record.metrics)
         row |= {f"{name}_majority": score for name, score in flat(record.majority).items()}
         row |= {f"{name}_s": seconds for name, seconds in record.durations_s.items()}
+        row |= {"teacher": record.fingerprints.get("teacher_weights", "")}  # its weights' fingerprint
         rows.append(row | {"device": record.device, "created_at": record.created_at})
     return pd.DataFrame(rows)
 

@@ -212,6 +212,16 @@ def test_a_run_recorded_twice_counts_once_and_the_latest_stands() -> None:
     assert unique_runs([first, first.model_copy(update={"config": defaults})]) == [first]
 
 
+def test_of_teachers_with_equal_settings_each_stays_that_has_students() -> None:
+    first, second, idle = (run("teacher", 0, 0.9, weights=f"teacher-{name}") for name in "abc")
+    students = [run("KD", 0, 0.6), run("KD", 0, 0.7, teacher="teacher-b")]
+    assert unique_runs([first, second, idle, *students]) == [first, second, idle, *students]
+    assert unique_runs([first, second, students[0]]) == [first, second, students[0]]
+    assert [len(one.teachers) for one in comparisons([first, second, *students])] == [1, 1]
+    latest = idle.model_copy(update={"run_id": "again", "created_at": "2026-02-01T00:00:00+00:00"})
+    assert unique_runs([idle, latest]) == [latest]  # neither has students
+
+
 def test_runs_of_several_processes_or_of_teachers_told_apart_by_their_configuration_alone_count_each() -> None:
     base = [run(method, seed, 0.5 + seed / 10) for method in ("FT", "KD") for seed in (0, 1)]
     changes = [{"processes": 2}] + [
