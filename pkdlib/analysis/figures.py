@@ -20,6 +20,7 @@ from pkdlib.losses import PKDTerms
 
 STYLE = Path(__file__).with_name("pkd.mplstyle")
 COLORS = {"teacher": "#000000", "FT": "#7f7f7f", "KD": "#E69F00", "PKD-Skip": "#0072B2", "PKD-Last": "#D55E00"}
+COLORS |= {"PKD-Reverse": "#CC79A7", "PKD-One": "#56B4E9", "PKD-Random": "#882255"}
 COLORS |= {"ONNX": "#CC79A7", "ONNX, 8 bits": "#56B4E9"}
 OTHER = "#009E73"  # own layer maps
 BANDS = {"errorbar": ("pi", 100), "err_kws": {"alpha": 0.15, "linewidth": 0}}  # from the lowest to the highest
@@ -227,11 +228,17 @@ def _reach(rows: Mapping[str, Any], middle: str, low: str = "low", high: str = "
 
 
 def plot_differences(differences: pd.DataFrame, ax: Axes, shift: float = 0.0) -> Axes:
-    """Paired differences with their 95 % intervals, in percentage points, against the line of no difference."""
-    points = differences.assign(**100 * differences[["difference", "low", "high"]]).to_dict("records")
+    """Paired differences with their 95 % intervals, in percentage points, against the line of no difference.
+
+    Of nested differences the plain interval, as if all pairs were independent, lies below in grey.
+    """
+    columns = [name for name in ("difference", "low", "high", "plain_low", "plain_high") if name in differences]
+    points = differences.assign(**100 * differences[columns]).to_dict("records")
     for place, row in enumerate(points):
         look = {"fmt": "D", "color": COLORS.get(row["method"], OTHER), "capsize": 4}
         ax.errorbar(row["difference"], place + shift, xerr=_reach(row, "difference"), **look)
+        if "plain_low" in row:
+            ax.plot([row["plain_low"], row["plain_high"]], [place + shift + 0.22] * 2, color="#999999", linewidth=3)
     ax.axvline(0, color="#000000", linewidth=1)
     labels = differences["method"] + " minus " + differences["baseline"]
     ax.set(yticks=range(len(labels)), yticklabels=labels, ylim=(len(labels) - 0.5, -0.5))

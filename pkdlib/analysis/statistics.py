@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -123,11 +123,18 @@ def _differences(frame: pd.DataFrame, metric: str, method: str, baseline: str, s
     return differences
 
 
-def differences_by(frame: pd.DataFrame, metric: str, by: str, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
-    """`paired_difference` of every (method, baseline) at every value of the column `by` that has runs of both."""
+def differences_by(
+    frame: pd.DataFrame, metric: str, by: str, pairs: Iterable[tuple[str, str]],
+    difference: Callable[..., dict[str, Any]] | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """The difference of every (method, baseline) at every value of the column `by` that has runs of both.
+
+    difference: `paired_difference` or `nested_difference`; the first where None.
+    """
     groups = [(value, runs, pair) for value, runs in frame.groupby(by) for pair in pairs]
     present = [group for group in groups if set(group[2]) <= set(group[1]["method"])]
-    return pd.DataFrame({by: value, **paired_difference(runs, metric, *pair)} for value, runs, pair in present)
+    compare = difference or paired_difference
+    return pd.DataFrame({by: value, **compare(runs, metric, *pair)} for value, runs, pair in present)
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:

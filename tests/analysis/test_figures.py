@@ -427,6 +427,15 @@ def test_ratios_are_bars_with_their_range_and_their_limit(ax: Axes) -> None:
     np.testing.assert_allclose(limit.get_xdata(), [9.5, np.nan])
 
 
+def test_nested_differences_have_the_plain_interval_below_theirs(ax: Axes) -> None:
+    row = {"method": "PKD-Reverse", "baseline": "KD", "difference": 0.01, "low": -0.02, "high": 0.04}
+    figures.plot_differences(pd.DataFrame([row | {"plain_low": 0.005, "plain_high": 0.015}]), ax)
+    (plain,) = [line for line in ax.lines if line.get_color() == "#999999"]
+    assert plain.get_xdata() == pytest.approx([0.5, 1.5]) and 0 < plain.get_ydata()[0] < 0.5
+    figures.plot_differences(pd.DataFrame([row]), ax)
+    assert sum(line.get_color() == "#999999" for line in ax.lines) == 1
+
+
 @pytest.mark.parametrize("low", [0.0, np.nan])  # of one seed there is no interval
 def test_differences_beside_the_paper_draw_what_there_is(low: float, ax: Axes) -> None:
     frame = pd.DataFrame(

@@ -242,6 +242,13 @@ def test_differences_by_value_pair_equal_seeds_at_each() -> None:
     assert found["low"].tolist()[0] == pytest.approx(0.09 - 12.7062 * 0.01, abs=1e-4)
 
 
+def test_nested_differences_by_value() -> None:
+    frame = pd.concat([nested((0.02, 0.01, 0.01), seed=seed).assign(start=start) for seed, start in enumerate("ab")])
+    found = differences_by(frame, "s", "start", [("PKD", "KD")], nested_difference)
+    each = [nested_difference(frame[frame["start"] == start], "s", "PKD", "KD") for start in "ab"]
+    assert found.drop(columns="start").to_dict("records") == each
+
+
 # ----------------------------------------------------------------------------------------- many comparisons
 def test_holm_by_hand() -> None:
     # In order 0.01, 0.02, 0.03, 0.04 times 4, 3, 2, 1 are 0.04, 0.06, 0.06, 0.04, and none may fall below the last.
