@@ -4,16 +4,20 @@ import base64
 import io
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stdout
+from multiprocessing import get_context
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import nbformat
 import pandas as pd
 from nbformat import NotebookNode
 from PIL import Image
 
 from pkdlib.analysis import figures
-from pkdlib.analysis.statistics import smallest_difference
+from pkdlib.analysis.statistics import decide, paired_difference, smallest_difference, verdict
 from pkdlib.analysis.tables import results_frame
 from pkdlib.engine.checks import check_folder
 from pkdlib.engine.files import ROOT, RUNS, write_text
@@ -23,17 +27,20 @@ from pkdlib.records import RunRecord
 from pkdlib.reports import pages
 from pkdlib.sweeps.notebooks import code_fingerprint, run_notebook
 
-NOTEBOOKS = {  # with their parameters, all of them paths in the tutorial's folder
+FIVE = {"student_layers": [3], "seeds": [0, 1, 2, 3, 4]}
+NOTEBOOKS = {  # with their parameters: texts are paths in the tutorial's folder
     "00_start_here": {"output_dir": "start"},
     "01_finetune_teacher": {"output_dir": "teacher"},
-    "02_distill_last_vs_skip": {"teacher_dir": "teacher", "output_dir": "students"},
-    "06_cls_similarity": {
-        "model_a": "teacher", "model_b": "students/PKD-Skip-6-layers-seed-0", "students_dir": "students",
-        "output_dir": "similarity",
-    },
+    "02_distill_last_vs_skip": {"teacher_dir": "teacher", "output_dir": "students", **FIVE},
+    "06_cls_similarity": {"model_a": "teacher", "model_b": "students/PKD-Skip-3-layers-seed-0",
+                          "students_dir": "students", "output_dir": "similarity"},
 }  # fmt: skip
-METHODS = """Test accuracy of the students, percent. FT learns from labels alone, KD from the teacher's answers too, PKD
-also from the states of its layers: of every other one or so (Skip), or of the last ones (Last)."""
+AGAIN = "02_from_random_weights"  # notebook 02 with students that need more epochs, and that patience must carry
+RANDOM = FIVE | {"init": "random", "methods": ["FT", "KD", "PKD-Skip"], "num_train_epochs": 12, "beta": 10.0}
+METHODS = f"""Test accuracy of the students, percent. FT learns from labels alone, KD from the teacher's answers too,
+PKD also from the states of its layers: of every other one or so (Skip), or of the last ones (Last). They start from the
+pre-trained first layers, as in the paper; in the second panel, from random weights, with {RANDOM["num_train_epochs"]}
+epochs and beta {RANDOM["beta"]:g} (`{AGAIN}.ipynb`). A grey line is one seed."""
 
 
 def find_course() -> list[Path]:
@@ -77,18 +84,19 @@ def write_page(notebooks: Sequence[Path], path: Path, title: str, opening: str =
         contents += f"- [{name}](#{notebook.stem})\n"
         own[0].metadata |= {"section_title": name, "section_id": notebook.stem}
         own[-1].metadata["section_end"] = True
-        _describe_figures(own)
+        _detach(own)
         cells += own
     whole = nbformat.v4.new_notebook()
     whole.cells = [nbformat.v4.new_markdown_cell(contents), *cells]
     pages.write_page(whole, path, title)
 
 
-def _describe_figures(cells: Sequence[NotebookNode]) -> None:
-    """Give each figure an alternative text: the heading above it, its axes' labels, what its plot functions draw."""
+def _detach(cells: Sequence[NotebookNode]) -> None:
+    """Give each figure an alternative text: heading, labels of axes, what is drawn; links to other files go."""
     heading = ""
     for cell in cells:
         if cell.cell_type == "markdown":
+            cell.source = re.sub(r"\[([^]]+)\]\((?!#|https?:)[^)\s]+\)", r"\1", cell.source)
             heading = next(iter(re.findall(r"^#+ (.+)", cell.source, re.MULTILINE)), heading)
         labels = ", ".join(re.findall(r'(?:title|label)=f?"([^"{}]+)"', cell.source))
         drawn = dict.fromkeys(re.findall(r"\bfigures\.(plot_\w+)", cell.source))
@@ -114,22 +122,57 @@ def what_was_seen(teacher: RunRecord, students: Sequence[RunRecord]) -> tuple[st
     ), table.round(1)
 
 
+def compare_starts(starts: Mapping[str, Sequence[RunRecord]]) -> list[str]:
+    """A sentence for each start, by its name, on Skip against KD of its students; one seed decides nothing."""
+    frames = [results_frame(students) for students in starts.values()]
+    table = decide(pd.DataFrame(paired_difference(frame, "test_accuracy", "PKD-Skip", "KD") for frame in frames))
+    sentences = []
+    for (start, students), row in zip(starts.items(), table.to_dict("records"), strict=True):
+        said = f"{verdict(row)} ({row['pairs']} seeds)"
+        if row["pairs"] == 1:  # no interval
+            near = abs(row["difference"]) < smallest_difference(students[0].eval_rows["test"])
+            said = f"PKD-Skip against KD is not decided by one seed: {100 * row['difference']:+z.1f} points"
+            said += ", less than so many rows can tell apart" * near
+        sentences.append(f"From {start}, {said}.")
+    return sentences
+
+
+def plot_starts(starts: Mapping[str, Sequence[RunRecord]], teacher: float) -> str:
+    """An <img>: test accuracy by method, a panel for each start, a line for each seed, the teacher dashed."""
+    figure, axes = plt.subplots(1, len(starts), figsize=(8, 3.4), sharey=True, layout="constrained")
+    for (start, students), ax in zip(starts.items(), axes, strict=True):
+        frame = results_frame(students)
+        figures.plot_comparison(frame, "test_accuracy", ax, teacher)
+        ax.plot(frame.pivot_table("test_accuracy", "method", "seed", sort=False), color="#bbbbbb", zorder=0)
+        ax.set(title=f"from {start}", ylim=(0.45, 1))
+    figure.savefig(png := io.BytesIO(), format="png", dpi=100)
+    plt.close(figure)
+    told = f"Test accuracy by method, a line for each seed, from {' and from '.join(starts)}; the teacher dashed"
+    return f'<img alt="{told}" src="data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}">'
+
+
 def run_tutorial(out: Path | None = None) -> None:
-    """Run the tutorial into `out` (runs/tutorial); print the comparison table and where the page is."""
-    find_course()
+    """Run the tutorial into `out` (runs/tutorial); print what its two starts say and where the page is."""
+    course = {path.stem: path for path in find_course()}
     out = check_folder("out", (out or RUNS / "tutorial").resolve())
     started = time.perf_counter()
-    for number, (name, places) in enumerate(NOTEBOOKS.items(), start=1):
-        where, begun = f"[{number}/{len(NOTEBOOKS)}] {name}", time.perf_counter()
-        say(where)
-        parameters = {parameter: str(out / place) for parameter, place in places.items()}
-        run_notebook(ROOT / "notebooks" / f"{name}.ipynb", out / f"{name}.ipynb", parameters)
-        say(f"{where}: done in {time.perf_counter() - begun:.0f} s")
-    (record,) = load_records(out / "teacher")
-    seen, table = what_was_seen(record, load_records(out / "students"))
+    with ProcessPoolExecutor(1, get_context("spawn"), redirect_stdout(None).__enter__) as silent:  # another core
+        for number, (name, given) in enumerate(NOTEBOOKS.items(), start=1):
+            where, begun, notebook = f"[{number}/{len(NOTEBOOKS)}] {name}", time.perf_counter(), course[name]
+            say(where)
+            parameters = {key: str(out / value) if isinstance(value, str) else value for key, value in given.items()}
+            if name.startswith("02"):
+                changed = parameters | RANDOM | {"output_dir": str(out / "random")}
+                again = silent.submit(run_notebook, notebook, out / f"{AGAIN}.ipynb", changed)
+            run_notebook(notebook, out / f"{name}.ipynb", parameters)
+            say(f"{where}: done in {time.perf_counter() - begun:.0f} s")
+        again.result()
+    (record,), students, others = (load_records(out / folder) for folder in ("teacher", "students", "random"))
+    page, starts = out / "index.html", {"the pre-trained first layers": students, "random weights": others}
+    seen, table = what_was_seen(record, students)
+    sentences, figure = compare_starts(starts), plot_starts(starts, record.metrics["test"]["accuracy"])
     shown = table.rename(columns="{} layers".format).to_html(border=0, index_names=False)
-    page, opening = out / "index.html", f"{seen}\n\n{shown}\n\n{METHODS}"
+    opening = "\n\n".join([seen, shown, METHODS, figure, *sentences])
     write_page([out / f"{name}.ipynb" for name in NOTEBOOKS], page, "The PKD tutorial", opening)
-    say(f"\nTest accuracy, percent (teacher {100 * record.metrics['test']['accuracy']:.1f}):")
-    say(table.rename_axis(columns="student layers").to_string())
+    say("\n".join(["", table.rename_axis(columns="test accuracy, percent").to_string(), "", seen, *sentences]))
     say(f"\n{time.perf_counter() - started:.0f} s. The page: {page}")
