@@ -40,7 +40,7 @@ RANDOM = FIVE | {"init": "random", "methods": ["FT", "KD", "PKD-Skip"], "num_tra
 METHODS = f"""Test accuracy of the students, percent. FT learns from labels alone, KD from the teacher's answers too,
 PKD also from the states of its layers: of every other one or so (Skip), or of the last ones (Last). They start from the
 pre-trained first layers, as in the paper; in the second panel, from random weights, with {RANDOM["num_train_epochs"]}
-epochs and beta {RANDOM["beta"]:g} (`{AGAIN}.ipynb`). A grey line is one seed."""
+epochs and a beta of {RANDOM["beta"]:g}, chosen on dev (`{AGAIN}.ipynb`). A grey line is one seed."""
 
 
 def find_course() -> list[Path]:
@@ -141,9 +141,9 @@ def plot_starts(starts: Mapping[str, Sequence[RunRecord]], teacher: float) -> st
     """An <img>: test accuracy by method, a panel for each start, a line for each seed, the teacher dashed."""
     figure, axes = plt.subplots(1, len(starts), figsize=(8, 3.4), sharey=True, layout="constrained")
     for (start, students), ax in zip(starts.items(), axes, strict=True):
-        frame = results_frame(students)
-        figures.plot_comparison(frame, "test_accuracy", ax, teacher)
-        ax.plot(frame.pivot_table("test_accuracy", "method", "seed", sort=False), color="#bbbbbb", zorder=0)
+        figures.plot_comparison(frame := results_frame(students), "test_accuracy", ax, teacher)
+        table = frame.pivot_table("test_accuracy", "method", "seed", sort=False)
+        ax.plot([place - 0.12 for place in range(len(table))], table, color="#bbbbbb", zorder=0)  # through the dots
         ax.set(title=f"from {start}", ylim=(0.45, 1))
     figure.savefig(png := io.BytesIO(), format="png", dpi=100)
     plt.close(figure)
