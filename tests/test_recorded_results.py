@@ -159,4 +159,5 @@ def test_recorded_runs_are_complete_and_their_seeds_paired(path):
         if record.method != "teacher":
             key = (record.method, record.config["num_hidden_layers"], record.config["learning_rate"])
             seeds.setdefault(key, set()).add(record.seed)
-    assert len({frozenset(found) for found in seeds.values()}) == 1 and len(next(iter(seeds.values()))) >= 3
+    assert len({frozenset(found) for found in seeds.values()}) == bool(seeds)  # a file may hold a teacher alone
+    assert all(len(found) >= 3 for found in seeds.values())
