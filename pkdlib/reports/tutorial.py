@@ -36,11 +36,13 @@ NOTEBOOKS = {  # with their parameters: texts are paths in the tutorial's folder
                           "students_dir": "students", "output_dir": "similarity"},
 }  # fmt: skip
 AGAIN = "02_from_random_weights"  # notebook 02 with students that need more epochs, and that patience must carry
-RANDOM = FIVE | {"init": "random", "methods": ["FT", "KD", "PKD-Skip"], "num_train_epochs": 12, "alpha": 0.9, "beta": 3.0}
+RANDOM = FIVE | {"init": "random", "methods": ["FT", "KD", "PKD-Skip"], "num_train_epochs": 12}
+RANDOM |= {"alpha": 0.9, "beta": 3.0}  # tuned on other rows: data/results/study/tuning.jsonl
 METHODS = f"""Test accuracy of the students, percent. FT learns from labels alone, KD from the teacher's answers too,
 PKD also from the states of its layers: of every other one or so (Skip), or of the last ones (Last). They start from the
 pre-trained first layers, as in the paper; in the second panel, from random weights, with {RANDOM["num_train_epochs"]}
-epochs, alpha {RANDOM["alpha"]:g} and beta {RANDOM["beta"]:g}, tuned on other rows (`{AGAIN}.ipynb`). A grey line is one seed."""
+epochs, alpha {RANDOM["alpha"]:g} and beta {RANDOM["beta"]:g}, tuned on other rows (`{AGAIN}.ipynb`). A grey line is a
+seed."""
 
 
 def find_course() -> list[Path]:
