@@ -98,7 +98,7 @@ def small_parameters(out: Path) -> dict[str, dict]:
             "model_a": teacher, "model_b": str(out / "students" / "PKD-Skip-3-layers-seed-0"),
             "students_dir": students, "rows": "60", "output_dir": str(out / "similarity"),
         },
-        "07_ablations": {"output_dir": str(out / "ablations")},
+        "07_when_patience_pays": {"output_dir": str(out / "ablations")},
         "08_reproduce_the_paper": {
             "train_rows": 64, "methods": ["FT", "PKD-Skip"], "output_dir": str(out / "paper"),
         },

@@ -91,7 +91,7 @@ def test_every_link_within_the_book_leads_to_a_page_and_a_place_on_it(book: Path
                 assert not place or page(goal).find(id=place), f"{path.name}: {link['href']}"
                 followed.add((path.stem, goal.stem))
     assert followed >= {("index", name) for name in GUIDE}
-    assert followed >= {("results", "07_ablations"), ("real-data", "sweeps"), ("reports", "reports")}
+    assert followed >= {("results", "07_when_patience_pays"), ("real-data", "sweeps"), ("reports", "reports")}
 
 
 def test_the_first_page_shows_the_picture_with_a_text_for_those_who_cannot_see_it(book: Path) -> None:

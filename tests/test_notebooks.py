@@ -75,7 +75,7 @@ ANSWERS = {
         "answer_1": ("1.0", "2.0"),
         "answer_2": ("['rsa', 'cka']", "['cka', 'rsa', 'cosine']"),
     },
-    "07_ablations": {"answer_1": ("51", "108"), "answer_2": ("4", "2")},
+    "07_when_patience_pays": {"answer_1": ("51", "108"), "answer_2": ("4", "2")},
     "08_reproduce_the_paper": {
         "answer_1": ("1000 / (2 * 768)", "1000"),
         "answer_2": ("[4, 8]", "[10, 11]"),
@@ -510,7 +510,7 @@ def test_ablations_of_another_task_show_no_run_of_the_miniature_s_sizes(tmp_path
     save_records(records, tmp_path / "own.jsonl")
     parameters = {"sources": [str(tmp_path / "own.jsonl")], "task": "mini-inference"}
     out = tmp_path / "out"
-    run_notebook(COURSE / "07_ablations.ipynb", tmp_path / "07.ipynb", parameters | {"output_dir": str(out)})
+    run_notebook(COURSE / "07_when_patience_pays.ipynb", tmp_path / "07.ipynb", parameters | {"output_dir": str(out)})
     assert (out / "learning_rate.csv").is_file() and not (out / "train_rows.csv").exists()
 
 

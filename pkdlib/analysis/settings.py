@@ -167,6 +167,7 @@ class ExplorationConfig(Config):
 class AblationConfig(Config):
     """Which recorded runs are compared, and by which score."""
 
+    study: Records  # runs over backbones, teachers and starts
     sources: Annotated[list[Records], DISTINCT] = Field(min_length=1)
     sizes: Records  # runs over numbers of rows
     student_layers: int = Field(ge=1)

@@ -120,12 +120,12 @@ BAD = {
     "a bad value of the teacher's": (
         changed("train_rows: 64", "max_length: 4"), "parameters.teacher.max_length = 4: must be greater than or equal"),
     "a score that no task has": (
-        "notebook: 07_ablations\nparameters: {metric: nonsense}\n", "parameters.metric = 'nonsense': must be one of"),
+        "notebook: 07_when_patience_pays\nparameters: {metric: nonsense}\n", "parameters.metric = 'nonsense': must be one of"),
     "a score of other tasks": (
-        "notebook: 07_ablations\nparameters: {metric: test_f1}\n",
+        "notebook: 07_when_patience_pays\nparameters: {metric: test_f1}\n",
         "parameters.metric = 'test_f1': must be a score that the task has$"),
     "records that are not there": (
-        "notebook: 07_ablations\nparameters: {sources: [data/results, nowhere]}\n",
+        "notebook: 07_when_patience_pays\nparameters: {sources: [data/results, nowhere]}\n",
         "parameters.sources = 'nowhere': no such file or folder$"),
     "a best score that no run has": (
         GOOD + "then: {keep: [methods], best: nonsense, grid: {beta: [0.1]}}\n",
