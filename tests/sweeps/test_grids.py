@@ -36,7 +36,8 @@ grid:
   student_layers: [3, 2]
 seeds: [0, 1]
 """
-NEEDS_MORE = {"glue_paper", "training_size", "unlabelled"}  # GLUE and BERT-base; rows that `data/remake.py` makes
+# GLUE and BERT-base; rows and backbones that `data/remake.py` makes
+NEEDS_MORE = {"glue_paper", "training_size", "unlabelled", "when_patience_pays", "patience_tuning"}
 
 
 def planned(tmp_path, text, name="some.yaml"):
@@ -335,9 +336,13 @@ def stand_ins(grid):
         "unlabelled": lambda file: file and "data/mini-sentiment/test.tsv",
     }
     entries = [{name: stands_in.get(name, lambda v: v)(one) for name, one in entry.items()} for entry in grid.together]
-    axes = grid.grid | ({"task": ["mini-sentiment", "mini-inference"]} if "task" in grid.grid else {})
+    of_axes = {
+        "task": ["mini-sentiment", "mini-inference"], "teacher.source": ["", "data"],
+        "teacher.backbone": ["data/mini-bert-12", "data/mini-bert-24"],
+    }  # fmt: skip
+    axes = grid.grid | {name: values for name, values in of_axes.items() if name in grid.grid}
     parameters = {name: here.get(name, value) for name, value in grid.parameters.items()}
-    return {"parameters": parameters, "together": entries, "grid": axes}
+    return {"parameters": parameters, "together": entries, "grid": axes, "exclude": []}
 
 
 def save_notebook(path, *cells):
