@@ -91,32 +91,42 @@ def parse_layers(text: str) -> list[int]:
     return list(map(int, parts))
 
 
-def loss_explorer(batch: Mapping[str, Tensor], texts: Sequence[Sequence[str]], label_names: Sequence[str]) -> Explorer:
-    """One row's soft targets, and the three weighted terms of a stored batch.
+def loss_explorer(
+    batch: Mapping[str, Tensor], texts: Sequence[Sequence[str]], label_names: Sequence[str],
+    start: DistillConfig | None = None,
+) -> Explorer:  # fmt: skip
+    """One row's soft targets, and the three weighted terms of a stored batch, the soft one above its floor.
 
-    batch: the tensors that `pkd_loss` takes, by name; texts: as a Split has them, a column of texts or two.
+    batch: the tensors that `pkd_loss` takes, by name; texts: as a Split has them, a column of texts or two. It opens
+    with the settings `start`, on the row whose label the teacher believes least.
     """
     tensors = {name: tensor.detach().cpu() for name, tensor in batch.items()}
-    labels, start = tensors["labels"].tolist(), DistillConfig()
+    labels, start = tensors["labels"].tolist(), start or DistillConfig()
+    believed = soft_targets(tensors["teacher_logits"], 1.0).gather(1, tensors["labels"][:, None])
+    betas, heat = sorted({*BETAS, start.beta}), {"min": min(1, start.temperature), "max": max(20, start.temperature)}
     controls = {
-        "row": IntSlider(0, 0, len(labels) - 1, description="row"),
-        "temperature": FloatSlider(start.temperature, min=1, max=20, step=0.5, description="T", readout_format=".1f"),
+        "row": IntSlider(int(believed.argmin()), 0, len(labels) - 1, description="row"),
+        "temperature": FloatSlider(start.temperature, **heat, step=0.5, description="T", readout_format=".1f"),
         "alpha": FloatSlider(start.alpha, min=0, max=1, step=0.05, description="alpha"),
-        "beta": SelectionSlider(options=[(f"{beta:g}", beta) for beta in BETAS], value=start.beta, description="beta"),
-        "form": Dropdown(options=FORMS, description="form"),
+        "beta": SelectionSlider(options=[(f"{beta:g}", beta) for beta in betas], value=start.beta, description="beta"),
+        "form": Dropdown(options=FORMS, value=start.form, description="form"),
         "t_squared": Checkbox(start.t_squared, description="times T squared"),
         "normalize": Checkbox(start.normalize, description="compare directions only"),
     }
+    at_best = tensors | {"student_logits": tensors["teacher_logits"]}  # where the soft term is at its floor
 
     def draw(figure: Figure, row: int, temperature: float, **settings: Any) -> str:
-        terms, weights = pkd_loss(**tensors, temperature=temperature, **settings), (settings["alpha"], settings["beta"])
+        weights = (settings["alpha"], settings["beta"])
+        terms, best = (pkd_loss(**one, temperature=temperature, **settings) for one in (tensors, at_best))
         soft = [soft_targets(tensors[f"{model}_logits"][row], temperature) for model in ("teacher", "student")]
         left, right = figure.subplots(1, 2)
         figures.plot_soft_targets(*soft, left, label_names).set_title(f"row {row} at T = {temperature:g}")
-        figures.plot_terms(terms, *weights, right).set_title(f"the batch of {len(labels)} rows")
+        floor = max(0.0, float(best.loss_kd))  # but for rounding
+        figures.plot_terms(terms, *weights, right, floor).set_title(f"the batch of {len(labels)} rows")
         values = ", ".join(f"{name} {value:.4f}" for name, value in terms._asdict().items() if name != "loss")
         html = f"{_row_text(texts, row)} <b>Label: {escape(label_names[labels[row]])}.</b><br>"
-        return f"{html}Without their weights: {values}; the weighted sum: {terms.loss:.4f}"
+        html += f"Without their weights: {values}; the weighted sum: {terms.loss:.4f}.<br>"
+        return f"{html}The floor H of loss_kd, where the student says what the teacher says: {floor:.4f}"
 
     return Explorer(controls, draw, (7.5, 3.4))
 
