@@ -119,7 +119,7 @@ def test_a_higher_temperature_parts_sure_and_nearly_sure_in_proportion_and_shows
     assert seen["T = 1"].tolist() == pytest.approx([0.9, 0.75, 1.6], abs=1e-3)  # 0.4 / 0.25
     proportions = seen.loc["times as far from an even split"].tolist()
     assert proportions == sorted(proportions) and proportions[-1] == pytest.approx(2, abs=0.01)  # log 9 / log 3
-    logits, _ = left["shown"]["three classes, made up"]
+    _, logits, _ = left["shown"][2]
     first, warm, hot = (losses.soft_targets(logits, t) for t in (1, 5, 20))
     assert first.max() > 0.94 and first.sort().values[1] < 0.05  # "little more than a label does"
     assert warm[1] - warm[2] > 0.1 and hot.max() - hot.min() < 0.11

@@ -91,13 +91,11 @@ def plot_terms(terms: PKDTerms, alpha: float, beta: float, ax: Axes, floor: floa
     floor: H, the least that loss_kd can be, where the student says what the teacher says: the teacher's entropy.
     """
     names = [r"$(1 - \alpha)\, L_{CE}$", r"$\alpha\, (L_{DS} - H)$", r"$\beta\, L_{PT}$", r"$L_{PKD} - \alpha H$"]
-    soft, whole = alpha * (terms.loss_kd - floor), terms.loss - alpha * floor
-    values = [(1 - alpha) * terms.loss_ce, soft, beta * terms.loss_pt, whole]
+    values = [(1 - alpha) * terms.loss_ce, alpha * (terms.loss_kd - floor), beta * terms.loss_pt]
     colors = [COLORS[method] for method in ("FT", "KD", "PKD-Skip", "teacher")]
-    ax.bar_label(ax.bar(names, list(map(float, values)), color=colors), fmt="%.3g", fontsize=8)
-    ax.margins(y=0.1)
+    ax.bar_label(ax.bar(names, list(map(float, [*values, sum(values)])), color=colors), fmt="%.3g", fontsize=8)
     ax.tick_params(axis="x", labelsize=8)
-    return _finish(ax, ylabel="loss above the soft term's floor H")
+    return _finish(ax, ymargin=0.1, ylabel="loss above the soft term's floor H")
 
 
 def plot_alphas(teacher_logits: Tensor, temperature: float, alphas: Sequence[float], ax: Axes) -> Axes:
@@ -106,9 +104,8 @@ def plot_alphas(teacher_logits: Tensor, temperature: float, alphas: Sequence[flo
     teacher_logits: (2,), of the class that the teacher prefers and of the label. The soft term is times T^2.
     """
     margins, said, label = torch.linspace(-8, 8, 321), teacher_logits[None], torch.tensor([1])
-    floor = kd_loss(said, said, temperature, t_squared=True)
     answers = torch.stack([-margins / 2, margins / 2], dim=-1)[:, None]  # (margins, 1, classes)
-    soft = torch.stack([kd_loss(answer, said, temperature, t_squared=True) for answer in answers]) - floor
+    soft = torch.stack([2 * kd_loss(answer, said, temperature, "official") for answer in answers])  # T^2 KL: no floor
     of_label = torch.stack([ce_loss(answer, label) for answer in answers])
     for alpha, color in zip(alphas, plt.get_cmap("viridis")(np.linspace(0, 0.9, len(alphas))), strict=True):
         values = (1 - alpha) * of_label + alpha * soft

@@ -14,7 +14,7 @@ from torch import Tensor
 from pkdlib.analysis import figures, similarity
 from pkdlib.config import DistillConfig
 from pkdlib.layer_maps import STRATEGIES, layer_map
-from pkdlib.losses import FORMS, pkd_loss, soft_targets
+from pkdlib.losses import FORMS, kd_loss, pkd_loss, soft_targets
 
 OWN = "own"  # the layer map that the learner types
 BETAS = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0, 500.0, 1000.0)  # small for the paper's form, large for the other
@@ -91,10 +91,8 @@ def parse_layers(text: str) -> list[int]:
     return list(map(int, parts))
 
 
-def loss_explorer(
-    batch: Mapping[str, Tensor], texts: Sequence[Sequence[str]], label_names: Sequence[str],
-    start: DistillConfig | None = None,
-) -> Explorer:  # fmt: skip
+def loss_explorer(batch: Mapping[str, Tensor], texts: Sequence[Sequence[str]], label_names: Sequence[str],
+                  start: DistillConfig | None = None) -> Explorer:  # fmt: skip
     """One row's soft targets, and the three weighted terms of a stored batch, the soft one above its floor.
 
     batch: the tensors that `pkd_loss` takes, by name; texts: as a Split has them, a column of texts or two. It opens
@@ -113,15 +111,14 @@ def loss_explorer(
         "t_squared": Checkbox(start.t_squared, description="times T squared"),
         "normalize": Checkbox(start.normalize, description="compare directions only"),
     }
-    at_best = tensors | {"student_logits": tensors["teacher_logits"]}  # where the soft term is at its floor
 
     def draw(figure: Figure, row: int, temperature: float, **settings: Any) -> str:
-        weights = (settings["alpha"], settings["beta"])
-        terms, best = (pkd_loss(**one, temperature=temperature, **settings) for one in (tensors, at_best))
+        terms, weights = pkd_loss(**tensors, temperature=temperature, **settings), (settings["alpha"], settings["beta"])
         soft = [soft_targets(tensors[f"{model}_logits"][row], temperature) for model in ("teacher", "student")]
         left, right = figure.subplots(1, 2)
         figures.plot_soft_targets(*soft, left, label_names).set_title(f"row {row} at T = {temperature:g}")
-        floor = max(0.0, float(best.loss_kd))  # but for rounding
+        form = (temperature, settings["form"], settings["t_squared"])
+        floor = max(0.0, kd_loss(*[tensors["teacher_logits"]] * 2, *form).item())  # it may round to less than zero
         figures.plot_terms(terms, *weights, right, floor).set_title(f"the batch of {len(labels)} rows")
         values = ", ".join(f"{name} {value:.4f}" for name, value in terms._asdict().items() if name != "loss")
         html = f"{_row_text(texts, row)} <b>Label: {escape(label_names[labels[row]])}.</b><br>"
