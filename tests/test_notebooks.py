@@ -62,7 +62,10 @@ ANSWERS = {
         "answer_1": ("[6, 12, 18]", "[21, 22, 23]"),
         "answer_2": ("1000 / 3840", "1000"),
     },
-    "03_inside_the_loss": {"answer_1": ("100 / 3", "100"), "answer_2": ("20", "10")},
+    "03_inside_the_loss": {
+        "answer_1": ("lambda student, theirs: pkdlib.patience_loss(student, theirs)", "lambda student, theirs: 0"),
+        "answer_2": ("[10.0]", "[0.1]"),
+    },
     "04_better_teacher": {
         "answer_1": ("[4, 8, 12, 16, 20]", "[19, 20, 21, 22, 23]"),
         "answer_2": ("768 * 1024", "768"),

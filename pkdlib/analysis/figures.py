@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+import torch
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.transforms import Bbox
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from pkdlib.analysis.statistics import mean_interval
 from pkdlib.engine.batches import has_label
-from pkdlib.losses import PKDTerms
+from pkdlib.losses import PKDTerms, ce_loss, kd_loss
 
 STYLE = Path(__file__).with_name("pkd.mplstyle")
 COLORS = {"teacher": "#000000", "FT": "#7f7f7f", "KD": "#E69F00", "PKD-Skip": "#0072B2", "PKD-Last": "#D55E00"}
@@ -84,14 +85,36 @@ def plot_soft_targets(teacher: Tensor, student: Tensor, ax: Axes, label_names: S
     return _finish(ax, legend, ylim=(0, 1.15), yticks=np.linspace(0, 1, 6), ylabel="probability")
 
 
-def plot_terms(terms: PKDTerms, alpha: float, beta: float, ax: Axes) -> Axes:
-    """The three weighted terms of the objective and their sum, a bar each."""
-    names = [r"$(1 - \alpha)\, L_{CE}$", r"$\alpha\, L_{DS}$", r"$\beta\, L_{PT}$", "$L_{PKD}$"]
-    values = [(1 - alpha) * terms.loss_ce, alpha * terms.loss_kd, beta * terms.loss_pt, terms.loss]
+def plot_terms(terms: PKDTerms, alpha: float, beta: float, ax: Axes, floor: float) -> Axes:
+    """The three weighted terms of the objective and their sum, a bar each, the soft term above its floor.
+
+    floor: H, the least that loss_kd can be, where the student says what the teacher says: the teacher's entropy.
+    """
+    names = [r"$(1 - \alpha)\, L_{CE}$", r"$\alpha\, (L_{DS} - H)$", r"$\beta\, L_{PT}$", r"$L_{PKD} - \alpha H$"]
+    values = [(1 - alpha) * terms.loss_ce, alpha * (terms.loss_kd - floor), beta * terms.loss_pt]
     colors = [COLORS[method] for method in ("FT", "KD", "PKD-Skip", "teacher")]
-    ax.bar_label(ax.bar(names, list(map(float, values)), color=colors), fmt="%.3g", fontsize=8)
-    ax.margins(y=0.1)
-    return _finish(ax, ylabel="loss")
+    ax.bar_label(ax.bar(names, list(map(float, [*values, sum(values)])), color=colors), fmt="%.3g", fontsize=8)
+    ax.tick_params(axis="x", labelsize=8)
+    return _finish(ax, ymargin=0.1, ylabel="loss above the soft term's floor H")
+
+
+def plot_alphas(teacher_logits: Tensor, temperature: float, alphas: Sequence[float], ax: Axes) -> Axes:
+    """One row's loss by the student's margin, a line per alpha, above its floor; a dot where the student settles.
+
+    teacher_logits: (2,), of the class that the teacher prefers and of the label. The soft term is times T^2.
+    """
+    margins, said, label = torch.linspace(-8, 8, 321), teacher_logits[None], torch.tensor([1])
+    answers = torch.stack([-margins / 2, margins / 2], dim=-1)[:, None]  # (margins, 1, classes)
+    soft = torch.stack([2 * kd_loss(answer, said, temperature, "official") for answer in answers])  # T^2 KL: no floor
+    of_label = torch.stack([ce_loss(answer, label) for answer in answers])
+    for alpha, color in zip(alphas, plt.get_cmap("viridis")(np.linspace(0, 0.9, len(alphas))), strict=True):
+        values = (1 - alpha) * of_label + alpha * soft
+        ax.plot(margins, values, color=color, label=rf"$\alpha$ = {alpha:.2g}")
+        ax.plot(margins[values.argmin()], values.min(), "o", color=color, clip_on=False)
+    ax.axvline(0, color="#000000", linewidth=1)
+    settings = {"xlabel": "student's logit of the label minus that of the teacher's class", "ylim": (0, 8)}
+    legend = {"fontsize": 8, "loc": "upper center", "frameon": True}
+    return _finish(ax, legend, ylabel="loss above the soft term's floor", xlim=(-8, 8), **settings)
 
 
 def plot_similarity(similarity: ArrayLike, ax: Axes, layers: Sequence[int] = (), title: str = "",

@@ -14,7 +14,7 @@ from torch import Tensor
 from pkdlib.analysis import figures, similarity
 from pkdlib.config import DistillConfig
 from pkdlib.layer_maps import STRATEGIES, layer_map
-from pkdlib.losses import FORMS, pkd_loss, soft_targets
+from pkdlib.losses import FORMS, kd_loss, pkd_loss, soft_targets
 
 OWN = "own"  # the layer map that the learner types
 BETAS = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0, 500.0, 1000.0)  # small for the paper's form, large for the other
@@ -91,19 +91,23 @@ def parse_layers(text: str) -> list[int]:
     return list(map(int, parts))
 
 
-def loss_explorer(batch: Mapping[str, Tensor], texts: Sequence[Sequence[str]], label_names: Sequence[str]) -> Explorer:
-    """One row's soft targets, and the three weighted terms of a stored batch.
+def loss_explorer(batch: Mapping[str, Tensor], texts: Sequence[Sequence[str]], label_names: Sequence[str],
+                  start: DistillConfig | None = None) -> Explorer:  # fmt: skip
+    """One row's soft targets, and the three weighted terms of a stored batch, the soft one above its floor.
 
-    batch: the tensors that `pkd_loss` takes, by name; texts: as a Split has them, a column of texts or two.
+    batch: the tensors that `pkd_loss` takes, by name; texts: as a Split has them, a column of texts or two. It opens
+    with the settings `start`, on the row whose label the teacher believes least.
     """
     tensors = {name: tensor.detach().cpu() for name, tensor in batch.items()}
-    labels, start = tensors["labels"].tolist(), DistillConfig()
+    labels, start = tensors["labels"].tolist(), start or DistillConfig()
+    believed = soft_targets(tensors["teacher_logits"], 1.0).gather(1, tensors["labels"][:, None])
+    betas, heat = sorted({*BETAS, start.beta}), {"min": min(1, start.temperature), "max": max(20, start.temperature)}
     controls = {
-        "row": IntSlider(0, 0, len(labels) - 1, description="row"),
-        "temperature": FloatSlider(start.temperature, min=1, max=20, step=0.5, description="T", readout_format=".1f"),
+        "row": IntSlider(int(believed.argmin()), 0, len(labels) - 1, description="row"),
+        "temperature": FloatSlider(start.temperature, **heat, step=0.5, description="T", readout_format=".1f"),
         "alpha": FloatSlider(start.alpha, min=0, max=1, step=0.05, description="alpha"),
-        "beta": SelectionSlider(options=[(f"{beta:g}", beta) for beta in BETAS], value=start.beta, description="beta"),
-        "form": Dropdown(options=FORMS, description="form"),
+        "beta": SelectionSlider(options=[(f"{beta:g}", beta) for beta in betas], value=start.beta, description="beta"),
+        "form": Dropdown(options=FORMS, value=start.form, description="form"),
         "t_squared": Checkbox(start.t_squared, description="times T squared"),
         "normalize": Checkbox(start.normalize, description="compare directions only"),
     }
@@ -113,10 +117,13 @@ def loss_explorer(batch: Mapping[str, Tensor], texts: Sequence[Sequence[str]], l
         soft = [soft_targets(tensors[f"{model}_logits"][row], temperature) for model in ("teacher", "student")]
         left, right = figure.subplots(1, 2)
         figures.plot_soft_targets(*soft, left, label_names).set_title(f"row {row} at T = {temperature:g}")
-        figures.plot_terms(terms, *weights, right).set_title(f"the batch of {len(labels)} rows")
+        form = (temperature, settings["form"], settings["t_squared"])
+        floor = max(0.0, kd_loss(*[tensors["teacher_logits"]] * 2, *form).item())  # it may round to less than zero
+        figures.plot_terms(terms, *weights, right, floor).set_title(f"the batch of {len(labels)} rows")
         values = ", ".join(f"{name} {value:.4f}" for name, value in terms._asdict().items() if name != "loss")
         html = f"{_row_text(texts, row)} <b>Label: {escape(label_names[labels[row]])}.</b><br>"
-        return f"{html}Without their weights: {values}; the weighted sum: {terms.loss:.4f}"
+        html += f"Without their weights: {values}; the weighted sum: {terms.loss:.4f}.<br>"
+        return f"{html}The floor H of loss_kd, where the student says what the teacher says: {floor:.4f}"
 
     return Explorer(controls, draw, (7.5, 3.4))
 

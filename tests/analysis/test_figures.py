@@ -323,11 +323,22 @@ def test_soft_targets_are_a_pair_of_bars_per_class(ax: Axes) -> None:
     assert [label.get_text() for label in ax.get_xticklabels()] == list(names)
 
 
-def test_terms_are_drawn_with_their_weights_beside_their_sum(ax: Axes) -> None:
+def test_terms_are_drawn_with_their_weights_beside_their_sum_the_soft_one_above_its_floor(ax: Axes) -> None:
     terms = PKDTerms(*map(torch.tensor, (0.25 * 2 + 0.75 * 4 + 0.1 * 5, 2.0, 4.0, 5.0)))
-    assert figures.plot_terms(terms, alpha=0.75, beta=0.1, ax=ax) is ax
-    assert [bar.get_height() for bar in ax.containers[0]] == pytest.approx([0.5, 3.0, 0.5, 4.0])
-    assert [text.get_text() for text in ax.texts] == ["0.5", "3", "0.5", "4"]
+    assert figures.plot_terms(terms, alpha=0.75, beta=0.1, ax=ax, floor=3.6) is ax
+    assert [bar.get_height() for bar in ax.containers[0]] == pytest.approx([0.5, 0.3, 0.5, 1.3])
+    assert [text.get_text() for text in ax.texts] == ["0.5", "0.3", "0.5", "1.3"]
+
+
+def test_a_row_s_loss_is_drawn_for_each_alpha_down_to_where_the_student_settles(ax: Axes) -> None:
+    pair = torch.tensor([0.9, 0.1]).log()  # the label is what the teacher believes least
+    assert figures.plot_alphas(pair, 5.0, [0, 0.48, 1], ax) is ax
+    curves, dots = ax.lines[:6:2], ax.lines[1:6:2]
+    settled = [(float(dot.get_xdata()[0]), float(dot.get_ydata()[0])) for dot in dots]
+    assert settled[0] == (8, pytest.approx(0.0003, abs=1e-4))  # -log sigmoid(8): the label, without bound
+    assert settled[1][0] == pytest.approx(0, abs=1e-6)  # between the two: outvoted from here on
+    assert settled[2] == pytest.approx((-2.2, 0), abs=1e-3)  # log 9, the teacher's own margin, at the floor
+    assert curves[0].get_ydata()[160] == pytest.approx(0.6931, abs=1e-4)  # log 2 at a margin of zero
 
 
 def chart_rows() -> pd.DataFrame:

@@ -8,6 +8,7 @@ from torch import Tensor
 from pkdlib import pkd_loss
 from pkdlib.analysis.similarity import SIMILARITIES, linear_cka, most_similar_layers, nearest_rows
 from pkdlib.analysis.widgets import Explorer, layer_map_picker, loss_explorer, similarity_explorer
+from pkdlib.config import DistillConfig
 
 PNG = b"\x89PNG"
 
@@ -37,7 +38,7 @@ def shows(explorer: Explorer) -> tuple[bytes, str]:
         (
             lambda: loss_explorer(BATCH, *ROWS),
             {
-                "row": 3, "temperature": 9.5, "alpha": 0.1, "beta": 100.0, "form": "official", "t_squared": False,
+                "row": 0, "temperature": 9.5, "alpha": 0.1, "beta": 100.0, "form": "official", "t_squared": False,
                 "normalize": False,
             },
         ),
@@ -114,19 +115,35 @@ def test_an_impossible_map_is_one_line_and_no_arrows(own: str, message: str) -> 
 
 
 @pytest.mark.parametrize("form", ["paper", "official"])
-def test_the_losses_shown_are_the_objective_s(form: str) -> None:
+def test_the_losses_shown_are_the_objective_s_and_the_soft_term_s_floor_is_the_teacher_s_entropy(form: str) -> None:
     explorer = loss_explorer(BATCH, *ROWS)
     explorer.controls["form"].value = form
     explorer.controls["temperature"].value = 2.0
     settings = {name: explorer.controls[name].value for name in ("alpha", "beta", "t_squared", "normalize")}
     assert settings == {"alpha": 0.7, "beta": 0.3, "t_squared": True, "normalize": True}
     terms = pkd_loss(**BATCH, form=form, temperature=2.0, **settings)
+    soft = (BATCH["teacher_logits"] / 2).softmax(-1)
+    floor = {"paper": 4 * -(soft * soft.log()).sum(-1).mean(), "official": 0.0}[form]
     shown = f"loss_ce {terms.loss_ce:.4f}, loss_kd {terms.loss_kd:.4f}, loss_pt {terms.loss_pt:.4f}"
-    assert explorer.text.value.endswith(f"Without their weights: {shown}; the weighted sum: {terms.loss:.4f}")
+    assert f"Without their weights: {shown}; the weighted sum: {terms.loss:.4f}.<br>" in explorer.text.value
+    assert explorer.text.value.endswith(f"where the student says what the teacher says: {floor:.4f}")
+
+
+def test_it_opens_on_the_row_whose_label_the_teacher_believes_least_and_with_the_given_settings() -> None:
+    believed = BATCH["teacher_logits"].softmax(-1)[range(4), BATCH["labels"]].tolist()
+    assert believed.index(min(believed)) == 3
+    start = DistillConfig(temperature=25.0, alpha=0.33, beta=0.7, form="official", normalize=False, t_squared=False)
+    values = {name: control.value for name, control in loss_explorer(BATCH, *ROWS, start).controls.items()}
+    assert values == {
+        "row": 3, "temperature": 25, "alpha": 0.33, "beta": 0.7, "form": "official", "t_squared": False,
+        "normalize": False,
+    }  # fmt: skip
 
 
 def test_the_row_is_shown_with_its_texts_and_its_label() -> None:
     explorer = loss_explorer(BATCH, *ROWS)
+    assert explorer.text.value.startswith("d | h <b>Label: bad.</b>")
+    explorer.controls["row"].value = 0
     assert explorer.text.value.startswith("a&lt; | e <b>Label: bad.</b>")
     explorer.controls["row"].value = 2
     assert explorer.text.value.startswith("c | g <b>Label: good.</b>")
