@@ -41,7 +41,7 @@ def _finish(ax: Axes, legend: Mapping[str, Any] | None = None, **settings: Any) 
 
 def plot_layer_map(num_teacher_layers: int, num_student_layers: int, layers: Sequence[int], ax: Axes,
                    color: str = COLORS["PKD-Skip"]) -> Axes:  # fmt: skip
-    """Teacher and student as columns of layers, an arrow from each matched student layer to its teacher layer."""
+    """Teacher and student as columns of layers, an arrow from each teacher layer to the student layer it teaches."""
     matched = range(1, len(layers) + 1)
     columns = (0, "student", num_student_layers, matched), (1, "teacher", num_teacher_layers, layers)
     for x, name, count, marked in columns:
@@ -51,7 +51,7 @@ def plot_layer_map(num_teacher_layers: int, num_student_layers: int, layers: Seq
             ax.text(x, layer, layer, ha="center", va="center", fontsize=8)
         ax.text(x, count + 0.9, name, ha="center")
     for student, teacher in zip(matched, layers, strict=True):
-        ax.annotate("", (0.8, teacher), (0.2, student), arrowprops={"arrowstyle": "->", "color": color})
+        ax.annotate("", (0.2, student), (0.8, teacher), arrowprops={"arrowstyle": "->", "color": color})
     ax.axis("off")
     return _finish(ax, xlim=(-0.5, 1.5), ylim=(0.3, num_teacher_layers + 1.5))
 
@@ -95,11 +95,12 @@ def plot_terms(terms: PKDTerms, alpha: float, beta: float, ax: Axes) -> Axes:
 
 
 def plot_similarity(similarity: ArrayLike, ax: Axes, layers: Sequence[int] = (), title: str = "",
-                    chosen: int = 0) -> Axes:  # fmt: skip
+                    chosen: int = 0, scale: bool = True) -> Axes:  # fmt: skip
     """A student x teacher heatmap on a fixed 0-1 scale; the layer map outlined, each row's maximum marked by a dot."""
     matrix = np.asarray(similarity)
     rows, columns = (range(1, count + 1) for count in matrix.shape)
-    sns.heatmap(matrix, ax=ax, vmin=0, vmax=1, cmap="cividis", square=True, xticklabels=columns, yticklabels=rows)
+    look = {"vmin": 0, "vmax": 1, "cmap": "cividis", "square": True, "cbar": scale}
+    sns.heatmap(matrix, ax=ax, xticklabels=columns, yticklabels=rows, **look)
     outline = {"fill": False, "edgecolor": "#D55E00"}
     for row, layer in enumerate(layers):
         ax.add_patch(Rectangle((layer - 1, row), 1, 1, linewidth=2, **outline))

@@ -78,8 +78,8 @@ def test_layer_map_has_a_box_per_layer_and_an_arrow_per_pair(
     boxes = [patch for patch in ax.patches if isinstance(patch, Rectangle)]
     assert len(boxes) == teacher + student
     arrows = [text for text in ax.texts if isinstance(text, Annotation)]
-    pairs = [(round(arrow.xyann[1]), round(arrow.xy[1])) for arrow in arrows]
-    assert pairs == list(enumerate(layers, start=1))
+    pairs = [(round(arrow.xy[1]), round(arrow.xyann[1])) for arrow in arrows]  # they point at the student's layers
+    assert pairs == list(enumerate(layers, start=1)) and all(arrow.xy[0] < arrow.xyann[0] for arrow in arrows)
     blue = [to_hex(box.get_facecolor()) != "#eeeeee" for box in boxes]
     assert [layer for layer, marked in enumerate(blue[:student], start=1) if marked] == list(range(1, student))
     assert [layer for layer, marked in enumerate(blue[student:], start=1) if marked] == layers
@@ -200,8 +200,8 @@ def test_a_confusion_matrix_counts_rows_and_is_coloured_by_shares_on_a_fixed_sca
 
 
 def test_similarity_needs_no_layer_map(ax: Axes) -> None:
-    figures.plot_similarity(np.eye(3), ax)
-    assert not ax.patches
+    figures.plot_similarity(np.eye(3), ax, scale=False)
+    assert not ax.patches and len(ax.figure.axes) == 1
     assert dots(ax)[1] == [(0.5, 0.5), (1.5, 1.5), (2.5, 2.5)]
 
 
