@@ -145,10 +145,8 @@ def plot_points(points: np.ndarray, labels: np.ndarray | None, label_names: Sequ
         drawn = ax.scatter(*points.T, s=8, alpha=0.5, linewidth=0, c=labels, cmap="viridis")
         ax.figure.colorbar(drawn, ax=ax, label=label_names[0])
         return _finish(ax, None, **_axis_names(shares))
-    three = ["#0072B2", "#D55E00", "#009E73"]
-    colors = three if len(label_names) <= 3 else sns.color_palette("husl", len(label_names))
-    for index, name in enumerate(label_names):
-        ax.scatter(*points[labels == index].T, s=8, alpha=0.5, linewidth=0, color=colors[index], label=name)
+    for index, (name, color) in enumerate(zip(label_names, _label_colors(len(label_names)), strict=True)):
+        ax.scatter(*points[labels == index].T, s=8, alpha=0.5, linewidth=0, color=color, label=name)
     return _finish(ax, {"markerscale": 2}, **_axis_names(shares))
 
 
@@ -168,11 +166,22 @@ def plot_labels(labels: Mapping[str, np.ndarray], label_names: Sequence[str], ax
     return _finish(ax, {}, ylabel="share of rows", ylim=(0, 1), title="How often each class occurs")
 
 
-def plot_neighbours(points: np.ndarray, row: int, nearest: Sequence[int], ax: Axes, shares: Sequence[float]) -> Axes:
-    """Points (rows, 2), the chosen row and its nearest ones marked; the axes' shares of the variance."""
+def _label_colors(count: int) -> Sequence[Any]:
+    return ["#0072B2", "#D55E00", "#009E73"][:count] if count <= 3 else sns.color_palette("husl", count)
+
+
+def plot_neighbours(points: np.ndarray, row: int, nearest: Sequence[int], ax: Axes, shares: Sequence[float],
+                    labels: Sequence[str] = ()) -> Axes:  # fmt: skip
+    """Points (rows, 2), the chosen row and its nearest ones in their labels' colours; the axes' shares of variance."""
+    labels = labels or [""] * len(points)  # the name of every row's label
+    names = sorted(set(labels))
+    colors = dict(zip(names, _label_colors(len(names)), strict=True))
     ax.scatter(*points.T, s=8, color="#bbbbbb", linewidth=0, label="all rows")
-    ax.scatter(*points[list(nearest)].T, s=36, color=COLORS["PKD-Skip"], edgecolor="#000000", label="nearest")
-    ax.scatter(*points[row], s=120, marker="*", color=COLORS["KD"], edgecolor="#000000", label="chosen row")
+    marks = [("nearest", name, [other for other in nearest if labels[other] == name], 36, "o") for name in names]
+    for role, name, rows, size, marker in [*marks, ("chosen row", labels[row], [row], 140, "*")]:
+        if rows:
+            look = {"color": colors[name], "edgecolor": "#000000", "label": f"{role}, {name}".rstrip(", ")}
+            ax.scatter(*points[rows].T, s=size, marker=marker, **look)
     return _finish(ax, {"fontsize": 8}, **_axis_names(shares))
 
 

@@ -314,6 +314,19 @@ def test_neighbours_and_the_chosen_row_stand_out(ax: Axes) -> None:
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("first axis (61 %)", "second axis (20 %)")
 
 
+def test_neighbours_have_the_colours_of_their_labels_in_every_panel(ax: Axes) -> None:
+    points, labels = np.arange(8.0).reshape(4, 2), ["good", "bad", "good", "bad"]
+    figures.plot_neighbours(points, 2, [0, 1], ax, [0.61, 0.2], labels)
+    names = ["all rows", "nearest, bad", "nearest, good", "chosen row, good"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == names
+    assert dots(ax)[1:] == [[(2, 3)], [(0, 1)], [(4, 5)]]
+    bad, good, chosen = (to_hex(drawn.get_facecolor()[0]) for drawn in ax.collections[1:])
+    assert good == chosen != bad
+    figures.plot_neighbours(points, 2, [0], other := plt.figure().subplots(), [0.61, 0.2], labels)
+    assert to_hex(other.collections[1].get_facecolor()[0]) == good  # where no bad one is near, good keeps its colour
+    plt.close(other.figure)
+
+
 def test_soft_targets_are_a_pair_of_bars_per_class(ax: Axes) -> None:
     teacher, student = torch.tensor([0.7, 0.2, 0.1]), torch.tensor([0.5, 0.25, 0.25])
     names = ("no", "perhaps", "yes")
