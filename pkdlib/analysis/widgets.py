@@ -175,7 +175,7 @@ def similarity_explorer(states: Mapping[str, Tensor], texts: Sequence[Sequence[s
         html = f"{escape(metric)}: layer {layer} of {escape(b)} is most like layer {alike} of {escape(a)}.<br>"
         if not alike:
             html = f"{escape(metric)}: layer {layer} of {escape(b)} can be compared with no layer of {escape(a)}.<br>"
-        html += f"<b>Row {name_of(row)}:</b> {_row_text(texts, row)}<br>Nearest to it in "
-        return f'{html}<div style="line-height: 1.4">{table}</div>'
+        shown = f"<b>Row {name_of(row)}:</b> {_row_text(texts, row)}<br>Nearest to it in {table}"
+        return f'{html}<div style="line-height: 1.25; font-size: 12px">{shown}</div>'
 
-    return Explorer(controls, draw, (11, 3.6), settle)
+    return Explorer(controls, draw, (11, 3), settle)  # with its texts it fits a screen of 1280 x 800
