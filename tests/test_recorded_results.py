@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from pkdlib import ROOT, DistillConfig, layer_map, load_records, validate
-from pkdlib.analysis.similarity import map_agreement
-from pkdlib.analysis.statistics import mean_interval, paired_difference
-from pkdlib.analysis.tables import load_results
+from pkdlib.analysis.similarity import most_similar_layers
+from pkdlib.analysis.statistics import decide, differences_by, mean_interval, paired_difference
+from pkdlib.analysis.tables import history_frame, load_results
 
 RESULTS = ROOT / "data" / "results"
 sys.path.insert(0, str(ROOT / "data"))
@@ -137,6 +137,11 @@ def test_ten_seeds_put_fine_tuning_below_distillation_and_the_teacher_above_all(
     assert students["test_accuracy"].max() < frame.loc[frame["method"] == "teacher", "test_accuracy"].item()
 
 
+def near(similarity, layers):
+    """How many matched student layers have their most similar teacher layer at most one layer from the map's."""
+    return sum(abs(one - other) <= 1 for one, other in zip(most_similar_layers(similarity), layers, strict=False))
+
+
 def test_patient_students_of_six_layers_stand_where_their_map_puts_them():
     entries = json.loads((RESULTS / "mini-sentiment-6-similarity.json").read_text())
     mean = {
@@ -145,8 +150,44 @@ def test_patient_students_of_six_layers_stand_where_their_map_puts_them():
     }
     for strategy in ("skip", "last"):
         layers = layer_map(12, 6, strategy)
-        assert map_agreement(mean[f"PKD-{strategy.capitalize()}"], layers) >= 4
-        assert map_agreement(mean["FT"], layers) < 4
+        assert near(mean[f"PKD-{strategy.capitalize()}"], layers) >= 4
+        assert near(mean["FT"], layers) < 4
+
+
+def test_students_that_match_no_layer_do_late_layers_work_along_axes_of_their_own():
+    """Notebook 02's reading: by CKA their last layer is like a late one of the teacher's, by cosine like none."""
+    entries = json.loads((RESULTS / "mini-sentiment-3-similarity.json").read_text())
+    assert len(entries) == 4 * 5
+    of = {  # (method, measure) -> a matrix per seed
+        (entry["method"], measure): [
+            torch.tensor(other[measure]) for other in entries if other["method"] == entry["method"]
+        ]
+        for entry in entries
+        for measure in ("cka", "centered_cosine")
+    }
+    for method in ("FT", "KD"):
+        for cka, cosine in zip(of[method, "cka"], of[method, "centered_cosine"], strict=True):
+            first, second, third = most_similar_layers(cka)
+            assert first == 1 and second >= 8 and third >= 8 and cka[2].max() > 0.8
+            assert most_similar_layers(cosine)[0] == 1 and most_similar_layers(cosine)[1] <= 2
+            assert cosine[2].max() < 0.3
+        assert most_similar_layers(torch.stack(of[method, "cka"]).mean(dim=0)) == [1, 8, 10]
+    for strategy in ("skip", "last"):  # patience asks for axes too
+        layers, method = layer_map(12, 3, strategy), f"PKD-{strategy.capitalize()}"
+        for cka, cosine in zip(of[method, "cka"], of[method, "centered_cosine"], strict=True):
+            assert all(abs(most_similar_layers(matrix)[1] - layers[1]) <= 1 for matrix in (cka, cosine))
+            assert cosine[1].max() > 0.7
+
+
+def test_skip_starts_below_kd_and_comes_up_to_it_but_not_past_it():
+    """Notebook 02's reading of the learning curves of ten seeds."""
+    history = history_frame(load_records(RESULTS / "mini-sentiment-3-tuned.jsonl"))
+    lead = differences_by(history, "dev_accuracy", "epoch", [("PKD-Skip", "KD"), ("KD", "FT")])
+    table = decide(lead).set_index(["method", "epoch"])
+    assert table.loc[("PKD-Skip", 1), "decided"] and not table.loc[("PKD-Skip", 6), "decided"]
+    skip, kd = (table.loc[method, "difference"] for method in ("PKD-Skip", "KD"))
+    assert (skip < 0).all() and skip.idxmin() == 1 and skip.loc[6] > skip.loc[1] / 10
+    assert (kd > 0).all() and kd.idxmax() == 1 and table.loc["KD", "decided"].all()
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.jsonl")), ids=lambda path: path.stem)

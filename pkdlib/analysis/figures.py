@@ -42,7 +42,7 @@ def _finish(ax: Axes, legend: Mapping[str, Any] | None = None, **settings: Any) 
 
 def plot_layer_map(num_teacher_layers: int, num_student_layers: int, layers: Sequence[int], ax: Axes,
                    color: str = COLORS["PKD-Skip"]) -> Axes:  # fmt: skip
-    """Teacher and student as columns of layers, an arrow from each matched student layer to its teacher layer."""
+    """Teacher and student as columns of layers, an arrow from each teacher layer to the student layer it teaches."""
     matched = range(1, len(layers) + 1)
     columns = (0, "student", num_student_layers, matched), (1, "teacher", num_teacher_layers, layers)
     for x, name, count, marked in columns:
@@ -52,7 +52,7 @@ def plot_layer_map(num_teacher_layers: int, num_student_layers: int, layers: Seq
             ax.text(x, layer, layer, ha="center", va="center", fontsize=8)
         ax.text(x, count + 0.9, name, ha="center")
     for student, teacher in zip(matched, layers, strict=True):
-        ax.annotate("", (0.8, teacher), (0.2, student), arrowprops={"arrowstyle": "->", "color": color})
+        ax.annotate("", (0.2, student), (0.8, teacher), arrowprops={"arrowstyle": "->", "color": color})
     ax.axis("off")
     return _finish(ax, xlim=(-0.5, 1.5), ylim=(0.3, num_teacher_layers + 1.5))
 
@@ -118,11 +118,12 @@ def plot_alphas(teacher_logits: Tensor, temperature: float, alphas: Sequence[flo
 
 
 def plot_similarity(similarity: ArrayLike, ax: Axes, layers: Sequence[int] = (), title: str = "",
-                    chosen: int = 0) -> Axes:  # fmt: skip
+                    chosen: int = 0, scale: bool = True) -> Axes:  # fmt: skip
     """A student x teacher heatmap on a fixed 0-1 scale; the layer map outlined, each row's maximum marked by a dot."""
     matrix = np.asarray(similarity)
     rows, columns = (range(1, count + 1) for count in matrix.shape)
-    sns.heatmap(matrix, ax=ax, vmin=0, vmax=1, cmap="cividis", square=True, xticklabels=columns, yticklabels=rows)
+    look = {"vmin": 0, "vmax": 1, "cmap": "cividis", "square": True, "cbar": scale}
+    sns.heatmap(matrix, ax=ax, xticklabels=columns, yticklabels=rows, **look)
     outline = {"fill": False, "edgecolor": "#D55E00"}
     for row, layer in enumerate(layers):
         ax.add_patch(Rectangle((layer - 1, row), 1, 1, linewidth=2, **outline))
@@ -167,10 +168,8 @@ def plot_points(points: np.ndarray, labels: np.ndarray | None, label_names: Sequ
         drawn = ax.scatter(*points.T, s=8, alpha=0.5, linewidth=0, c=labels, cmap="viridis")
         ax.figure.colorbar(drawn, ax=ax, label=label_names[0])
         return _finish(ax, None, **_axis_names(shares))
-    three = ["#0072B2", "#D55E00", "#009E73"]
-    colors = three if len(label_names) <= 3 else sns.color_palette("husl", len(label_names))
-    for index, name in enumerate(label_names):
-        ax.scatter(*points[labels == index].T, s=8, alpha=0.5, linewidth=0, color=colors[index], label=name)
+    for index, (name, color) in enumerate(zip(label_names, _label_colors(len(label_names)), strict=True)):
+        ax.scatter(*points[labels == index].T, s=8, alpha=0.5, linewidth=0, color=color, label=name)
     return _finish(ax, {"markerscale": 2}, **_axis_names(shares))
 
 
@@ -190,11 +189,22 @@ def plot_labels(labels: Mapping[str, np.ndarray], label_names: Sequence[str], ax
     return _finish(ax, {}, ylabel="share of rows", ylim=(0, 1), title="How often each class occurs")
 
 
-def plot_neighbours(points: np.ndarray, row: int, nearest: Sequence[int], ax: Axes, shares: Sequence[float]) -> Axes:
-    """Points (rows, 2), the chosen row and its nearest ones marked; the axes' shares of the variance."""
+def _label_colors(count: int) -> Sequence[Any]:
+    return ["#0072B2", "#D55E00", "#009E73"][:count] if count <= 3 else sns.color_palette("husl", count)
+
+
+def plot_neighbours(points: np.ndarray, row: int, nearest: Sequence[int], ax: Axes, shares: Sequence[float],
+                    labels: Sequence[str] = ()) -> Axes:  # fmt: skip
+    """Points (rows, 2), the chosen row and its nearest ones in their labels' colours; the axes' shares of variance."""
+    labels = labels or [""] * len(points)  # the name of every row's label
+    names = sorted(set(labels))
+    colors = dict(zip(names, _label_colors(len(names)), strict=True))
     ax.scatter(*points.T, s=8, color="#bbbbbb", linewidth=0, label="all rows")
-    ax.scatter(*points[list(nearest)].T, s=36, color=COLORS["PKD-Skip"], edgecolor="#000000", label="nearest")
-    ax.scatter(*points[row], s=120, marker="*", color=COLORS["KD"], edgecolor="#000000", label="chosen row")
+    marks = [("nearest", name, [other for other in nearest if labels[other] == name], 36, "o") for name in names]
+    for role, name, rows, size, marker in [*marks, ("chosen row", labels[row], [row], 140, "*")]:
+        if rows:
+            look = {"color": colors[name], "edgecolor": "#000000", "label": f"{role}, {name}".rstrip(", ")}
+            ax.scatter(*points[rows].T, s=size, marker=marker, **look)
     return _finish(ax, {"fontsize": 8}, **_axis_names(shares))
 
 

@@ -184,12 +184,6 @@ def matched_similarity(similarity: Tensor, layers: list[int]) -> list[float]:
     return [similarity[student, teacher - 1].item() for student, teacher in enumerate(layers)]
 
 
-def map_agreement(similarity: Tensor, layers: list[int]) -> int:
-    """How many matched student layers have their most similar teacher layer at most one layer from the map's."""
-    pairs = zip(most_similar_layers(similarity), layers, strict=False)
-    return sum(teacher > 0 and abs(teacher - matched) <= 1 for teacher, matched in pairs)
-
-
 def nearest_rows(states: Tensor, row: int, count: int = 5) -> list[int]:
     """The `count` other rows of states (rows, hidden) nearest to `row`, nearest first, by cosine of centred states."""
     if not (states.ndim == 2 and 0 <= row < len(states) and count >= 1):

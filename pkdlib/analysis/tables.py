@@ -2,8 +2,12 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from html import escape
+from io import StringIO
 from pathlib import Path
 
 import pandas as pd
@@ -21,6 +25,9 @@ from pkdlib.readers.teachers import record_of
 from pkdlib.records import RESULT_FILE, RunRecord
 from pkdlib.tasks import Task
 from pkdlib.training import Run
+
+# What a training prints of an epoch: its name, epoch, epochs in all, training loss, dev metric, its value, seconds.
+EPOCH = re.compile(r"^(.+): epoch (\d+)/(\d+), train loss (\S+), (dev .+) (\S+), (\S+) s\n", re.MULTILINE)
 
 
 def students_of(teacher: str | Path, students_dir: Path) -> list[tuple[Path, RunRecord]]:
@@ -118,3 +125,38 @@ def history_frame(records: Iterable[RunRecord]) -> pd.DataFrame:
         key = {"run_id": run.run_id, "method": run.method, "num_hidden_layers": run.config["num_hidden_layers"]}
         rows += [key | {"seed": run.seed} | epoch for epoch in run.history]
     return pd.DataFrame(rows)
+
+
+@contextmanager
+def folded_epochs() -> Iterator[None]:
+    """Around the trainings of a notebook's cell: once they are done, a line a run, which opens its table of epochs.
+
+    Until then, in logs, and outside of notebooks, their lines stand as printed. What the cell showed before goes.
+    """
+    if "ipykernel" not in sys.modules:
+        yield
+        return
+    from IPython.display import clear_output, display  # here, because only notebooks have it
+    from IPython.utils.io import Tee
+
+    with closing(Tee(StringIO())) as told:  # printed, and kept
+        yield
+        printed = told.file.getvalue()
+    others, runs = EPOCH.sub("", printed), epoch_tables(printed)
+    html = [f"<details><summary>{escape(run)}</summary>{table.to_html(index=False)}</details>" for run, table in runs]
+    clear_output(wait=True)
+    plain = others + "\n".join(run for run, _ in runs)
+    display({"text/plain": plain, "text/html": f"<pre>{escape(others)}</pre>" * bool(others) + "".join(html)}, raw=True)
+
+
+def epoch_tables(printed: str) -> list[tuple[str, pd.DataFrame]]:
+    """Of each training that was printed: a line that names its best epoch, and its epochs as a table."""
+    columns = ["run", "epoch", "epochs", "train loss", "metric", "score", "seconds"]
+    lines, tables = pd.DataFrame(EPOCH.findall(printed), columns=columns), []
+    starts = (lines["run"] != lines["run"].shift()) | (lines["epoch"] == "1")  # two runs may have one name
+    for _, table in lines.groupby(starts.cumsum()):
+        best, seconds = table.loc[table["score"].astype(float).idxmax()], table["seconds"].astype(float).sum()
+        line = "{run}: {metric} {score} in epoch {epoch} of {epochs}".format(**best)
+        shown = table[["epoch", "train loss", "score", "seconds"]].rename(columns={"score": best["metric"]})
+        tables.append((f"{line}, {seconds:.0f} s", shown))
+    return tables

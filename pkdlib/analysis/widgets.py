@@ -34,7 +34,8 @@ class Explorer(Box):
         self.text = HTML().add_class("pkd-text")
         width = f"1 1 {size[0] * Figure().dpi:.0f}px"  # beside the controls where there is room for it, else below
         shown = VBox([self.figure, self.text], layout={"min_width": "0", "flex": width})
-        column = VBox(list(controls.values()), layout={"flex": "0 0 auto"})
+        flow = "column" if size[0] < 9 else "row wrap"  # above a wide figure they stand side by side
+        column = Box(list(controls.values()), layout={"flex": "0 1 auto", "flex_flow": flow})
         super().__init__([column, shown], layout={"flex_flow": "row wrap"})
         self.add_class("pkd-explorer")
         self._update()
@@ -132,11 +133,12 @@ def _row_text(texts: Sequence[Sequence[str]], row: int) -> str:
     return escape(" | ".join(column[row] for column in texts))
 
 
-def similarity_explorer(states: Mapping[str, Tensor], texts: Sequence[Sequence[str]], metric: str = "cka") -> Explorer:
+def similarity_explorer(states: Mapping[str, Tensor], texts: Sequence[Sequence[str]], metric: str = "cka",
+                        labels: Sequence[str] = ()) -> Explorer:  # fmt: skip
     """How alike the layers of A and B are; the rows nearest to one in a layer of B and in A's most similar layer.
 
     states: name -> [CLS] states (rows, layers, hidden) of two or more models; texts: the same rows, as a Split has
-    them. ValueError with fewer than two models or when rows and texts differ in number.
+    them; labels: their labels' names. ValueError with fewer than two models or when rows and texts differ in number.
     """
     sizes = {name: len(of_model) for name, of_model in states.items()}
     if len(sizes) < 2:
@@ -152,6 +154,7 @@ def similarity_explorer(states: Mapping[str, Tensor], texts: Sequence[Sequence[s
         "row": IntSlider(0, 0, sizes[names[0]] - 1, description="example row"),
     }
     compare = cache(lambda a, b, name: similarity.get_similarity(name)(states[b], states[a]))
+    name_of = lambda row: f"{row}, {escape(labels[row])}" if labels else f"{row}"  # noqa: E731
     components = cache(lambda model, layer: similarity.principal_components(states[model][:, layer - 1]))
 
     def settle() -> None:
@@ -171,15 +174,15 @@ def similarity_explorer(states: Mapping[str, Tensor], texts: Sequence[Sequence[s
         for model, number, ax in ((b, layer, maps[0]), (a, alike or states[a].shape[1], maps[1])):
             rows = similarity.nearest_rows(states[model][:, number - 1], row)
             (points, shares), title = components(model, number), f"{model}, layer {number}"
-            figures.plot_neighbours(points, row, rows, ax, shares).set_title(title)
-            nearest[escape(title)] = [f"<b>{other}</b> {_row_text(texts, other)}" for other in rows]
+            figures.plot_neighbours(points, row, rows, ax, shares, labels).set_title(title)
+            nearest[escape(title)] = [f"<b>{name_of(other)}</b> {_row_text(texts, other)}" for other in rows]
         with pd.option_context("display.max_colwidth", None):  # no text is cut
             table = pd.DataFrame(nearest).to_html(index=False, border=0, escape=False)
         table = table.replace("<th>", '<th style="text-align: left">')  # JupyterLab sets it right
         html = f"{escape(metric)}: layer {layer} of {escape(b)} is most like layer {alike} of {escape(a)}.<br>"
         if not alike:
             html = f"{escape(metric)}: layer {layer} of {escape(b)} can be compared with no layer of {escape(a)}.<br>"
-        html += f"<b>Row {row}:</b> {_row_text(texts, row)}<br>Nearest to it in "
-        return f'{html}<div style="line-height: 1.4">{table}</div>'
+        shown = f"<b>Row {name_of(row)}:</b> {_row_text(texts, row)}<br>Nearest to it in {table}"
+        return f'{html}<div style="line-height: 1.25; font-size: 12px">{shown}</div>'
 
-    return Explorer(controls, draw, (11, 3.6), settle)
+    return Explorer(controls, draw, (11, 3), settle)  # with its texts it fits a screen of 1280 x 800

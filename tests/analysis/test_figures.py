@@ -78,8 +78,8 @@ def test_layer_map_has_a_box_per_layer_and_an_arrow_per_pair(
     boxes = [patch for patch in ax.patches if isinstance(patch, Rectangle)]
     assert len(boxes) == teacher + student
     arrows = [text for text in ax.texts if isinstance(text, Annotation)]
-    pairs = [(round(arrow.xyann[1]), round(arrow.xy[1])) for arrow in arrows]
-    assert pairs == list(enumerate(layers, start=1))
+    pairs = [(round(arrow.xy[1]), round(arrow.xyann[1])) for arrow in arrows]  # they point at the student's layers
+    assert pairs == list(enumerate(layers, start=1)) and all(arrow.xy[0] < arrow.xyann[0] for arrow in arrows)
     blue = [to_hex(box.get_facecolor()) != "#eeeeee" for box in boxes]
     assert [layer for layer, marked in enumerate(blue[:student], start=1) if marked] == list(range(1, student))
     assert [layer for layer, marked in enumerate(blue[student:], start=1) if marked] == layers
@@ -200,8 +200,8 @@ def test_a_confusion_matrix_counts_rows_and_is_coloured_by_shares_on_a_fixed_sca
 
 
 def test_similarity_needs_no_layer_map(ax: Axes) -> None:
-    figures.plot_similarity(np.eye(3), ax)
-    assert not ax.patches
+    figures.plot_similarity(np.eye(3), ax, scale=False)
+    assert not ax.patches and len(ax.figure.axes) == 1
     assert dots(ax)[1] == [(0.5, 0.5), (1.5, 1.5), (2.5, 2.5)]
 
 
@@ -312,6 +312,19 @@ def test_neighbours_and_the_chosen_row_stand_out(ax: Axes) -> None:
     assert dots(ax) == [[tuple(point) for point in points.tolist()], [(6, 7), (2, 3)], [(4, 5)]]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["all rows", "nearest", "chosen row"]
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("first axis (61 %)", "second axis (20 %)")
+
+
+def test_neighbours_have_the_colours_of_their_labels_in_every_panel(ax: Axes) -> None:
+    points, labels = np.arange(8.0).reshape(4, 2), ["good", "bad", "good", "bad"]
+    figures.plot_neighbours(points, 2, [0, 1], ax, [0.61, 0.2], labels)
+    names = ["all rows", "nearest, bad", "nearest, good", "chosen row, good"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == names
+    assert dots(ax)[1:] == [[(2, 3)], [(0, 1)], [(4, 5)]]
+    bad, good, chosen = (to_hex(drawn.get_facecolor()[0]) for drawn in ax.collections[1:])
+    assert good == chosen != bad
+    figures.plot_neighbours(points, 2, [0], other := plt.figure().subplots(), [0.61, 0.2], labels)
+    assert to_hex(other.collections[1].get_facecolor()[0]) == good  # where no bad one is near, good keeps its colour
+    plt.close(other.figure)
 
 
 def test_soft_targets_are_a_pair_of_bars_per_class(ax: Axes) -> None:

@@ -3,15 +3,19 @@
 import math
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 import torch
 from helpers import make_record, small_task
+from papermill.exceptions import PapermillExecutionError
 
 from pkdlib import ROOT, DistillConfig, FineTuneConfig, fine_tune, load_records, method_config, predict, validate
 from pkdlib.analysis.tables import (
     covers,
     disagreements,
+    epoch_tables,
+    folded_epochs,
     history_frame,
     load_results,
     matching,
@@ -22,6 +26,7 @@ from pkdlib.analysis.tables import (
 from pkdlib.config import method_name
 from pkdlib.data import Split
 from pkdlib.records import RunRecord, save_result
+from pkdlib.sweeps.notebooks import run_notebook
 from pkdlib.tasks import Task
 
 
@@ -151,3 +156,53 @@ def test_varied_runs_differ_from_the_setting_in_one_field_alone() -> None:
     assert names("temperature") == ["base", "other seed", "warmer"]
     assert names("strategy") == ["base", "other seed", "last"]
     assert names("seed") == names("train_rows") == ["base", "other seed"]
+
+
+PRINTED = """A: resumes after epoch 1/3
+A: epoch 2/3, train loss 0.5000, dev accuracy 0.7000, 1.5 s
+A: epoch 3/3, train loss 0.4000, dev accuracy 0.7000, 1.0 s
+A: epoch 1/1, train loss 0.6000, dev accuracy 0.6000, 0.2 s
+B, seed 0: epoch 1/2, train loss 9.0000, dev loss 0.2000, 4.0 s
+"""
+
+
+def test_epochs_become_a_table_for_each_run_with_a_line_that_names_the_best() -> None:
+    (first, table), (again, _), (other, _) = epoch_tables(PRINTED)  # two runs of one name, one of which was resumed
+    assert first == "A: dev accuracy 0.7000 in epoch 2 of 3, 2 s"  # of equals the first, as training keeps it
+    assert table.to_dict("list") == {
+        "epoch": ["2", "3"], "train loss": ["0.5000", "0.4000"], "dev accuracy": ["0.7000"] * 2,
+        "seconds": ["1.5", "1.0"],
+    }  # fmt: skip
+    assert again == "A: dev accuracy 0.6000 in epoch 1 of 1, 0 s"
+    assert other == "B, seed 0: dev loss 0.2000 in epoch 1 of 2, 4 s"
+    assert epoch_tables("nothing of the kind\n") == []
+
+
+def test_a_training_s_own_lines_are_read(capsys) -> None:
+    with folded_epochs():  # outside of a notebook nothing changes
+        run = fine_tune(small_task(), validate(FineTuneConfig, num_hidden_layers=2, num_train_epochs=2))
+    ((line, table),) = epoch_tables(capsys.readouterr().out)
+    assert line.startswith("mini-sentiment teacher 2 layers seed 0: dev accuracy ")
+    assert table["dev accuracy"].tolist() == [f"{epoch['dev_accuracy']:.4f}" for epoch in run.record.history]
+
+
+def test_a_notebook_keeps_a_line_for_each_run_and_the_log_a_line_for_each_epoch(tmp_path: Path, capsys) -> None:
+    source = f"print({PRINTED!r}, end='')"
+    setup = "from pkdlib.analysis.tables import folded_epochs"
+    cells = [
+        setup,
+        f"print('before')\nwith folded_epochs():\n    {source}",
+        f"with folded_epochs():\n    {source}\n    1 / 0",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, tmp_path / "in.ipynb")
+    with pytest.raises(PapermillExecutionError, match="division by zero"):
+        run_notebook(tmp_path / "in.ipynb", tmp_path / "out.ipynb", {})
+    assert capsys.readouterr().out == f"before\n{PRINTED}{PRINTED}"
+    cells = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
+    folded, failed = [cell for cell in cells if cell.cell_type == "code"][-2:]
+    (output,) = folded.outputs
+    assert output.data["text/html"].count("<summary>") == 3
+    assert "<pre>A: resumes after epoch 1/3\n</pre>" in output.data["text/html"]
+    assert failed.outputs[0].text == PRINTED

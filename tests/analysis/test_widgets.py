@@ -162,6 +162,17 @@ def test_neighbours_shown_are_those_of_the_layer_and_of_the_one_it_is_most_like(
     assert html.count("<td>") == 2 * 5
 
 
+def test_neighbours_are_shown_with_their_labels() -> None:
+    names = ["<good>" if row % 3 else "bad" for row in range(12)]
+    explorer = similarity_explorer(STATES, TEXTS, labels=names)
+    explorer.controls["row"].value = 5
+    assert "<b>Row 5, &lt;good&gt;:</b> row &lt;5&gt;<br>" in explorer.text.value
+    for row in nearest_rows(STATES["B"][:, 1], 5):
+        name = "&lt;good&gt;" if row % 3 else "bad"
+        assert f"<td><b>{row}, {name}</b> row &lt;{row}&gt;</td>" in explorer.text.value
+    assert shows(explorer)[0] != shows(similarity_explorer(STATES, TEXTS))[0]
+
+
 def test_a_layer_that_can_be_compared_with_none_is_said_to_be_one() -> None:
     alike = A.clone()
     alike[:, 1] = A[:1, 1]  # the second layer says the same of every row
