@@ -32,7 +32,7 @@ OF_THE_CORE = {  # third-party packages
 }  # fmt: skip
 # Lines that each room may have. A room that needs more says why in the change that raises its number here.
 LINES = {
-    "core": 1300, "engine": 1665, "readers": 935, "analysis": 1815, "sweeps": 1435, "deploy": 520, "reports": 735,
+    "core": 1300, "engine": 1665, "readers": 935, "analysis": 1840, "sweeps": 1435, "deploy": 520, "reports": 735,
 }  # fmt: skip
 MOST_PARAMETERS = 8
 NEED_JUPYTER = ("pkdlib.analysis.widgets", "pkdlib.reports", "pkdlib.sweeps")  # these and what lies in them

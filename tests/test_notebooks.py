@@ -7,9 +7,11 @@ import re
 import shlex
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 from helpers import (
@@ -29,6 +31,8 @@ from ruamel.yaml import YAML
 
 from pkdlib import ROOT
 from pkdlib.__main__ import main
+from pkdlib.analysis import statistics
+from pkdlib.analysis.paper import paper_table
 from pkdlib.analysis.similarity import SIMILARITIES
 from pkdlib.analysis.tables import load_results
 from pkdlib.config import ConfigError, DistillConfig, FineTuneConfig, method_config, validate
@@ -84,12 +88,16 @@ ANSWERS = {
         "answer_2": ("[10.0]", "[0.1]"),
     },
     "04_better_teacher": {
-        "answer_1": ("[4, 8, 12, 16, 20]", "[19, 20, 21, 22, 23]"),
-        "answer_2": ("768 * 1024", "768"),
+        "answer_1": (
+            "lambda s, t, W: (unit(s @ W.T, dim=-1) - unit(t, dim=-1)).square().sum(dim=(1, 2)).mean()",
+            "lambda s, t, W: (unit(s, dim=-1) @ W.T - unit(t, dim=-1)).square().sum(dim=(1, 2)).mean()",
+        ),
+        "answer_2": ("7 * 0.02", "0.02"),
     },
     "05_speed_benchmark": {
-        "answer_1": ("10", "4.0"),
-        "answer_2": ("(31.5 + 12 * 7.09 - 7.09) / 31.5", "12"),
+        "answer_1": ("1 / 21", "1 - 3.5 / 4"),
+        "answer_2": ("4", "6"),
+        "answer_3": ("lambda N, k: (N - 5 / 6) / (k - 5 / 6)", "lambda N, k: N / (k - 5 / 6)"),
     },
     "06_cls_similarity": {
         "answer_1": (
@@ -101,13 +109,32 @@ ANSWERS = {
         ),
         "answer_2": ("['b']", ("['a', 'b']", "rotation"), ("['c']", "not accuracy"), ("['d']", "no such term"), "[]"),
     },
-    "07_when_patience_pays": {"answer_1": ("51", "108"), "answer_2": ("4", "2")},
-    "08_reproduce_the_paper": {
-        "answer_1": ("1000 / (2 * 768)", "1000"),
-        "answer_2": ("[4, 8]", "[10, 11]"),
-        "answer_3": ("2", "19"),
+    "07_when_patience_pays": {
+        "answer_1": ("2", ("35", "independent"), ("8", "of teachers"), ("3", "lost to the mean"), "1"),
+        "answer_2": ("[]", ("[0.02, 0.03]", "before the correction"), "[0.2]"),
+        "answer_3": (
+            "lambda n, k: [j * n // k for j in range(k - 1, 0, -1)]",
+            ("lambda n, k: [j * n // k for j in range(1, k)]", "Skip itself"),
+            "lambda n, k: list(range(n - 1, n - k, -1))",
+        ),
     },
-    "09_your_own_classifier": {"answer_1": ("4", "20"), "answer_2": ("2 / 3 / 5", "2 / 3")},
+    "08_reproduce_the_paper": {
+        "answer_1": tuple(
+            "lambda s, t, T: T**2 * ((p := (t / T).softmax(-1)) * (p.log() - (s / T).log_softmax(-1)))" + mean
+            for mean in (".mean()", ".sum(dim=-1).mean()")
+        ),
+        "answer_2": ("(2, False)", "(2, True)"),
+    },
+    "09_your_own_classifier": {
+        "answer_1": (
+            "lambda y, p: np.mean([2 * (p[y == c] == c).sum() / ((p == c).sum() + (y == c).sum()) for c in set(y)])",
+            "lambda y, p: (y == p).mean()",
+        ),
+        "answer_2": tuple(
+            f"lambda a, b: statistics.stats.binomtest(max(a, b), a + b, alternative='{side}').pvalue"
+            for side in ("two-sided", "greater")
+        ),
+    },
 }
 
 # What a teacher without a record needs: five more in each notebook that reads one.
@@ -267,14 +294,17 @@ def test_notebook_keeps_to_the_template(path):
     assert len([cell for cell in code_cells(notebook) if cell.source.startswith("answer_")]) >= 2
 
 
-@pytest.mark.parametrize("path", [*NOTEBOOKS[:3], NOTEBOOKS[6]], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_an_answer_made_by_code_stands_before_the_exercises(path):
     cells = read(path).cells
     (answer,) = [n for n, cell in enumerate(cells) if re.search("^## Answer$", cell.source, re.MULTILINE)]
-    (exercises,) = [number for number, cell in enumerate(cells) if cell.source.startswith("## Exercises\n")]
-    assert answer < exercises < min(n for n, cell in enumerate(cells) if cell.source.startswith("answer_"))
+    (exercises,) = [
+        number for number, cell in enumerate(cells) if re.search("^## Exercises$", cell.source, re.MULTILINE)
+    ]
+    assert answer + 2 == exercises < min(n for n, cell in enumerate(cells) if cell.source.startswith("answer_"))
     (made,) = cells[answer + 1].outputs
-    assert made.data["text/markdown"].count(".") >= 2 and re.search(r"\d", made.data["text/markdown"])
+    text = made.get("text") or made.data["text/markdown"]
+    assert text.count(".") >= 2 and re.search(r"\d", text)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -282,10 +312,99 @@ def test_links_of_a_notebook_lead_somewhere(path):
     text = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
     links = re.findall(r"\]\(([^)\s]+)\)", re.sub(r"\$\$.*?\$\$|\$[^$\n]+\$|`[^`]*`", "", text, flags=re.DOTALL))
     assert [link for link in links if not link.startswith("https://") and not (COURSE / link).is_file()] == []
-    if path in NOTEBOOKS[:3]:
-        at = NOTEBOOKS.index(path)
-        neighbours = {other.name for other in NOTEBOOKS[max(0, at - 1) : at + 2]} - {path.name}
-        assert neighbours | {"https://arxiv.org/abs/1908.09355", "https://arxiv.org/abs/1503.02531"} <= set(links)
+    assert "https://arxiv.org/abs/1908.09355" in links
+    others = {other.name for other in NOTEBOOKS} - {path.name}
+    assert others & set(links) and not re.findall(r"(?<!\[)`\d\d_\w+`", read(path).cells[0].source)  # each is a link
+
+
+def answer_of(name, capsys, **values):
+    """What a notebook's Answer says of these values."""
+    (path,) = COURSE.glob(f"{name}_*.ipynb")
+    cells = read(path).cells
+    place = [number for number, cell in enumerate(cells) if "## Answer" in cell.source]
+    *body, last = ast.parse(cells[place[0] + 1].source).body
+    values |= {"Markdown": str, "pd": pd, "np": np, "statistics": statistics}
+    exec(compile(ast.Module(body, []), name, "exec"), values)
+    shown = eval(compile(ast.Expression(last.value), name, "eval"), values)
+    return capsys.readouterr().out if shown is None else shown
+
+
+def compared(differences, error=0.002):
+    """A decided table of differences, each of four pairs that lie so far apart."""
+    rows = []
+    for place, difference in enumerate(differences):
+        spread = error * np.array([-1, 1, -1, 1])
+        runs = [("new", seed, 0.5 + difference + by) for seed, by in enumerate(spread)] + [
+            ("old", s, 0.5) for s in range(4)
+        ]
+        frame = pd.DataFrame(runs, columns=["method", "seed", "score"])
+        rows.append(statistics.paired_difference(frame, "score", "new", "old") | {"method": f"new{place}"})
+    return statistics.decide(pd.DataFrame(rows))
+
+
+def test_other_numbers_give_04_another_answer(capsys):
+    in_the_paper = pd.Series({"24 → 6[Large], KD": 89.6, "24 → 6[Base], KD": 91.2})
+    rising = answer_of("04", capsys, differences=compared([0.05] * 7), in_the_paper=in_the_paper)
+    assert "new0 is ahead of old by +5.0 points" in rising and "the teacher alone moves the score by\n+5.0" in rising
+    assert "(SST-2, sets 2 and 3) by -1.6" in rising and "not decided" not in rising
+    falling = answer_of("04", capsys, differences=compared([-0.05] * 6 + [0.0001]), in_the_paper=in_the_paper)
+    assert "new2 is behind old by" in falling and "new6 against old is not decided" in falling
+    one = pd.DataFrame({"method": "new", "baseline": "old", "difference": [0.01] * 7, "pairs": 1, "decided": False})
+    assert "new minus old is +1.0 points with one seed" in answer_of(
+        "04", capsys, differences=one, in_the_paper=in_the_paper
+    )
+
+
+@pytest.mark.parametrize(("speedup", "said"), [(3.0, "below"), (4.0, "at"), (5.0, "above")])
+def test_other_timings_give_05_another_answer(speedup, said, capsys):
+    fast = pd.DataFrame({"model": ["12 layers", "3 layers"], "speedup": [1, speedup], "limit": [1, 4]})
+    gains = pd.DataFrame({"model": ["3 layers", "3 layers, [CLS] alone"], "speedup": [4.0, 5.0]})
+    chart = pd.DataFrame({"num_hidden_layers": [12, 6, 6, 3], "score": [0.95, 0.9, 0.94, 0.9]})
+    told = answer_of(
+        "05", capsys, least_disturbed=fast.assign(low=fast["speedup"] - 0.1, high=fast["speedup"] + 0.1), gains=gains,
+        table=pd.DataFrame({"total": [100, 50]}, index=["12 layers", "3 layers"]), short={3: "3 layers, [CLS] alone"},
+        names={12: "12 layers", 3: "3 layers"}, deepest=12, chart=chart, metric="score",
+        shares=pd.DataFrame({"parameters": [52.0], "time": [0.25]}, index=["embedding"]),
+        benchmarks=pd.DataFrame({"name": ["sst2_vs_authors"], "median": [8.0]}),
+    )  # fmt: skip
+    assert f"3 layers: 2.00 times smaller, {speedup:.2f} [" in told and f"times as fast, {said} the limit 4" in told
+    assert "25% with 3 layers" in told and "1.0 points with 6, 5.0 points with 3" in told and "takes 8.0 times" in told
+
+
+@pytest.mark.parametrize(
+    ("sign", "order", "verdict"),
+    [(1, "FT < KD < PKD-Skip, the", "ahead"), (-1, "PKD-Skip < KD < FT, not the", "behind")],
+)
+def test_other_records_give_08_another_answer(sign, order, verdict, capsys):
+    steps = {"FT": 0.0, "KD": 0.03, "PKD-Skip": 0.06}
+    noise = {"FT": (0.0, 0.0, 0.0, 0.0), "KD": (0.001, -0.001, 0.0, 0.0), "PKD-Skip": (0.0, 0.0, 0.001, -0.001)}
+    frame = pd.DataFrame(
+        {"setting": "rte", "method": method, "seed": seed, "dev_accuracy": 0.7 + sign * (step + by)}
+        for method, step in steps.items() for seed, by in enumerate(noise[method])
+    )  # fmt: skip
+    settled = statistics.differences_by(frame, "dev_accuracy", "setting", [("KD", "FT"), ("PKD-Skip", "KD")])
+    told = answer_of(
+        "08", capsys, splits=["dev"], frame=frame, config=SimpleNamespace(seeds=[0, 1, 2, 3]), recorded={"rte": frame},
+        settled=statistics.decide(settled), table_1=paper_table("table_1"),
+    )  # fmt: skip
+    assert f"rte: {order} paper's order. PKD-Skip is {verdict}" in told and "2 of 2 recorded differences" in told
+    assert f"Points from KD: PKD-Skip {sign * 3:+.2f}" in told and "the paper has 0.2 to 2.0" in told
+
+
+def test_other_scores_give_09_another_answer(capsys):
+    names = ["teacher", "FT", "KD", "PKD-Skip", "PKD-Last", "KD-more-texts"]
+    given = {
+        "metric": "f1", "chosen": "teacher", "taught": {"teacher": None}, "best": "KD-more-texts", "best_taught": "KD",
+        "kind_of": "KD", "chart": pd.DataFrame({"method": ["teacher", "KD"], "latency_ms": [20.0, 4.0]}),
+        "held_out_rows": range(300), "teacher_scores": None,
+    }  # fmt: skip
+    told = {}
+    for texts in (0.7, 0.5):
+        scores = pd.DataFrame({"held-out f1": [0.8, 0.4, 0.6, 0.5, 0.45, texts]}, index=names)
+        told[texts] = answer_of("09", capsys, scores=scores, **given)
+    assert "closest to the teacher of the four comes KD with 60.0" in told[0.7]
+    assert "move KD, 20.0 points below its teacher, by +10.0" in told[0.7] and "by -10.0" in told[0.5]
+    assert "5.0 times as fast" in told[0.7] and "Less than 2.0 points" in told[0.7] and "Balanced" not in told[0.7]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -4,10 +4,12 @@ import json
 import re
 import sys
 
+import pandas as pd
 import pytest
 import torch
 
 from pkdlib import ROOT, DistillConfig, layer_map, load_records, validate
+from pkdlib.analysis.paper import reference_rows
 from pkdlib.analysis.similarity import most_similar_layers
 from pkdlib.analysis.statistics import decide, differences_by, mean_interval, paired_difference
 from pkdlib.analysis.tables import history_frame, load_results
@@ -125,6 +127,32 @@ def test_the_real_runs_settle_nothing_about_the_methods(file):
     for method, baseline in tables.PAIRS:
         low, high = interval(students_of(file), method, baseline, "dev_accuracy")
         assert low <= 0 <= high
+
+
+@pytest.mark.parametrize(("task", "seen", "theirs"), [("sst2", 1.7, 0.6), ("rte", 3.8, 2.0)])
+def test_what_the_real_runs_could_have_seen_is_as_the_guide_says(task, seen, theirs):
+    pair = paired_difference(students_of(f"{task}-3.jsonl"), "dev_accuracy", "PKD-Skip", "KD")
+    figures = reference_rows(task).set_index(["num_hidden_layers", "method"])["paper_test"]
+    assert round(100 * pair["detectable"], 1) == seen
+    assert round(figures[3, "PKD-Skip"] - figures[3, "KD"], 1) == theirs
+
+
+def test_which_differences_in_accuracy_of_the_speed_page_are_decided():
+    figures = json.loads((RESULTS / "benchmarks" / "accuracy.json").read_text())["figures"]
+    figures = {one["name"].removeprefix("dev_accuracy_"): one for one in figures}
+    scores = [(name, *score) for name, one in figures.items() for score in enumerate(one.get("values", []))]
+    scores = pd.DataFrame(scores, columns=["method", "seed", "percent"])
+    pairs = [name.split("_minus_") for name in figures if "_minus_" in name]
+    table = decide(pd.DataFrame([paired_difference(scores, "percent", *pair) for pair in pairs]))
+    assert len(table) == 6 and (table["difference"] < 0).all()
+    decided = table.loc[table["decided"], ["method", "baseline"]].apply(tuple, axis=1)
+    assert set(decided) == {("kit", "authors"), ("kit", "trainer"), ("kit", "trainer_precomputed")}
+    assert 0 < -table.loc[table["baseline"] == "trainer", "difference"].item() < 0.5  # "a few dev rows of 1,000"
+
+
+def test_a_teacher_of_one_epoch_is_nearly_as_good_and_so_are_its_students():
+    weaker = load_results(RESULTS / "mini-sentiment-weaker-teacher.jsonl").set_index("method")["test_accuracy"]
+    assert weaker["teacher"] > 0.995 and len(weaker["KD"]) == 5
 
 
 @pytest.mark.parametrize("setting", ["tuned", "short"])

@@ -294,16 +294,20 @@ def plot_beside_paper(differences: pd.DataFrame, ax: Axes, one_row: float | None
 def plot_latency_accuracy(frame: pd.DataFrame, metric: str, ax: Axes) -> Axes:
     """`metric` against the time of one batch; the area of a marker, a row of `frame`, grows with num_parameters.
 
-    Intervals stand where the frame has latency_low and latency_high (in ms), `metric`_low and `metric`_high.
+    Intervals stand where the frame has latency_low and latency_high (in ms), `metric`_low and `metric`_high. Of markers
+    of equal time the lowest stands at it and the others a little to the right, so that no interval hides another.
     """
     ends = {"xerr": ("latency_ms", "latency_low", "latency_high"), "yerr": (metric, f"{metric}_low", f"{metric}_high")}
-    largest = frame["num_parameters"].max()
-    for row in frame.dropna(subset=["latency_ms", metric]).sort_values(metric).to_dict("records"):
-        x, y, color = row["latency_ms"], row[metric], COLORS.get(row["method"], OTHER)
+    largest, slowest = frame[["num_parameters", "latency_ms"]].max()
+    frame = frame.dropna(subset=["latency_ms", metric]).sort_values(metric)
+    shifts = 0.02 * slowest * frame.groupby("latency_ms").cumcount()
+    widest = frame.assign(shift=shifts).groupby("latency_ms")["shift"].max()
+    for row, shift in zip(frame.to_dict("records"), shifts, strict=True):
+        x, y, color = row["latency_ms"] + shift, row[metric], COLORS.get(row["method"], OTHER)
         ax.scatter(x, y, s=300 * row["num_parameters"] / largest, color=color, alpha=0.6, linewidth=0)
         bars = {side: _reach(row, *names) for side, names in ends.items() if set(names) <= set(row)}
         ax.errorbar(x, y, fmt=".", color=color, linewidth=1, capsize=3, **bars)
-        right = np.fmax(x, row.get("latency_high", x))  # of the bar, where there is one
+        right = np.fmax(row["latency_ms"], row.get("latency_high", np.nan)) + widest[row["latency_ms"]]  # of all bars
         ax.annotate(f"{row['method']}, {row['num_hidden_layers']} layers", (right, y), (12, 0), color=color, fontsize=8,
                     textcoords="offset points", annotation_clip=False, va="center")  # fmt: skip
     ax.set(xlim=(0, 1.35 * ax.get_xlim()[1]), xlabel="latency of one batch, ms", ylabel=metric.replace("_", " "))
@@ -318,14 +322,18 @@ def plot_latency_accuracy(frame: pd.DataFrame, metric: str, ax: Axes) -> Axes:
 
 def plot_speedup(speedups: Mapping[str, pd.DataFrame], ax: Axes) -> Axes:
     """Speed-ups by number of layers with 95 % intervals, beside the limit that the layers alone would set."""
-    for number, (label, table) in enumerate(speedups.items()):  # frames of `speed.speedups`, all of the same models
-        layers, shift = table["num_hidden_layers"], 0.2 * (number - (len(speedups) - 1) / 2)
+    every = pd.concat(speedups)  # frames of `speed.speedups`, all beside one baseline
+    apart = 0.2 if every["num_hidden_layers"].duplicated().any() else 0.0  # where intervals would overlap
+    for number, (label, table) in enumerate(speedups.items()):
+        layers, shift = table["num_hidden_layers"], apart * (number - (len(speedups) - 1) / 2)
         look = {"fmt": "D", "color": ("#0072B2", "#E69F00")[number % 2], "capsize": 4, "label": label}
         ax.errorbar(layers + shift, table["speedup"], _reach(table, "speedup"), **look)
+    layers = every["num_hidden_layers"]
     curve = np.linspace(layers.min(), layers.max(), 100)
-    limit = (table["limit"] * layers).max() / curve  # of the baseline's layers
+    limit = (every["limit"] * layers).max() / curve  # of the baseline's layers
     ax.plot(curve, limit, color="#000000", linestyle="--", linewidth=1, label="limit: ratio of layers")
-    return _finish(ax, {}, xlabel="layers", ylabel="times as fast", xticks=sorted(layers))
+    ticks = [count for count in sorted(set(layers)) if count == round(count)]
+    return _finish(ax, {}, xlabel="layers", ylabel="times as fast", xticks=ticks, ylim=(0, None))
 
 
 def plot_ratios(figures: pd.DataFrame, ax: Axes) -> Axes:

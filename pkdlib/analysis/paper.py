@@ -19,7 +19,15 @@ WIDTH = 768  # of BERT-base's states: what the authors' beta is meant for
 
 def paper_table(name: str) -> pd.DataFrame:
     """A table of the paper, or "dev", the authors' dev figures; a row per model, its title and source in `attrs`."""
-    entry = pick("name", name, {key: entry for key, entry in PAPER.items() if "rows" in entry})
+    return _table(pick("name", name, {key: entry for key, entry in PAPER.items() if "rows" in entry}))
+
+
+def later_table(name: str) -> pd.DataFrame:
+    """A table of works after the paper: "matching", "replications" or "tinybert"; `attrs["read"]` says where read."""
+    return _table(pick("name", name, PAPER["later"]))
+
+
+def _table(entry: dict[str, Any]) -> pd.DataFrame:
     table = pd.DataFrame.from_dict(entry["rows"], orient="index", columns=entry["columns"], dtype=float)
     table.attrs = {key: text for key, text in entry.items() if isinstance(text, str)}
     return table

@@ -369,7 +369,7 @@ def chart_rows() -> pd.DataFrame:
 
 def test_latency_and_accuracy_have_a_labelled_marker_whose_area_is_the_size(ax: Axes) -> None:
     assert figures.plot_latency_accuracy(chart_rows(), "score", ax) is ax
-    assert dots(ax) == [[(10.0, 0.8)], [(10.0, 0.801)], [(40.0, 0.9)]]  # from the lowest up
+    assert dots(ax) == [[(10.0, 0.8)], [(10.8, 0.801)], [(40.0, 0.9)]]  # from the lowest up, equal times side by side
     small, _, large = (scatter.get_sizes().item() for scatter in ax.collections)
     assert large == 4 * small
     assert [to_hex(scatter.get_facecolor()[0]) for scatter in ax.collections] == [

@@ -7,6 +7,7 @@ from pkdlib import DistillConfig, FineTuneConfig, convert_beta, validate
 from pkdlib.analysis.paper import (
     PAPER,
     differences_beside_paper,
+    later_table,
     paper_preset,
     paper_presets,
     paper_table,
@@ -15,6 +16,7 @@ from pkdlib.analysis.paper import (
 )
 from pkdlib.tasks import TASKS
 
+START = ("random", "copied")  # weights of the later study's students
 TABLES = ["table_1", "table_2", "table_3", "table_4", "table_5", "dev"]
 GLUE = [name for name in TASKS if not name.startswith("mini-") and name not in ("cola", "stsb")]  # the paper's
 
@@ -72,6 +74,38 @@ def test_a_changed_table_does_not_change_the_next() -> None:
     table = paper_table("table_1")
     table.loc["BERT6-FT", "RTE"] = 0.0
     assert paper_table("table_1").loc["BERT6-FT", "RTE"] == 63.6
+
+
+# --------------------------------------------------------------------------------------- works after the paper
+@pytest.mark.parametrize(
+    ("table", "row", "column", "value"),
+    [
+        ("matching", "random weights, none", "SST-2", 81.1),
+        ("matching", "random weights, all to one", "MNLI-m", 74.0),
+        ("matching", "copied weights, reverse", "QNLI", 83.2),
+        ("replications", "BERT-of-Theseus, GLUE dev, average", "PKD", 79.2),
+        ("replications", "PaddleNLP, RTE dev", "KD", 63.18),
+        ("replications", "bzantium, QNLI dev", "PKD", 86.42),
+        ("tinybert", "without hidden states", "dev average", 72.9),
+    ],
+)
+def test_later_figures_are_those_of_their_sources(table: str, row: str, column: str, value: float) -> None:
+    found = later_table(table)
+    assert found.loc[row, column] == value
+    assert found.attrs["title"] and "arXiv" in found.attrs["source"] and found.attrs["read"].startswith(("in ", "BERT"))
+
+
+def test_the_study_of_2025_finds_that_matching_helps_from_either_start_and_most_from_random_weights() -> None:
+    found = later_table("matching")
+    for matching in ("forward", "reverse", "all to one"):
+        gains = [found.loc[f"{start} weights, {matching}"] - found.loc[f"{start} weights, none"] for start in START]
+        assert (gains[0] > gains[1]).all() and (gains[1] >= 0).all()
+    assert (found.loc["random weights, all to one"] > found.loc["random weights, forward"]).any()  # not always Skip's
+
+
+def test_the_replications_with_kd_put_patience_above_it_and_kd_above_fine_tuning() -> None:
+    found = later_table("replications").dropna()
+    assert len(found) == 4 and (found["FT"] < found["KD"]).all() and (found["KD"] < found["PKD"]).all()
 
 
 # ------------------------------------------------------------------------------------------------- presets

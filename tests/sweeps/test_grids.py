@@ -121,7 +121,8 @@ BAD = {
     "a bad value of the teacher's": (
         changed("train_rows: 64", "max_length: 4"), "parameters.teacher.max_length = 4: must be greater than or equal"),
     "a score that no task has": (
-        "notebook: 07_when_patience_pays\nparameters: {metric: nonsense}\n", "parameters.metric = 'nonsense': must be one of"),
+        "notebook: 07_when_patience_pays\nparameters: {metric: nonsense}\n",
+        "parameters.metric = 'nonsense': must be one of"),
     "a score of other tasks": (
         "notebook: 07_when_patience_pays\nparameters: {metric: test_f1}\n",
         "parameters.metric = 'test_f1': must be a score that the task has$"),
