@@ -13,7 +13,7 @@ import torch
 from pkdlib import load_records
 from pkdlib.analysis.similarity import most_similar_layers
 from pkdlib.analysis.speed import benchmark_figures
-from pkdlib.analysis.statistics import mean_interval, paired_difference, summary
+from pkdlib.analysis.statistics import mcnemar, mean_interval, paired_difference, summary
 from pkdlib.analysis.tables import load_results
 
 FOLDER = Path(__file__).parent / "results"
@@ -78,6 +78,30 @@ def patience_table(metric: str) -> str:
         everything += differences.tolist()
     rows["all of these"] = [str(len(everything)), _percent(*mean_interval(everything), "+", 2)]
     return _markdown(pd.DataFrame(rows, index=["pairs of runs", "PKD-Skip − KD"]).T)
+
+
+def starts_table(file: str, metric: str) -> str:
+    """Of each start the methods' means and differences, and in how many seeds McNemar's test parts the two at 5 %."""
+    frame = load_results(FOLDER / f"{file}.jsonl")
+    right = json.loads((FOLDER / f"{file}-right.json").read_text(encoding="utf-8"))  # run -> a digit for each row
+    teachers, students = frame[frame["method"] == "teacher"], frame[frame["method"] != "teacher"]
+    columns = {}
+    for start, runs in students.groupby("init"):
+        means = summary(runs, metric, ["method"]).set_index("method")
+        column = {"teacher": _percent(*mean_interval(teachers[metric]))}
+        column |= {name: _percent(*means.loc[name, ["mean", "low", "high"]]) for name in (*METHODS, "PKD-Reverse")}
+        for pair in (*PAIRS, ("PKD-Skip", "PKD-Reverse")):
+            row = paired_difference(runs, metric, *pair)
+            rows_of = runs.set_index(["method", "seed"])["run_id"].map(right)
+            seeds = [seed for seed in runs["seed"].unique() if all((name, seed) in rows_of for name in pair)]
+            each = [
+                mcnemar([1] * len(rows_of[pair[0], s]), *([*map(int, rows_of[name, s])] for name in pair))
+                for s in seeds
+            ]
+            told = f", {sum(one['p'] < 0.05 for one in each)} of {len(seeds)}"
+            column[f"{pair[0]} − {pair[1]}"] = _percent(row["difference"], row["low"], row["high"], "+") + told
+        columns[{"pretrained": "pre-trained first layers", "random": "random weights"}[start]] = column
+    return _markdown(pd.DataFrame(columns))
 
 
 def learning_rate_table(file: str, metric: str) -> str:
@@ -178,6 +202,7 @@ def tables() -> dict[str, str]:
         "mini-teachers": teachers_table("mini-sentiment-better-teacher.jsonl", "test_accuracy"),
         "mini-unlabelled": unlabelled_table("mini-sentiment-3-unlabelled.jsonl", "test_accuracy"),
         "real": comparison_table(real, "dev_accuracy"),
+        "real-starts": starts_table("sst2-3-all", "dev_accuracy"),
         "speed": speed_table(),
     }
 
