@@ -197,8 +197,7 @@ def plot_neighbours(points: np.ndarray, row: int, nearest: Sequence[int], ax: Ax
                     labels: Sequence[str] = ()) -> Axes:  # fmt: skip
     """Points (rows, 2), the chosen row and its nearest ones in their labels' colours; the axes' shares of variance."""
     labels = labels or [""] * len(points)  # the name of every row's label
-    names = sorted(set(labels))
-    colors = dict(zip(names, _label_colors(len(names)), strict=True))
+    colors = dict(zip(names := sorted(set(labels)), _label_colors(len(names)), strict=True))
     ax.scatter(*points.T, s=8, color="#bbbbbb", linewidth=0, label="all rows")
     marks = [("nearest", name, [other for other in nearest if labels[other] == name], 36, "o") for name in names]
     for role, name, rows, size, marker in [*marks, ("chosen row", labels[row], [row], 140, "*")]:
