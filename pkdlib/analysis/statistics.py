@@ -104,7 +104,7 @@ def decide(table: pd.DataFrame) -> pd.DataFrame:
 def verdict(row: Mapping[str, Any]) -> str:
     """One row of `decide`, scores in 0..1, in words: ahead of, behind, or not decided, with the interval in points."""
     points = {name: 100 * row[name] for name in ("difference", "low", "high", "detectable")}
-    interval = "{difference:+.1f} points [{low:+.1f}, {high:+.1f}]".format(**points)
+    interval = "{difference:+z.1f} points [{low:+z.1f}, {high:+z.1f}]".format(**points)
     if not row["decided"]:
         wanting = f"; a difference of {points['detectable']:.1f} would be seen four times in five"
         return f"{row['method']} against {row['baseline']} is not decided: {interval}{wanting}"
