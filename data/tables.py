@@ -13,7 +13,15 @@ import torch
 from pkdlib import load_records
 from pkdlib.analysis.similarity import most_similar_layers
 from pkdlib.analysis.speed import benchmark_figures
-from pkdlib.analysis.statistics import mcnemar, mean_interval, paired_difference, summary
+from pkdlib.analysis.statistics import (
+    decide,
+    differences_by,
+    mcnemar,
+    mean_interval,
+    nested_difference,
+    paired_difference,
+    summary,
+)
 from pkdlib.analysis.tables import load_results
 
 FOLDER = Path(__file__).parent / "results"
@@ -21,6 +29,8 @@ PROJECT = Path(__file__).parent.parent
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "notebooks" / "guide").glob("*.md"))]
 METHODS = ("FT", "KD", "PKD-Last", "PKD-Skip")
 PAIRS = (("KD", "FT"), ("PKD-Skip", "FT"), ("PKD-Skip", "KD"), ("PKD-Skip", "PKD-Last"))
+PATIENT = "PKD-Skip"
+STARTS = {"pretrained": "pre-trained first layers", "random": "random weights"}
 SPREAD = ("median", "low", "high")
 MINI = {"tuned": "mini-sentiment-3-tuned.jsonl", "short of steps": "mini-sentiment-3-short.jsonl"}
 SIZES = {  # layers of the students -> records; all have the tutorial's teacher and equal settings
@@ -100,8 +110,25 @@ def starts_table(file: str, metric: str) -> str:
             ]
             told = f", {sum(one['p'] < 0.05 for one in each)} of {len(seeds)}"
             column[f"{pair[0]} − {pair[1]}"] = _percent(row["difference"], row["low"], row["high"], "+") + told
-        columns[{"pretrained": "pre-trained first layers", "random": "random weights"}[start]] = column
+        columns[STARTS[start]] = column
     return _markdown(pd.DataFrame(columns))
+
+
+def study_table(file: str, metric: str) -> str:
+    """Differences from each start by the mixed model, its detectable one, and those decided over the table in bold."""
+    frame = load_results(FOLDER / file)
+    usual = frame["dropout_epochs"].isna() & (frame["num_train_epochs"] == 12) & ~frame["source"].str.contains("clean")
+    pairs = [("KD", "FT"), *((PATIENT, name) for name in ("KD", "PKD-Last", "PKD-Reverse"))]
+    students = frame[usual & frame["init"].isin(STARTS)]
+    table = decide(differences_by(students, metric, "init", pairs, nested_difference))
+    rows = {f"{method} − {baseline}": [""] * len(STARTS) for method, baseline in pairs}
+    for row in table.to_dict("records"):
+        told = _percent(row["difference"], row["low"], row["high"], "+")
+        told = (f"**{told}**" if row["decided"] else told) + f", {100 * row['detectable']:.1f}"
+        rows[f"{row['method']} − {row['baseline']}"][list(STARTS).index(row["init"])] = told
+    counts = [f"{row['pairs']} of {row['backbones']} and {row['teachers']}" for row in table.to_dict("records")]
+    rows["pairs of backbones and teachers"] = [counts[list(table["init"]).index(start)] for start in STARTS]
+    return _markdown(pd.DataFrame(rows, index=[STARTS[start] for start in STARTS]).T)
 
 
 def learning_rate_table(file: str, metric: str) -> str:
@@ -197,6 +224,7 @@ def tables() -> dict[str, str]:
         "mini": comparison_table(mini, "test_accuracy"),
         "mini-sizes": comparison_table({f"{rows:,} rows": frame for rows, frame in sizes}, "test_accuracy"),
         "mini-patience": patience_table("test_accuracy"),
+        "mini-study": study_table("study/students.jsonl", "test_accuracy"),
         "mini-learning-rate": learning_rate_table("mini-sentiment-3-learning-rate.jsonl", "dev_accuracy"),
         "mini-layers": layers_table("mini-sentiment-6"),
         "mini-teachers": teachers_table("mini-sentiment-better-teacher.jsonl", "test_accuracy"),
