@@ -38,7 +38,7 @@ STUDENTS = {"num_train_epochs": 1, "student_layers": [2]}
 def run_cells(name: str, **parameters: object) -> dict:
     """The names that the cells of a notebook, or the report's, leave, run in this process; "drawn" are its figures."""
     (path,) = (ROOT / "notebooks").glob(f"{name}_*.ipynb") if name != "report" else [NOTEBOOK]
-    names: dict = {"display": print, "__name__": "__main__"}
+    names: dict = {"display": lambda shown, **_: print(shown), "__name__": "__main__"}
     plt.close("all")
     with rc_context():
         for cell in [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]:

@@ -351,7 +351,7 @@ def test_the_table_of_differences_has_these_columns() -> None:
     found = all_differences(comparisons(records))
     assert found.columns.tolist() == [
         "task", "metric", "setting", "num_hidden_layers", "method", "baseline", "difference", "low", "high", "p",
-        "p_holm", "pairs", "rows", "warning",
+        "p_holm", "pairs", "detectable", "rows", "warning",
     ]  # fmt: skip
     assert found["num_hidden_layers"].tolist() == [3, 2] and found["pairs"].tolist() == [2, 1]
     assert found["rows"].tolist() == [277, 277] and str(found["rows"].dtype) == "Int64"

@@ -173,7 +173,9 @@ def test_every_mistake_is_told_at_once(tmp_path):
 
 
 def test_a_file_that_is_not_there_names_those_that_are():
-    with pytest.raises(GridError, match=r"^smoke2: no such grid file; shipped are better_teacher, .*unlabelled$"):
+    with pytest.raises(
+        GridError, match=r"^smoke2: no such grid file; shipped are better_teacher, .*when_patience_pays$"
+    ):
         grid_path("smoke2")
 
 
