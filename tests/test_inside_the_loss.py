@@ -175,7 +175,7 @@ def answer(decided: list[bool], differences: list[float], alpha: float, pairs: i
 def test_the_answer_follows_its_numbers() -> None:
     told = answer([True, False, True], [-0.02, -0.001, 0.015], 0.7)
     assert "hardest the patience" in told and "1.20 (patience)" in told
-    assert "from $\\alpha$ = 0.48 on; with 0.7, the teacher wins" in told
+    assert "from alpha = 0.48 on; with 0.7, the teacher wins" in told
     assert "decided to hurt: A; decided to help: C." in told
     assert "The lowest: A is behind this kit by -2.0 points [-3.0, -1.0]." in told
     other = answer([False, False, False], [-0.02, -0.001, 0.015], 0.2)
