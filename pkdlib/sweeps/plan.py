@@ -34,7 +34,7 @@ FORMAT = 2  # of a run's identity; a new one leaves old runs unused
 TEACHER = "teacher_dir"  # ends the name of a parameter that is filled with a teacher's folder
 TEACHER_NOTEBOOK = "01_finetune_teacher"
 WITHOUT_RECORDS = ("05_speed_benchmark", "06_cls_similarity", "07_when_patience_pays")  # of runs, in what they write
-FOLDERS = ("students_dir", "texts", "unlabelled", "new_rows", "sources", "sizes")  # or files, which a run reads
+FOLDERS = ("students_dir", "texts", "unlabelled", "new_rows", "sources", "sizes", "study")  # or files; a run reads them
 MODELS = ("backbone", "large_backbone", "model_a", "model_b")  # hub ids or folders
 # Files of a folder that a run may read: weights, vocabularies, records, texts.
 READ = {".csv", ".gz", ".json", ".jsonl", ".model", ".parquet", ".safetensors", ".tsv", ".txt"}
