@@ -125,16 +125,15 @@ def _differences(frame: pd.DataFrame, metric: str, method: str, baseline: str, s
 
 def differences_by(
     frame: pd.DataFrame, metric: str, by: str, pairs: Iterable[tuple[str, str]],
-    difference: Callable[..., dict[str, Any]] | None = None,
+    difference: Callable[..., dict[str, Any]] = paired_difference,
 ) -> pd.DataFrame:  # fmt: skip
     """The difference of every (method, baseline) at every value of the column `by` that has runs of both.
 
-    difference: `paired_difference` or `nested_difference`; the first where None.
+    difference: `paired_difference` or `nested_difference`.
     """
     groups = [(value, runs, pair) for value, runs in frame.groupby(by) for pair in pairs]
     present = [group for group in groups if set(group[2]) <= set(group[1]["method"])]
-    compare = difference or paired_difference
-    return pd.DataFrame({by: value, **compare(runs, metric, *pair)} for value, runs, pair in present)
+    return pd.DataFrame({by: value, **difference(runs, metric, *pair)} for value, runs, pair in present)
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:
