@@ -8,6 +8,8 @@ from pydantic import Field, ValidationInfo, field_validator
 from pkdlib.engine.configs import ClassWeights, Config, pick, validate
 from pkdlib.engine.configs import ConfigError as ConfigError
 from pkdlib.layer_maps import STRATEGIES
+from pkdlib.variants import DistanceName
+from pkdlib.variants.maps import MOVING
 
 MINI_BERT = "data/mini-bert-12"  # the embedded miniature BERT, from the project's root
 
@@ -26,7 +28,7 @@ class Role(StrEnum):
 METHODS: dict[str, dict[str, Any]] = {
     "FT": {"alpha": 0.0, "beta": 0.0},
     "KD": {"beta": 0.0},
-    **{f"PKD-{name.capitalize()}": {"strategy": name} for name in STRATEGIES},
+    **{f"PKD-{name.capitalize()}": {"strategy": name} for name in [*STRATEGIES, *MOVING]},
 }
 
 
@@ -66,13 +68,13 @@ class DistillConfig(FineTuneConfig):
     num_train_epochs: int = Field(6, ge=1)
     learning_rate: float = Field(1e-3, gt=0, le=1)
     init: Literal["pretrained", "teacher", "random"] = "pretrained"  # whose first layers a student starts from, or none
-    strategy: Annotated[str | list[int], Role.NAMED] = "skip"  # a name of STRATEGIES, or the k-1 matched teacher layers
+    strategy: Annotated[str | list[int], Role.NAMED] = "skip"  # of STRATEGIES or MOVING, or the k-1 teacher layers
     temperature: Annotated[float, Role.SOFT] = Field(5.0, gt=0, le=1000)
     alpha: Annotated[float, Role.SOFT] = Field(0.7, ge=0, le=1)  # weight of the teacher; 1 - alpha of the labels
     beta: Annotated[float, Role.PATIENCE] = Field(0.3, ge=0, le=1e6)  # weight of patience, on the scale of `form`
     projection: Annotated[bool, Role.PATIENCE] = False  # learn a map of [CLS] states to the teacher's width
     normalize: Annotated[bool, Role.PATIENCE] = True  # compare the directions of [CLS] states, not the raw states
-    distance: Annotated[str, Role.PATIENCE] = "squared"  # between [CLS] states: a name of losses.DISTANCES
+    distance: Annotated[DistanceName, Role.PATIENCE] = "squared"  # between [CLS] states: a name of DISTANCES
     form: Annotated[Literal["paper", "official"], Role.SOFT] = "paper"  # sums, or the means of the authors' code
     t_squared: Annotated[bool, Role.SOFT] = True  # multiply the KD term by T^2, so that alpha means the same at every T
 
@@ -80,18 +82,9 @@ class DistillConfig(FineTuneConfig):
     @classmethod
     def _known_strategy(cls, strategy: Any) -> Any:
         is_list = isinstance(strategy, list | tuple) and all(str(layer).isdecimal() for layer in strategy)
-        if not is_list and not (isinstance(strategy, str) and strategy in STRATEGIES):
-            raise ValueError(f"must be one of {', '.join(STRATEGIES)} or a list of teacher layers")
+        if not is_list and strategy not in [*STRATEGIES, *MOVING]:
+            raise ValueError(f"must be one of {', '.join([*STRATEGIES, *MOVING])} or a list of teacher layers")
         return strategy
-
-    @field_validator("distance")
-    @classmethod
-    def _known_distance(cls, distance: str) -> str:
-        from pkdlib.losses import DISTANCES  # here, because torch takes seconds to import
-
-        if distance not in DISTANCES:
-            raise ValueError(f"must be one of {', '.join(DISTANCES)}")
-        return distance
 
 
 def role_of(name: str, config_class: type[Config] | None = None) -> Role:

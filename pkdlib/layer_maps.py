@@ -1,8 +1,9 @@
 """Which teacher layer each student layer imitates. Layers are counted from 1; layer 0 is the embedding output."""
 
 from collections.abc import Callable, Sequence
-from random import Random
 from typing import Any
+
+from pkdlib.variants.maps import FIXED
 
 
 def skip(n: int, k: int, seed: int = 0) -> list[int]:
@@ -15,24 +16,8 @@ def last(n: int, k: int, seed: int = 0) -> list[int]:
     return [n - k + j for j in range(1, k)]
 
 
-def reverse(n: int, k: int, seed: int = 0) -> list[int]:
-    """Skip's layers from the last to the first, a control: does the order matter?"""
-    return skip(n, k)[::-1]
-
-
-def one(n: int, k: int, seed: int = 0) -> list[int]:
-    """I(j) = N - 1 for every j, a control: does it matter that the layers differ?"""
-    return [n - 1] * (k - 1)
-
-
-def random(n: int, k: int, seed: int = 0) -> list[int]:
-    """k-1 different layers of 1..N-1 in any order, drawn from the seed, a control: does the choice matter?"""
-    return Random(seed).sample(range(1, n), k - 1)
-
-
 # name -> function of (teacher layers N, student layers k, seed) that gives the k-1 matched teacher layers
-STRATEGIES: dict[str, Callable[[int, int, int], list[int]]]
-STRATEGIES = {function.__name__: function for function in (skip, last, reverse, one, random)}
+STRATEGIES: dict[str, Callable[[int, int, int], list[int]]] = {"skip": skip, "last": last, **FIXED}
 
 
 def layer_map(

@@ -82,6 +82,7 @@ def train(job: Job) -> tuple[History, int]:
     for epoch in range(len(history) + 1, config.num_train_epochs + 1):
         started = time.perf_counter()
         batches.epoch = epoch
+        job.objective.begin(epoch)
         wrapped.train(config.dropout_epochs is None or epoch <= config.dropout_epochs)
         sums = torch.zeros(len(job.objective.names) + 2, device=accelerator.device)  # terms, right answers, rows
         for batch in progress_bar(loader, f"{job.name}, epoch {epoch}"):

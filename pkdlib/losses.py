@@ -4,7 +4,6 @@ Every loss takes tensors, computes in float32 and returns a scalar. Form "paper"
 "official" what the authors' code computes (commit 9e9e860 of intersun/PKD-for-BERT-Model-Compression).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pkdlib.engine.configs import pick
+from pkdlib.variants.distances import ANY_WIDTHS, DISTANCES
 
 Form = Literal["paper", "official"]
 FORMS = get_args(Form)
@@ -80,16 +80,6 @@ def kd_loss(
     return loss * temperature**2 if scaled else loss
 
 
-def squared_distance(student_cls: Tensor, teacher_cls: Tensor) -> Tensor:
-    """(h_s - h_t)^2, elementwise: (batch, layers, hidden), whose sum is || h_s - h_t ||^2 (section 3.2)."""
-    return (student_cls - teacher_cls).square()
-
-
-# name -> function of two (batch, layers, hidden) tensors that gives the parts of each row's distance, (batch, ...):
-# the paper's form sums a row's parts and averages over the batch, the authors' code averages all parts.
-DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"squared": squared_distance}
-
-
 def patience_loss(
     student_cls: Tensor, teacher_cls: Tensor, normalize: bool = True, form: Form = "paper", distance: str = "squared"
 ) -> Tensor:
@@ -97,18 +87,20 @@ def patience_loss(
 
     student_cls, teacher_cls: (batch, layers, hidden), [CLS] states of matched layers. Form "official"
     averages over batch x layers x hidden (mse_loss). normalize=False compares the raw states. distance: a name of
-    DISTANCES in place of the squared one.
+    DISTANCES in place of the squared one; some take states of two widths.
 
     Raises ValueError when the shapes differ or are not of three dimensions, or a name is unknown.
     """
-    _check_shapes("cls", student_cls, teacher_cls)
+    measure = pick("distance", distance, DISTANCES)
+    same = slice(0, 2 if measure in ANY_WIDTHS else None)
+    _check_shapes("cls", student_cls, teacher_cls, same)
     if student_cls.ndim != 3:
         raise ValueError(f"student_cls is {tuple(student_cls.shape)}: must be (batch, layers, hidden)")
     pick("form", form, FORMS)
     student_cls, teacher_cls = student_cls.float(), teacher_cls.float()  # (batch, layers, hidden)
     if normalize:
         student_cls, teacher_cls = F.normalize(student_cls, dim=-1), F.normalize(teacher_cls, dim=-1)
-    parts = pick("distance", distance, DISTANCES)(student_cls, teacher_cls)  # (batch, layers, ...)
+    parts = measure(student_cls, teacher_cls)  # (batch, layers, ...)
     return parts.sum(dim=tuple(range(1, parts.ndim))).mean() if form == "paper" else parts.mean()
 
 
@@ -155,6 +147,6 @@ def pkd_loss(
     return PKDTerms((1 - alpha) * loss_ce + alpha * loss_kd + beta * loss_pt, loss_ce, loss_kd, loss_pt)
 
 
-def _check_shapes(name: str, student: Tensor, teacher: Tensor) -> None:
-    if student.shape != teacher.shape:
+def _check_shapes(name: str, student: Tensor, teacher: Tensor, same: slice = slice(None)) -> None:
+    if student.ndim != teacher.ndim or student.shape[same] != teacher.shape[same]:
         raise ValueError(f"student_{name} is {tuple(student.shape)} but teacher_{name} is {tuple(teacher.shape)}")

@@ -1,8 +1,9 @@
 """What a student is trained on: from its output and the teacher's to the loss, term by term."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -13,6 +14,8 @@ from pkdlib.layer_maps import layer_map
 from pkdlib.losses import PKDTerms, pkd_loss
 from pkdlib.models import Output, cls_states
 from pkdlib.targets import Want
+from pkdlib.variants.distances import ANY_WIDTHS, DISTANCES
+from pkdlib.variants.maps import MOVING
 
 
 class Objective(nn.Module, ABC):
@@ -32,6 +35,9 @@ class Objective(nn.Module, ABC):
         super().__init__()
         self.method = type(self).__name__  # by which a record calls it
 
+    def begin(self, epoch: int) -> None:
+        """Called before every epoch (1, 2, ...), also when a training resumes: for what changes from epoch to epoch."""
+
     @abstractmethod
     def forward(self, output: Output, batch: Batch) -> Sequence[Tensor]:
         """The terms, scalars in the order of `names`.
@@ -48,6 +54,8 @@ class PKD(Objective):
     """
 
     names = PKDTerms._fields
+    taken: Sequence[int] = ()  # the teacher layers whose [CLS] states the patience term is made of
+    moving: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None  # of MOVING, where the map is no fixed one
 
     def __init__(self, config: DistillConfig, model: PreTrainedModel, teacher: PreTrainedModel | None = None):
         super().__init__(config, model, teacher)
@@ -64,29 +72,47 @@ class PKD(Objective):
         self.wants = pkd_wants(())
         if not config.beta:
             return
-        if theirs.hidden_size != ours.hidden_size and not projects:
+        n, k, named = theirs.num_hidden_layers, ours.num_hidden_layers, str(config.strategy)
+        any_width = DISTANCES[config.distance] in ANY_WIDTHS and named not in MOVING
+        if theirs.hidden_size != ours.hidden_size and not (projects or any_width):
             raise ValueError(
                 f"hidden_size: the teacher's is {theirs.hidden_size}, the student's {ours.hidden_size}; "
                 "the patience term compares equal widths unless projection is True"
             )
-        self.layers = layer_map(theirs.num_hidden_layers, ours.num_hidden_layers, config.strategy, config.seed)
-        if not self.layers:
+        if k == 1:
             raise ConfigError(f"beta = {config.beta}: a student of one layer has no layer to match; beta must be 0")
+        self.taken = taken_layers(n, k, config)
+        self.layers = () if named in MOVING else self.taken
         self.asks |= {"output_hidden_states": True}
-        self.wants = pkd_wants(self.layers)
+        self.wants = pkd_wants(self.taken)
+        if named in MOVING:
+            self.moving, self.seed = MOVING[named], config.seed
+            self.order = nn.Buffer(torch.arange(n - 1), persistent=False)
         if projects:
             self.projection = nn.Linear(ours.hidden_size, theirs.hidden_size, bias=False)  # one for all layers
             nn.init.orthogonal_(self.projection.weight)  # at first, no angle between states changes where width allows
 
+    def begin(self, epoch: int) -> None:
+        if self.moving:  # in place, because a recorded step reads this tensor
+            order = np.random.default_rng((self.seed, epoch)).permutation(len(self.order))
+            self.order.copy_(torch.from_numpy(order))
+
     def forward(self, output: Output, batch: Batch) -> PKDTerms:
         student_cls, teacher_cls = None, None
-        if self.layers:
-            matched = range(1, len(self.layers) + 1)
+        if self.taken:
+            matched = range(1, len(output.hidden_states) - 1)  # all but the last
             student_cls = self.projection(cls_states(output.hidden_states, matched))  # (batch, layers, hidden)
             # In float32: bf16's autocast on a CPU cannot stack half precision.
-            teacher_cls = torch.stack([batch[f"teacher_cls_{layer}"].float() for layer in self.layers], dim=1)
+            teacher_cls = torch.stack([batch[f"teacher_cls_{layer}"].float() for layer in self.taken], dim=1)
+            if self.moving:
+                teacher_cls = self.moving(student_cls, teacher_cls, self.order)
         labels, logits, weights = batch["labels"], batch.get("teacher_logits"), batch.get("label_weights")
         return pkd_loss(output.logits, labels, logits, student_cls, teacher_cls, weights=weights, **self.weights)
+
+
+def taken_layers(n: int, k: int, config: DistillConfig) -> list[int]:
+    """The layers of a teacher of n layers whose states a student of k takes: the map's, or all where it moves."""
+    return [*range(1, n + 1)] if str(config.strategy) in MOVING else layer_map(n, k, config.strategy, config.seed)
 
 
 def pkd_wants(layers: Sequence[int]) -> dict[str, Want]:

@@ -79,7 +79,7 @@ def distill(
         torch.manual_seed(config.seed)  # of what the objective draws, a first projection
         goal = objective(config, model, teacher)
     checks.check_objective(goal, Objective, data.splits, teacher is not None)
-    checks.tell_unusual_map(goal.layers, accelerator.print)
+    checks.tell_unusual_map(goal, len(rows), teacher.config.hidden_size if teacher else 0, accelerator.print)
     inputs = [config.backbone, data.reading["source"], teacher.name_or_path if teacher is not None else ""]
     with checks.own_folder(output_dir, inputs, model, accelerator.is_main_process):
         started, targets, taught = time.perf_counter(), None, {}

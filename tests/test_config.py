@@ -175,10 +175,14 @@ def test_values_given_as_text_are_coerced(field: str, text: object, value: objec
         ("mixed_precision", "fp8", "must be 'no', 'bf16', 'fp16' or 'auto'"),
         ("init", "scratch", "must be 'pretrained', 'teacher' or 'random'"),
         ("form", "sum", "must be 'paper' or 'official'"),
-        ("strategy", "skipp", "must be one of skip, last, reverse, one, random or a list of teacher layers"),
+        ("strategy", "skipp", "must be one of skip, last, reverse, one, random, rail, alp or a list of teacher layers"),
         ("distance", "manhattan", "must be one of squared"),
-        ("strategy", 3, "must be one of skip, last, reverse, one, random or a list of teacher layers"),
-        ("strategy", "[4, 8]", "must be one of skip, last, reverse, one, random or a list of teacher layers"),
+        ("strategy", 3, "must be one of skip, last, reverse, one, random, rail, alp or a list of teacher layers"),
+        (
+            "strategy",
+            "[4, 8]",
+            "must be one of skip, last, reverse, one, random, rail, alp or a list of teacher layers",
+        ),
     ],
 )
 def test_a_bad_value_is_one_line_of_field_value_and_what_is_allowed(field: str, value: object, allowed: str) -> None:
@@ -189,9 +193,8 @@ def test_a_bad_value_is_one_line_of_field_value_and_what_is_allowed(field: str, 
 
 def test_a_bad_element_of_own_layers_is_named() -> None:
     line = complaint(DistillConfig, strategy=[4, "eight"])
-    assert (
-        line == "strategy = [4, 'eight']: must be one of skip, last, reverse, one, random or a list of teacher layers"
-    )
+    allowed = "skip, last, reverse, one, random, rail, alp or a list of teacher layers"
+    assert line == f"strategy = [4, 'eight']: must be one of {allowed}"
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_known_one() -> None:
@@ -212,7 +215,7 @@ def test_fine_tuning_does_not_take_a_distillation_s_fields() -> None:
 
 def test_several_bad_fields_are_several_lines() -> None:
     assert complaint(DistillConfig, alpha=2, strategy="first", sed=1).splitlines() == [
-        "strategy = 'first': must be one of skip, last, reverse, one, random or a list of teacher layers",
+        "strategy = 'first': must be one of skip, last, reverse, one, random, rail, alp or a list of teacher layers",
         "alpha = 2: must be less than or equal to 1",
         "sed = 1: unknown name; did you mean seed?",
     ]
@@ -240,8 +243,11 @@ def test_methods_set_what_the_paper_changes_between_them() -> None:
         "PKD-Reverse": (0.6, 0.2),
         "PKD-One": (0.6, 0.2),
         "PKD-Random": (0.6, 0.2),
+        "PKD-Rail": (0.6, 0.2),
+        "PKD-Alp": (0.6, 0.2),
     }
-    assert [one.strategy for one in found.values()][2:] == ["skip", "last", "reverse", "one", "random"]
+    strategies = ["skip", "last", "reverse", "one", "random", "rail", "alp"]
+    assert [one.strategy for one in found.values()][2:] == strategies
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -280,7 +286,7 @@ def test_a_comparison_runs_every_method_for_every_size_and_seed_seeds_innermost(
     [
         (
             {"methods": ["FT", "PKD"]},
-            "methods = 'PKD': must be one of FT, KD, PKD-Skip, PKD-Last, PKD-Reverse, PKD-One, PKD-Random",
+            f"methods = 'PKD': must be one of {', '.join(METHODS)}",
         ),
         ({"methods": "FT"}, "methods = 'FT': must be a valid list"),
         ({"student_layers": 6}, "student_layers = 6: must be a valid list"),

@@ -18,12 +18,13 @@ CORE = {
 }  # fmt: skip
 MAY_IMPORT = {  # room -> rooms
     "engine": set(),
-    "core": {"engine"},
+    "variants": {"engine"},
+    "core": {"engine", "variants"},
     "readers": {"engine", "core"},
     "analysis": {"engine", "core", "readers"},
     "sweeps": {"engine", "core", "readers"},
     "deploy": {"engine", "core", "readers"},
-    "reports": {"engine", "core", "readers", "analysis", "sweeps", "deploy"},
+    "reports": {"engine", "variants", "core", "readers", "analysis", "sweeps", "deploy"},
     "__main__": {"reports"},
 }
 OF_THE_CORE = {  # third-party packages
@@ -32,7 +33,8 @@ OF_THE_CORE = {  # third-party packages
 }  # fmt: skip
 # Lines that each room may have. A room that needs more says why in the change that raises its number here.
 LINES = {
-    "core": 1300, "engine": 1665, "readers": 935, "analysis": 1840, "sweeps": 1435, "deploy": 520, "reports": 735,
+    "core": 1300, "variants": 150, "engine": 1700, "readers": 935, "analysis": 1840, "sweeps": 1435,
+    "deploy": 520, "reports": 750,
 }  # fmt: skip
 MOST_PARAMETERS = 8
 NEED_JUPYTER = ("pkdlib.analysis.widgets", "pkdlib.reports", "pkdlib.sweeps")  # these and what lies in them
@@ -148,7 +150,11 @@ def test_a_forbidden_import_is_seen(room: str, other: str) -> None:
 
 
 def test_the_core_s_third_party_imports_are_few() -> None:
-    used = {name: third_party(source) for name, source in sources().items() if room_of(name) in ("core", "engine")}
+    used = {
+        name: third_party(source)
+        for name, source in sources().items()
+        if room_of(name) in ("core", "variants", "engine")
+    }
     used["pkdlib.engine.metrics"] -= {"sklearn", "scipy"}  # in the functions that compute a metric of theirs
     assert {name: packages - OF_THE_CORE for name, packages in used.items() if packages - OF_THE_CORE} == {}
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pkdlib import ce_loss, convert_beta, kd_loss, patience_loss, pkd_loss
-from pkdlib.losses import DISTANCES, LossSettings, PKDTerms, soft_targets
+from pkdlib.losses import LossSettings, PKDTerms, soft_targets
+from pkdlib.variants.distances import DISTANCES
 
 FORMS = ("paper", "official")
 

@@ -15,9 +15,10 @@ from pkdlib import DistillConfig, Objective, build_student, distill, fine_tune, 
 from pkdlib.config import ConfigError, FineTuneConfig, Role, role_of
 from pkdlib.data import EncodedTask
 from pkdlib.engine.checkpoints import CHECKPOINT_FILE
-from pkdlib.losses import DISTANCES, patience_loss, pkd_loss
+from pkdlib.losses import patience_loss, pkd_loss
 from pkdlib.objectives import PKD, pkd_wants
 from pkdlib.readers.records import load_records
+from pkdlib.variants.distances import DISTANCES
 
 VALUES = {"num_hidden_layers": 2, "num_train_epochs": 2, "train_batch_size": 8, "learning_rate": 2e-3}
 
@@ -126,18 +127,8 @@ def test_an_interrupted_training_by_it_goes_on_bit_for_bit(data, backbone, teach
     assert figures(resumed.record) == figures(whole.record)
 
 
-# -------------------------------------------------------------------------------------- a distance of one's own
-def cosine_distance(student_cls: torch.Tensor, teacher_cls: torch.Tensor) -> torch.Tensor:
-    """1 - cos(h_s, h_t): (batch, layers)."""
-    return 1 - F.cosine_similarity(student_cls, teacher_cls, dim=-1)
-
-
-@pytest.fixture
-def cosine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(DISTANCES, "cosine", cosine_distance)  # as a line in losses would
-
-
-def test_a_distance_is_one_function(cosine, data, backbone, teacher, tmp_path) -> None:
+# ------------------------------------------------------------------------------------------------- distances
+def test_another_distance_is_one_setting(data, backbone, teacher, tmp_path) -> None:
     torch.manual_seed(0)
     states, others = torch.randn(2, 4, 3, 8)
     squared = patience_loss(states, others)

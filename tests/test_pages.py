@@ -10,7 +10,7 @@ import pytest
 
 from pkdlib import ROOT
 from pkdlib.layer_maps import STRATEGIES, layer_map
-from pkdlib.losses import DISTANCES
+from pkdlib.variants.distances import DISTANCES
 
 GUIDE = sorted((ROOT / "notebooks" / "guide").glob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "data" / "README.md", *GUIDE]
@@ -102,7 +102,7 @@ def test_what_contributing_adds_works(example: dict, in_the_project, tmp_path: P
     distance, strategy, figure, objective = blocks(ROOT / "CONTRIBUTING.md")
     for code in (distance, strategy, figure):
         exec(code, names)
-    changes = {"distance": "cosine", "strategy": "first"}
+    changes = {"distance": "absolute", "strategy": "first"}
     config = pkdlib.validate(pkdlib.DistillConfig, num_hidden_layers=3, num_train_epochs=1, **changes)
     assert pkdlib.distill(names["data"], config, names["teacher"].model, cache_dir=tmp_path).record.layer_map == [1, 2]
     assert len(names["ax"].lines) == 5 and names["ax"].get_xlabel() == "seed"

@@ -258,8 +258,15 @@ def _described(value: Any) -> Any:
     return repr(value) if isinstance(value, str | bytes | int | float | bool | None) else type(value).__name__
 
 
-def tell_unusual_map(layers: Sequence[int], tell: Callable[[str], Any]) -> None:
-    """Tell in a line what is unusual in a map of matched teacher layers, which the paper's increase."""
+def tell_unusual_map(goal: Any, rows: int, width: int, tell: Callable[[str], Any]) -> None:
+    """Tell in a line what is unusual in an objective's map of teacher layers; the paper's is fixed and increases.
+
+    rows, width: of the training split and the teacher's states, which are cached in half precision.
+    """
+    layers, states = goal.layers, [name for name in goal.wants if name.startswith("teacher_cls_")]
+    if states and not layers:
+        size = rows * width * 2 * len(states) / 1e6
+        tell(f"{goal.method}: takes the [CLS] states of all {len(states)} teacher layers, {size:.1f} MB in the cache")
     unusual = ["repeats a layer"] * (len({*layers}) < len(layers)) + ["is not in order"] * ([*layers] != sorted(layers))
     if unusual:
         tell(f"layer map {[*layers]}: {' and '.join(unusual)}, unlike the paper's")

@@ -15,9 +15,8 @@ from pkdlib.engine.checks import check_same_tokens
 from pkdlib.engine.configs import ConfigError
 from pkdlib.engine.files import here, locate, reach
 from pkdlib.engine.machine import make_accelerator
-from pkdlib.layer_maps import layer_map
 from pkdlib.models import load_classifier, load_tokenizer
-from pkdlib.objectives import PKD, pkd_wants
+from pkdlib.objectives import PKD, pkd_wants, taken_layers
 from pkdlib.readers.own import CUSTOM, load_rows, reading_of
 from pkdlib.readers.records import load_records
 from pkdlib.readers.sources import reload_data
@@ -139,7 +138,7 @@ def cache_targets(
     for student in taught:
         size = student.num_hidden_layers or teacher.config.num_hidden_layers
         depths = teacher.config.num_hidden_layers, size
-        wants |= pkd_wants(layer_map(*depths, student.strategy, student.seed) if student.beta else ())
+        wants |= pkd_wants(taken_layers(*depths, student) if student.beta else ())
     if taught:
         asks = {"output_hidden_states": len(wants) > 1, "cls_alone": taught[0].last_layer == "cls"}
         size, accelerator = taught[0].eval_batch_size, make_accelerator(taught[0].mixed_precision)

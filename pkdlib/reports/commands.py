@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def register(commands: argparse._SubParsersAction) -> None:
-    """Add the three commands; each sets `run`, a function of its options."""
+    """Add the four commands; each sets `run`, a function of its options."""
 
     def add(name: str, run: Callable, text: str) -> argparse.ArgumentParser:
         parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
@@ -49,6 +49,7 @@ def register(commands: argparse._SubParsersAction) -> None:
     tutorial = add("tutorial", _tutorial, "run the course's main notebooks unattended and make one page of them")
     tutorial.add_argument("--out", type=Path, help="folder of the page and the models; default: runs/tutorial")
     tutorial.add_argument("--in-place", action="store_true", help="re-execute every notebook in place instead")
+    add("list", _list, "list what a setting can name: maps of layers, distances, tasks")
     report = add("report", _report, "make a page of a folder's runs, with tidy tables, LaTeX tables and SVG figures")
     report.add_argument("folder", type=Path, help="a sweep's folder, or any one of result.json or .jsonl files")
     report.add_argument("--out", type=Path, help="folder of the report; default: FOLDER/report")
@@ -57,6 +58,21 @@ def register(commands: argparse._SubParsersAction) -> None:
     submit.add_argument("--students", nargs="+", required=True, help="folders of result.json and a checkpoint")
     submit.add_argument("--source", type=Path, required=True, help="GLUE's folder as downloaded")
     submit.add_argument("--any-size", action="store_true", help="accept test files that are not of the official size")
+
+
+def _list() -> None:
+    from pkdlib.layer_maps import STRATEGIES
+    from pkdlib.tasks import TASKS
+    from pkdlib.variants.distances import DISTANCES
+    from pkdlib.variants.maps import MOVING
+
+    for setting, known in {"strategy": STRATEGIES | MOVING, "distance": DISTANCES}.items():
+        print(f"{setting}: what each names")
+        for name, function in known.items():
+            print(f"  {name:10}{(function.__doc__ or '').splitlines()[0]}")
+    print("task: columns; classes")
+    for name, task in TASKS.items():
+        print(f"  {name:16}{', '.join(task.columns)}; {', '.join(task.label_names)}")
 
 
 def _report(folder: Path, out: Path | None) -> None:

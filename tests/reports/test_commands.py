@@ -11,6 +11,10 @@ import pytest
 
 from pkdlib import ROOT
 from pkdlib.__main__ import main
+from pkdlib.layer_maps import STRATEGIES
+from pkdlib.tasks import TASKS
+from pkdlib.variants.distances import DISTANCES
+from pkdlib.variants.maps import MOVING
 
 COPIED = ("pkdlib", "pyproject.toml", "README.md", "LICENSE")
 
@@ -47,12 +51,20 @@ def files(folder: Path) -> set[Path]:
     return {file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts}
 
 
+def test_the_list_has_every_name_with_what_it_is(capsys) -> None:
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name, text in {**STRATEGIES, **MOVING, **DISTANCES}.items():
+        assert f"  {name:10}{text.__doc__.splitlines()[0]}" in lines
+    assert all(any(line.startswith(f"  {name} ") for line in lines) for name in TASKS)
+
+
 def test_the_help_takes_less_than_half_a_second_of_processor_time() -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     shown = pkd("--help", folder=ROOT)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert shown.returncode == 0 and not shown.stderr
-    for command in ("sweep", "predict", "export", "report", "tutorial", "submit"):
+    for command in ("sweep", "predict", "export", "list", "report", "tutorial", "submit"):
         assert f"\n    {command} " in shown.stdout
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
 
