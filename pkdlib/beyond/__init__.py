@@ -1,0 +1,1 @@
+"""Beyond the paper: another objective, and one student for many tasks."""
