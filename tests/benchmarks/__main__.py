@@ -20,6 +20,7 @@ OPTIONS_OF = {  # of the options below, which each benchmark takes
     "startup": (),
     "accuracy": (),
     "sweep": (),
+    "variants": ("glue", "backbone"),
     "distillations": ("glue", "backbone"),
 }
 FOR_CUDA = {"distillations"}  # takes hours on a CPU, where it runs only when it is named

@@ -44,6 +44,7 @@ FIGURES = {  # that a run on the embedded tasks writes, among others
     "peers": {"mini_sentiment_vs_authors", "mini_inference_vs_authors", "mini_sentiment_vs_authors_limit"},
     "startup": {"startup_import", "startup_first_batch"},
     "sweep": {"sweep_2_workers", "sweep_one_s", "sweep_two_s"},
+    "variants": {"distil_cka_vs_skip", "distil_alp_vs_skip", "distil_tinybert_vs_skip"},
     "trainer": {"distil_12_to_6_vs_trainer", "distil_12_to_6_vs_trainer_precomputed", "matmul_share_12_to_6_training"},
     "step": {"pkd_step_vs_finetune_step", "pkd_step_vs_plain_loop", "pkd_step_float32_vs_bf16"},
 }
