@@ -1,27 +1,16 @@
 """Validated settings: every field with its unit or reason, and what it matters to; a bad value is one clear line."""
 
-from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from pkdlib.engine.configs import ClassWeights, Config, pick, validate
+from pkdlib.engine.configs import ClassWeights, Config, Role, pick, validate
 from pkdlib.engine.configs import ConfigError as ConfigError
 from pkdlib.layer_maps import STRATEGIES
 from pkdlib.variants import DistanceName
 from pkdlib.variants.maps import MOVING
 
 MINI_BERT = "data/mini-bert-12"  # the embedded miniature BERT, from the project's root
-
-
-class Role(StrEnum):
-    """What a field of a configuration has an effect on."""
-
-    ALWAYS = "every training"  # the role of a field that names none
-    SOFT = "trainings with soft targets"
-    PATIENCE = "trainings with a patience term"
-    SPEED = "the time of a training, its rounding and its dropout masks"
-    NAMED = "what tells runs of one comparison apart: the method's name, the student's size, the seed"
 
 
 # What each method of the paper changes in a distillation's configuration.
@@ -87,20 +76,9 @@ class DistillConfig(FineTuneConfig):
         return strategy
 
 
-def role_of(name: str, config_class: type[Config] | None = None) -> Role:
-    """What the field of that name (of DistillConfig unless told) matters to; a name that is no field matters always."""
-    field = (config_class or DistillConfig).model_fields.get(name)
-    return next((entry for entry in field.metadata if isinstance(entry, Role)), Role.ALWAYS) if field else Role.ALWAYS
-
-
 def roles_of_method(method: str) -> set[Role]:
     """The roles whose fields can change what a run of this method gives, those that name it apart."""
     return {"FT": {Role.ALWAYS}, "KD": {Role.ALWAYS, Role.SOFT}}.get(method, {Role.ALWAYS, Role.SOFT, Role.PATIENCE})
-
-
-def fields_with_role(config: Config, *roles: Role) -> dict[str, Any]:
-    """The fields of a configuration that have one of the roles, by name."""
-    return {name: value for name, value in config.model_dump().items() if role_of(name, type(config)) in roles}
 
 
 def method_config(method: str, config: DistillConfig, **changes: Any) -> DistillConfig:

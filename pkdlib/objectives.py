@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from pkdlib.config import ConfigError, DistillConfig, Role, fields_with_role, method_name
+from pkdlib.config import ConfigError, DistillConfig, method_name
 from pkdlib.data import Batch
+from pkdlib.engine.configs import Role, fields_with_role
 from pkdlib.layer_maps import layer_map
 from pkdlib.losses import PKDTerms, pkd_loss
 from pkdlib.models import Output, cls_states

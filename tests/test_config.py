@@ -7,7 +7,8 @@ from pydantic import ValidationError
 
 from pkdlib import ROOT, ConfigError, DistillConfig, FineTuneConfig, method_config, validate
 from pkdlib.analysis.settings import ComparisonConfig, ReproductionConfig, SimilarityConfig, SpeedConfig
-from pkdlib.config import METHODS, Role, fields_with_role, method_name, role_of, roles_of_method
+from pkdlib.config import METHODS, method_name, roles_of_method
+from pkdlib.engine.configs import Role, fields_with_role, role_of
 from pkdlib.engine.files import locate
 
 COMPARISON = {"student_layers": [6, 3], "methods": ["FT", "PKD-Last"], "seeds": [0, 1]}
@@ -88,12 +89,14 @@ def test_static_shapes_do_not_go_with_fp16() -> None:
 
 # ------------------------------------------------------------------------------------------- roles
 def test_the_roles_of_a_distillation_s_fields() -> None:
-    found = {role: {name for name in DistillConfig.model_fields if role_of(name) is role} for role in Role}
+    found = {
+        role: {name for name in DistillConfig.model_fields if role_of(name, DistillConfig) is role} for role in Role
+    }
     assert found[Role.SOFT] == {"temperature", "alpha", "form", "t_squared"}
     assert found[Role.PATIENCE] == {"beta", "projection", "normalize", "distance"}
     assert found[Role.NAMED] == {"num_hidden_layers", "seed", "strategy"}
     assert found[Role.SPEED] == {"last_layer"}
-    assert role_of("no such field") is Role.ALWAYS and role_of("beta", FineTuneConfig) is Role.ALWAYS
+    assert role_of("no such field", DistillConfig) is Role.ALWAYS and role_of("beta", FineTuneConfig) is Role.ALWAYS
 
 
 def test_a_method_s_roles_are_what_can_change_its_runs() -> None:

@@ -12,9 +12,10 @@ from torch.nn import functional as F
 from transformers import BertModel, PreTrainedModel
 
 from pkdlib import DistillConfig, Objective, build_student, distill, fine_tune, load_backbone, validate
-from pkdlib.config import ConfigError, FineTuneConfig, Role, role_of
+from pkdlib.config import ConfigError, FineTuneConfig
 from pkdlib.data import EncodedTask
 from pkdlib.engine.checkpoints import CHECKPOINT_FILE
+from pkdlib.engine.configs import Role, role_of
 from pkdlib.losses import patience_loss, pkd_loss
 from pkdlib.objectives import PKD, pkd_wants
 from pkdlib.readers.records import load_records
@@ -178,7 +179,7 @@ def test_every_setting_of_the_loss_reaches_it(backbone, teacher) -> None:
     """A field with a role in the objective is one that `pkd_loss` takes, the projection and the map apart."""
     student = build_student(load_backbone(backbone), 2, ("negative", "positive"))
     objective = PKD(validate(DistillConfig, num_hidden_layers=2), student, teacher)
-    named = {name for name in DistillConfig.model_fields if role_of(name) in (Role.SOFT, Role.PATIENCE)}
+    named = {name for name in DistillConfig.model_fields if role_of(name, DistillConfig) in (Role.SOFT, Role.PATIENCE)}
     assert objective.weights.keys() == named - {"projection"}
     logits, labels = torch.zeros(1, 2), torch.tensor([0])
     cls = torch.ones(1, 1, 2)

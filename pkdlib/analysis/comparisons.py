@@ -14,7 +14,8 @@ import pandas as pd
 
 from pkdlib.analysis.statistics import holm, paired_difference, size_warning
 from pkdlib.analysis.tables import results_frame
-from pkdlib.config import DistillConfig, FineTuneConfig, Role, role_of, roles_of_method
+from pkdlib.config import DistillConfig, FineTuneConfig, roles_of_method
+from pkdlib.engine.configs import Role, role_of
 from pkdlib.records import RunRecord
 from pkdlib.tasks import TASKS
 
@@ -78,7 +79,8 @@ def _of_method(setting: Setting, method: str) -> Setting:
     roles = roles_of_method(method)
     taught = Role.SOFT in roles or setting["init"] == "teacher"
     of_the_teacher = () if taught else ("teacher", "unlabelled")
-    return {name: value for name, value in setting.items() if role_of(name) in roles and name not in of_the_teacher}
+    matters = {name for name in setting if role_of(name, DistillConfig) in roles and name not in of_the_teacher}
+    return {name: value for name, value in setting.items() if name in matters}
 
 
 def _task_names(students: Iterable[tuple[RunRecord, Setting]]) -> dict[str, str]:

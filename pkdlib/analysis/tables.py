@@ -13,10 +13,10 @@ from pathlib import Path
 import pandas as pd
 from torch import Tensor
 
-from pkdlib.config import DistillConfig, FineTuneConfig, Role, fields_with_role
+from pkdlib.config import DistillConfig, FineTuneConfig
 from pkdlib.data import EncodedSplit, Split
 from pkdlib.engine.checkpoints import weights_fingerprint
-from pkdlib.engine.configs import pick
+from pkdlib.engine.configs import Role, fields_with_role, pick
 from pkdlib.engine.files import here
 from pkdlib.evaluation import evaluate
 from pkdlib.models import load_classifier

@@ -4,6 +4,7 @@ import difflib
 import math
 from collections.abc import Collection, Mapping
 from contextlib import suppress
+from enum import StrEnum
 from numbers import Integral
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -34,6 +35,27 @@ class Config(BaseModel):
             if isinstance(one, int) and abs(one) > LARGEST:
                 raise ValueError(f"must be at most {LARGEST}")
         return value
+
+
+class Role(StrEnum):
+    """What a field of a configuration has an effect on."""
+
+    ALWAYS = "every training"  # the role of a field that names none
+    SOFT = "trainings with soft targets"
+    PATIENCE = "trainings with a patience term"
+    SPEED = "the time of a training, its rounding and its dropout masks"
+    NAMED = "what tells runs of one comparison apart: the method's name, the student's size, the seed"
+
+
+def role_of(name: str, config_class: type[Config]) -> Role:
+    """What the field of that name matters to; a name that is no field matters always."""
+    field = config_class.model_fields.get(name)
+    return next((entry for entry in field.metadata if isinstance(entry, Role)), Role.ALWAYS) if field else Role.ALWAYS
+
+
+def fields_with_role(config: Config, *roles: Role) -> dict[str, Any]:
+    """The fields of a configuration that have one of the roles, by name."""
+    return {name: value for name, value in config.model_dump().items() if role_of(name, type(config)) in roles}
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)

@@ -28,7 +28,8 @@ from pkdlib.analysis.comparisons import (
     unique_runs,
 )
 from pkdlib.analysis.statistics import holm, paired_difference
-from pkdlib.config import METHODS, Role
+from pkdlib.config import METHODS
+from pkdlib.engine.configs import Role
 from pkdlib.records import RunRecord
 from pkdlib.tasks import Task
 
