@@ -10,7 +10,9 @@ import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -38,6 +40,15 @@ def _finish(ax: Axes, legend: Mapping[str, Any] | None = None, **settings: Any) 
     if legend is not None:
         ax.legend(**legend)
     return ax
+
+
+def share_legend(figure: Figure) -> None:
+    """One legend below all panels in place of theirs, with each label once."""
+    shown = {}
+    for ax in filter(Axes.get_legend, figure.axes):
+        shown |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+        ax.get_legend().remove()
+    figure.legend(shown.values(), shown, loc="outside lower center", ncols=len(shown))
 
 
 def plot_layer_map(num_teacher_layers: int, num_student_layers: int, layers: Sequence[int], ax: Axes,
@@ -229,9 +240,11 @@ def plot_history(history: pd.DataFrame, metric: str, ax: Axes) -> Axes:
 def plot_comparison(frame: pd.DataFrame, metric: str, ax: Axes, teacher: float | None = None) -> Axes:
     """`metric` of one student size by method: a dot per seed, the mean with its 95 % interval, the teacher's line.
 
-    A dotted line is the score of the most frequent class, where the frame has it.
+    A grey line joins the dots of a seed, where there are several; a dotted one is the score of the most frequent class.
     """
     places, methods = pd.factorize(frame["method"])
+    by_seed = frame.pivot_table(metric, "method", "seed", sort=False)
+    ax.plot(np.arange(len(by_seed)) - 0.12, by_seed, color="#cccccc", linewidth=by_seed.shape[1] > 1, zorder=0)
     colors = [COLORS.get(method, OTHER) for method in frame["method"]]
     ax.scatter(places - 0.12, frame[metric], s=14, color=colors, alpha=0.5)
     means = {"marker": "D", "markersize": 7, "linestyle": "", "legend": False, "err_kws": {"capsize": 4}}
@@ -251,7 +264,8 @@ def plot_ablation(frame: pd.DataFrame, by: str, metric: str, ax: Axes) -> Axes:
     shifted = places + 0.06 * (line - (len(methods) - 1) / 2)  # so that no interval hides another
     _plot_means(frame.assign(place=shifted), "place", metric, ax, **INTERVALS, err_kws={"capsize": 3})
     names = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
-    return _finish(ax, {}, xticks=range(len(values)), xticklabels=names, xlabel=by.replace("_", " "))
+    width = (-0.5, len(values) - 0.5)  # of one value too, whose points stay together
+    return _finish(ax, {}, xticks=range(len(values)), xticklabels=names, xlim=width, xlabel=by.replace("_", " "))
 
 
 def _reach(rows: Mapping[str, Any], middle: str, low: str = "low", high: str = "high") -> np.ndarray:
@@ -301,6 +315,7 @@ def plot_latency_accuracy(frame: pd.DataFrame, metric: str, ax: Axes) -> Axes:
     frame = frame.dropna(subset=["latency_ms", metric]).sort_values(metric)
     shifts = 0.02 * slowest * frame.groupby("latency_ms").cumcount()
     widest = frame.assign(shift=shifts).groupby("latency_ms")["shift"].max()
+    halo = [withStroke(linewidth=3, foreground="#ffffff")]  # labels are legible over intervals
     for row, shift in zip(frame.to_dict("records"), shifts, strict=True):
         x, y, color = row["latency_ms"] + shift, row[metric], COLORS.get(row["method"], OTHER)
         ax.scatter(x, y, s=300 * row["num_parameters"] / largest, color=color, alpha=0.6, linewidth=0)
@@ -308,7 +323,7 @@ def plot_latency_accuracy(frame: pd.DataFrame, metric: str, ax: Axes) -> Axes:
         ax.errorbar(x, y, fmt=".", color=color, linewidth=1, capsize=3, **bars)
         right = np.fmax(row["latency_ms"], row.get("latency_high", np.nan)) + widest[row["latency_ms"]]  # of all bars
         ax.annotate(f"{row['method']}, {row['num_hidden_layers']} layers", (right, y), (12, 0), color=color, fontsize=8,
-                    textcoords="offset points", annotation_clip=False, va="center")  # fmt: skip
+                    textcoords="offset points", annotation_clip=False, va="center", path_effects=halo)  # fmt: skip
     ax.set(xlim=(0, 1.35 * ax.get_xlim()[1]), xlabel="latency of one batch, ms", ylabel=metric.replace("_", " "))
     centres = [ax.transData.transform(marker.get_offsets()[0]) for marker in ax.collections]
     markers = [Bbox([centre - 8, centre + 8]) for centre in centres]  # pixels

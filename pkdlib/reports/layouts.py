@@ -145,10 +145,14 @@ def teacher_table(compared: Iterable[Comparison]) -> pd.DataFrame:
     columns: Columns = {}
     # A start that has KD alone has no beta, and stands beside those that have patience too.
     for _, bucket in most_specific(compared, lambda one: {k: v for k, v in one.setting.items() if k not in START}):
-        depths = {t.fingerprints["weights"]: t.config["num_hidden_layers"] for one in bucket for t in one.teachers}
-        runs = pd.DataFrame(_route(run, depths) for one in bucket for run in one.records)
+        firsts, teachers = {}, {}
+        for teacher in (one for each in bucket for one in each.teachers):
+            config, depth = teacher.config | {"seed": None}, teacher.config["num_hidden_layers"]
+            unlike = told_apart(config, firsts.setdefault(depth, config))  # the first one so deep
+            teachers[teacher.fingerprints["weights"]] = (depth, f"({unlike})") if unlike else (depth,)
+        runs = pd.DataFrame(_route(run, teachers) for one in bucket for run in one.records)
         runs = runs.drop_duplicates(["run_id", "row"]).sort_values(["size", "start", "method", "teacher"])
-        sizes = runs[runs["teacher"] > 0].drop_duplicates(["size", "start", "teacher"])["size"]
+        sizes = runs[runs["teacher"].astype(bool)].drop_duplicates(["size", "start", "teacher"])["size"]
         runs = runs[runs["size"].isin(sizes[sizes.duplicated()])]
         for metric in bucket[0].metrics if len(runs) else ():
             ours, task = runs.groupby("row", sort=False)[metric].agg(score_text), bucket[0].task
@@ -157,13 +161,13 @@ def teacher_table(compared: Iterable[Comparison]) -> pd.DataFrame:
     return pd.DataFrame(columns).fillna(NONE)
 
 
-def _route(record: RunRecord, depths: dict[str, int]) -> dict[str, Any]:
-    """How a student came to be, and its scores; depths: the teachers' layers by their weights' fingerprints."""
+def _route(record: RunRecord, teachers: dict[str, tuple]) -> dict[str, Any]:
+    """How a student came to be, and its scores; teachers: by weights' fingerprints, their layers and what is unlike."""
     config, method = record.config, record.method
     size, start = config["num_hidden_layers"], Path(config["backbone"]).name
     start += ", fine-tuned" if config.get("init") == "teacher" else ""
-    teacher = 0 if method == "FT" else depths.get(record.fingerprints.get("teacher_weights"), 0)
-    taught = "no teacher" if method == "FT" else teacher or "unknown"
+    teacher = () if method == "FT" else teachers.get(record.fingerprints.get("teacher_weights", ""), ())
+    taught = "no teacher" if method == "FT" else " ".join(map(str, teacher)) or "unknown"
     projection = ", projection" if method.startswith("PKD") and config.get("projection") else ""
     row = f"{taught} → {size} [{start}], {method}{projection}"
     route = {"size": size, "start": start, "method": method, "teacher": teacher, "row": row}

@@ -143,9 +143,7 @@ def plot_starts(starts: Mapping[str, Sequence[RunRecord]], teacher: float) -> st
     """An <img>: test accuracy by method, a panel for each start, a line for each seed, the teacher dashed."""
     figure, axes = plt.subplots(1, len(starts), figsize=(8, 3.4), sharey=True, layout="constrained")
     for (start, students), ax in zip(starts.items(), axes, strict=True):
-        figures.plot_comparison(frame := results_frame(students), "test_accuracy", ax, teacher)
-        table = frame.pivot_table("test_accuracy", "method", "seed", sort=False)
-        ax.plot([place - 0.12 for place in range(len(table))], table, color="#bbbbbb", zorder=0)  # through the dots
+        figures.plot_comparison(results_frame(students), "test_accuracy", ax, teacher)
         ax.set(title=f"from {start}", ylim=(0.45, 1))
     figure.savefig(png := io.BytesIO(), format="png", dpi=100)
     plt.close(figure)

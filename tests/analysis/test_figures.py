@@ -132,6 +132,30 @@ def test_comparison_has_a_dot_per_seed(seeds: int, teacher: float | None, ax: Ax
     assert not [line for line in ax.lines if line.get_linestyle() == ":"]
 
 
+@pytest.mark.parametrize(("seeds", "width"), [(1, 0), (3, 1)])
+def test_a_grey_line_joins_the_dots_of_each_seed_where_there_are_several(seeds: int, width: int, ax: Axes) -> None:
+    frame = results(METHODS, seeds)
+    figures.plot_comparison(frame, "dev_accuracy", ax)
+    joining = [line for line in ax.lines if to_hex(line.get_color()) == "#cccccc"]
+    assert [line.get_linewidth() for line in joining] == [width] * seeds
+    for seed, line in enumerate(joining):
+        np.testing.assert_allclose(line.get_xdata(), np.arange(len(METHODS)) - 0.12)
+        np.testing.assert_allclose(line.get_ydata(), frame.loc[frame["seed"] == seed, "dev_accuracy"])
+
+
+def test_panels_share_one_legend_with_each_label_once() -> None:
+    figure, axes = plt.subplots(1, 2)
+    for methods, ax in zip((["FT", "KD"], ["KD", "PKD-Skip"]), axes, strict=True):
+        figures.plot_history(results(methods, 2).assign(epoch=1), "dev_accuracy", ax)
+    figures.share_legend(figure)
+    (legend,) = figure.legends
+    assert [ax.get_legend() for ax in axes] == [None, None]
+    assert [text.get_text() for text in legend.get_texts()] == ["FT", "KD", "PKD-Skip"]
+    shown = [to_hex(handle.get_color()) for handle in legend.legend_handles]
+    assert shown == [figures.COLORS[method].lower() for method in ("FT", "KD", "PKD-Skip")]
+    plt.close(figure)
+
+
 def test_a_comparison_shows_what_naming_the_most_frequent_class_scores(ax: Axes) -> None:
     frame = results(METHODS, 2)
     figures.plot_comparison(frame.assign(dev_accuracy_majority=0.68), "dev_accuracy", ax, 0.93)
@@ -290,6 +314,13 @@ def test_an_ablation_of_names_and_of_single_seeds_is_drawn_without_intervals(ax:
     figures.plot_ablation(frame, "init", "score", ax)
     assert [label.get_text() for label in ax.get_xticklabels()] == ["pretrained", "teacher"]
     assert ax.containers[0][0].get_ydata().tolist() == [0.8, 0.9]
+
+
+def test_the_points_of_an_ablation_s_only_value_stay_at_it(ax: Axes) -> None:
+    frame = pd.DataFrame({"epochs": 12, "method": ["FT", "KD"], "score": [0.9, 0.8]})
+    figures.plot_ablation(frame, "epochs", "score", ax)
+    assert ax.get_xlim() == (-0.5, 0.5)
+    assert [container[0].get_xdata().tolist() for container in ax.containers] == [[-0.03], [0.03]]
 
 
 def test_arrows_have_the_colour_that_is_asked_for(ax: Axes) -> None:

@@ -408,6 +408,21 @@ def test_a_better_teacher_stands_beside_the_paper_s_by_depth_start_and_objective
     assert table.loc["24 → 6 [bert-base-uncased], KD", (top, "ours")] == percent([0.8, 0.9])
 
 
+def test_students_of_equally_deep_teachers_trained_for_other_epochs_have_rows_of_their_own() -> None:
+    """Once they were averaged, and a teacher of one epoch was a part of the better teacher's students."""
+    records = []
+    for name, epochs in (("t5", 5), ("t1", 1)):
+        teacher = run("teacher", 0, 0.9, weights=name, num_hidden_layers=24)
+        records.append(teacher.model_copy(update={"config": teacher.config | {"num_train_epochs": epochs}}))
+    for teacher, score in (("t5", 0.8), ("t1", 0.6)):
+        records += [run("KD", seed, score + seed / 10, teacher=teacher, num_hidden_layers=6) for seed in (0, 1)]
+    (ours,) = teacher_table(comparisons(records)).to_dict().values()
+    assert ours == {
+        "24 → 6 [mini-bert-12], KD": percent([0.8, 0.9]),
+        "24 (num train epochs 1) → 6 [mini-bert-12], KD": percent([0.6, 0.7]),
+    }
+
+
 def test_two_thousand_settings_are_laid_out_in_seconds() -> None:
     """Comparing all pairs of settings took half a minute in the better-teacher table alone."""
     taught = {0: "teacher-a", 1: "t24"}
