@@ -5,6 +5,7 @@ import base64
 import json
 import re
 import shlex
+import shutil
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +28,7 @@ from helpers import (
     small_parameters,
 )
 from papermill.cli import _resolve_type as parse_scalar
+from papermill.exceptions import PapermillExecutionError
 from ruamel.yaml import YAML
 
 from pkdlib import ROOT
@@ -54,18 +56,34 @@ DEBIASED = (  # CKA by the HSIC of Song et al. (2012), of x and y
     " - 2 * (K @ L).sum() / (len(K) - 2), K := off(x @ x.T), L := off(y @ y.T),"
     " h(K, L) / (h(K, K) * h(L, L)) ** 0.5)[-1]"
 )
+DIVERGENCE = "lambda s, t, T: T**2 * ((p := (t / T).softmax(-1)) * (p.log() - (s / T).log_softmax(-1)))"
 # exercise -> (right answer, wrong answers, each alone or with what its hint says), evaluated in the notebook itself
 ANSWERS = {
     "00_start_here": {
-        "answer_1": ("[2, 4, 6, 8, 10]", "[2, 4, 6, 8, 10, 12]"),
-        "answer_2": ("1", "0"),
-        "answer_3": ("'FT'", "'PKD-Skip'"),
+        "answer_1": (
+            "[2, 4, 6, 8, 10]",
+            ("[2, 4, 6, 8, 10, 12]", "follows none"),
+            ("[7, 8, 9, 10, 11]", "Last"),
+            "[]",
+        ),
+        "answer_2": ("1", ("0", "the factor of the labels' term"), "0.5"),
+        "answer_3": ("'FT'", ("'PKD-Skip'", "recorded losses")),
     },
     "01_finetune_teacher": {
-        "answer_1": ("float(torch.tensor(2.0).log())", "0.5"),
+        "answer_1": (
+            "float(torch.tensor(2.0).log())",
+            ("0.5", "that is the probability"),
+            ("-0.6931", "mind the sign"),
+            "2",
+        ),
         "answer_2": ("history['dev_accuracy'].max() - history['dev_accuracy'].iloc[-1]", "0.4"),
-        "answer_3": ("int(kept.argmin()) + 1", "int(kept.argmax()) + 1"),
-        "answer_4": ("9", "2"),
+        "answer_3": (
+            "int(kept.argmin()) + 1",
+            ("int(kept.argmin())", "count from 1"),
+            ("int(kept.argmax()) + 1", "moved least"),
+            "99",
+        ),
+        "answer_4": ("9", ("2", "recorded")),
     },
     "02_distill_last_vs_skip": {
         "answer_1": (
@@ -84,20 +102,32 @@ ANSWERS = {
         ),
     },
     "03_inside_the_loss": {
-        "answer_1": ("lambda student, theirs: pkdlib.patience_loss(student, theirs)", "lambda student, theirs: 0"),
-        "answer_2": ("[10.0]", "[0.1]"),
+        "answer_1": (
+            "lambda student, theirs: pkdlib.patience_loss(student, theirs)",
+            ("lambda student, theirs: (student - theirs).pow(2).sum((1, 2)).mean()", "not normalised"),
+            "lambda student, theirs: 0",
+        ),
+        "answer_2": ("[10.0]", ("[3, 10]", "some by luck"), "[0.1]"),
     },
     "04_better_teacher": {
         "answer_1": (
             "lambda s, t, W: (unit(s @ W.T, dim=-1) - unit(t, dim=-1)).square().sum(dim=(1, 2)).mean()",
-            "lambda s, t, W: (unit(s, dim=-1) @ W.T - unit(t, dim=-1)).square().sum(dim=(1, 2)).mean()",
+            (
+                "lambda s, t, W: (unit(s, dim=-1) @ W.T - unit(t, dim=-1)).square().sum(dim=(1, 2)).mean()",
+                "comes first",
+            ),
+            "lambda s, t, W: 0.0",
         ),
-        "answer_2": ("7 * 0.02", "0.02"),
+        "answer_2": ("7 * 0.02", ("0.02", "the smallest of seven"), "0.2"),
     },
     "05_speed_benchmark": {
-        "answer_1": ("1 / 21", "1 - 3.5 / 4"),
-        "answer_2": ("4", "6"),
-        "answer_3": ("lambda N, k: (N - 5 / 6) / (k - 5 / 6)", "lambda N, k: N / (k - 5 / 6)"),
+        "answer_1": ("1 / 21", ("1 - 3.5 / 4", "of the limit"), "2"),
+        "answer_2": ("4", ("6", "the embedding"), "5"),
+        "answer_3": (
+            "lambda N, k: (N - 5 / 6) / (k - 5 / 6)",
+            ("lambda N, k: N / (k - 5 / 6)", "does less work too"),
+            "lambda N, k: N / k",
+        ),
     },
     "06_cls_similarity": {
         "answer_1": (
@@ -119,20 +149,23 @@ ANSWERS = {
         ),
     },
     "08_reproduce_the_paper": {
-        "answer_1": tuple(
-            "lambda s, t, T: T**2 * ((p := (t / T).softmax(-1)) * (p.log() - (s / T).log_softmax(-1)))" + mean
-            for mean in (".mean()", ".sum(dim=-1).mean()")
+        "answer_1": (
+            f"{DIVERGENCE}.mean()",
+            (f"{DIVERGENCE}.sum(dim=-1).mean()", "over the classes too"),
+            "lambda *of: 0.0",
         ),
-        "answer_2": ("(2, False)", "(2, True)"),
+        "answer_2": ("(2, False)", ("(2, True)", "so few coins"), "(3, False)"),
     },
     "09_your_own_classifier": {
         "answer_1": (
             "lambda y, p: np.mean([2 * (p[y == c] == c).sum() / ((p == c).sum() + (y == c).sum()) for c in set(y)])",
-            "lambda y, p: (y == p).mean()",
+            ("lambda y, p: (y == p).mean()", "it is the accuracy"),
+            "lambda y, p: 0.0",
         ),
-        "answer_2": tuple(
-            f"lambda a, b: statistics.stats.binomtest(max(a, b), a + b, alternative='{side}').pvalue"
-            for side in ("two-sided", "greater")
+        "answer_2": (
+            "lambda a, b: statistics.stats.binomtest(a, a + b).pvalue",
+            ("lambda a, b: statistics.stats.binomtest(max(a, b), a + b, alternative='greater').pvalue", "other side"),
+            "lambda a, b: 0.5",
         ),
     },
 }
@@ -659,9 +692,15 @@ def test_ablations_of_another_task_show_no_run_of_the_miniature_s_sizes(tmp_path
         ) for (method, seed), config in zip(kinds, configs, strict=True)
     ]  # fmt: skip
     save_records(records, tmp_path / "own.jsonl")
-    parameters = {"sources": [str(tmp_path / "own.jsonl")], "task": "mini-inference"}
-    out = tmp_path / "out"
-    run_notebook(COURSE / "07_when_patience_pays.ipynb", tmp_path / "07.ipynb", parameters | {"output_dir": str(out)})
+    notebook, out = COURSE / "07_when_patience_pays.ipynb", tmp_path / "out"
+    parameters = {"sources": [str(tmp_path / "own.jsonl")], "task": "mini-inference", "output_dir": str(out)}
+    with pytest.raises(PapermillExecutionError, match=r"task = 'mini-inference': no runs of it in study = "):
+        run_notebook(notebook, tmp_path / "07.ipynb", parameters)
+    shutil.copytree(ROOT / "data" / "results" / "study", tmp_path / "study")  # as if it were of that task
+    students = load_records(tmp_path / "study" / "students.jsonl")
+    students = [student.model_copy(update={"task": "mini-inference"}) for student in students]
+    save_records(students, tmp_path / "study" / "students.jsonl")
+    run_notebook(notebook, tmp_path / "07.ipynb", parameters | {"study": str(tmp_path / "study")})
     assert (out / "learning_rate.csv").is_file() and not (out / "train_rows.csv").exists()
 
 
