@@ -252,8 +252,9 @@ def test_students_of_a_teacher_that_failed_are_not_tried(workshop):
     folder.mkdir()
     text = GRID.format(notebook=workshop / "student.ipynb").replace("64", "64, teacher.mixed_precision: fp16")
     (folder / "grid.yaml").write_text(text)
-    assert run_to_its_end(folder, "out").returncode == 1
+    ended = run_to_its_end(folder, "out").returncode
     told = (folder / "out.log").read_text()
+    assert ended == 1, told
     assert told.count("not run: its teacher failed") == 6 and not (folder / "out" / "runs").exists()
     assert "fp16" in told
 
