@@ -245,8 +245,7 @@ def plot_comparison(frame: pd.DataFrame, metric: str, ax: Axes, teacher: float |
     places, methods = pd.factorize(frame["method"])
     by_seed = frame.pivot_table(metric, "method", "seed", sort=False)
     ax.plot(np.arange(len(by_seed)) - 0.12, by_seed, color="#cccccc", linewidth=by_seed.shape[1] > 1, zorder=0)
-    colors = [COLORS.get(method, OTHER) for method in frame["method"]]
-    ax.scatter(places - 0.12, frame[metric], s=14, color=colors, alpha=0.5)
+    ax.scatter(places - 0.12, frame[metric], s=14, color=[COLORS.get(one, OTHER) for one in frame["method"]], alpha=0.5)
     means = {"marker": "D", "markersize": 7, "linestyle": "", "legend": False, "err_kws": {"capsize": 4}}
     _plot_means(frame.assign(place=places + 0.12), "place", metric, ax, **INTERVALS, **means)
     majority = frame[f"{metric}_majority"].mean() if f"{metric}_majority" in frame else None
@@ -263,9 +262,8 @@ def plot_ablation(frame: pd.DataFrame, by: str, metric: str, ax: Axes) -> Axes:
     (places, values), (line, methods) = pd.factorize(frame[by], sort=True), pd.factorize(frame["method"])
     shifted = places + 0.06 * (line - (len(methods) - 1) / 2)  # so that no interval hides another
     _plot_means(frame.assign(place=shifted), "place", metric, ax, **INTERVALS, err_kws={"capsize": 3})
-    names = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
-    width = (-0.5, len(values) - 0.5)  # of one value too, whose points stay together
-    return _finish(ax, {}, xticks=range(len(values)), xticklabels=names, xlim=width, xlabel=by.replace("_", " "))
+    ax.set_xticks(range(len(values)), [f"{value:g}" if isinstance(value, float) else str(value) for value in values])
+    return _finish(ax, {}, xlim=(-0.5, len(values) - 0.5), xlabel=by.replace("_", " "))  # one value's points stay at it
 
 
 def _reach(rows: Mapping[str, Any], middle: str, low: str = "low", high: str = "high") -> np.ndarray:
