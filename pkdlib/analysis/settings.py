@@ -189,6 +189,21 @@ class ComparisonConfig(Config):
         return [(name, method_config(name, config, num_hidden_layers=size, seed=seed)) for size, name, seed in runs]
 
 
+class BeyondConfig(ComparisonConfig):
+    """Recorded students of other distances, maps and tasks, and students of several tasks that are trained beside."""
+
+    beyond: Records
+    study: Records  # runs of the paper's methods, over the same backbones and teachers
+    metric: Annotated[str, _one_of(SCORES)]
+    tasks: Annotated[list[TaskName], DISTINCT] = Field(min_length=1)
+    source: str = ""  # as of RowsConfig
+    train_rows: Annotated[
+        list[Annotated[int, Field(ge=1)]],
+        _rule("must be empty, or a number for each task", lambda n, above: len(n) in (0, len(above.get("tasks", n)))),
+    ] = Field([])  # fmt: skip
+    backbone: Model = MINI_BERT
+
+
 class ReproductionConfig(ComparisonConfig, OwnTask):
     """One of the paper's experiments: a teacher, then every method, size and seed at the authors' settings."""
 
