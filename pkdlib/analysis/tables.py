@@ -32,7 +32,8 @@ EPOCH = re.compile(r"^(.+): epoch (\d+)/(\d+), train loss (\S+), (dev .+) (\S+),
 
 def students_of(teacher: str | Path, students_dir: Path) -> list[tuple[Path, RunRecord]]:
     """(folder, record) of every student below students_dir that this very teacher taught; none is no error."""
-    students = [(file.parent, load_records(file)[0]) for file in sorted(Path(students_dir).rglob(RESULT_FILE))]
+    files = [file for file in sorted(Path(students_dir).rglob(RESULT_FILE)) if (file.parent / "config.json").is_file()]
+    students = [(file.parent, load_records(file)[0]) for file in files]  # a task of several has a record alone at first
     record = record_of(teacher)
     weights = {record.fingerprints["weights"]} if record else set()
     for names in {student.get_task().label_names for _, student in students} if not record else ():
