@@ -387,7 +387,7 @@ def test_what_does_not_fit_is_refused_before_any_training(backbone: Path, data, 
         with pytest.raises(ValueError, match=line):
             distill_tasks(*arguments, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    with pytest.raises(ConfigError, match="^processes = 2: must be 1 with several tasks$"):
+    with pytest.raises(ConfigError, match=r"^processes = 2: must be 1 with several tasks$"):
         _check([one], ft, {}, processes=2)
 
 
