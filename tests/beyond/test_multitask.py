@@ -147,7 +147,7 @@ def test_by_the_root_passes_go_on_from_epoch_to_epoch() -> None:
 
 
 # ------------------------------------------------------------------------------------------------------- the training
-@pytest.mark.parametrize("method", ["FT", "PKD-Skip"])
+@pytest.mark.parametrize("method", ["FT", "PKD-Skip", "PKD-Rail"])  # the last one begins every epoch anew
 def test_one_task_alone_is_trained_as_by_distill(method: str, backbone: Path, data, teachers, cache: Path) -> None:
     config = method_config(method, settings(backbone, projection=True))
     own = {name: getattr(config, name) for name in DistillConfig.model_fields}
