@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
 from pkdlib.config import FineTuneConfig
@@ -19,7 +20,7 @@ from pkdlib.engine.checkpoints import Checkpoint, History
 from pkdlib.engine.checks import check_terms
 from pkdlib.engine.last_layer import run
 from pkdlib.engine.progress import progress_bar
-from pkdlib.engine.trackers import OnEpoch
+from pkdlib.engine.trackers import OnEpoch, look
 from pkdlib.engine.updates import MULTIPLE, GradientOf, StaticUpdate, keep_gradient, parameter_groups, use_static_shapes
 from pkdlib.evaluation import evaluate
 from pkdlib.objectives import Objective
@@ -47,9 +48,34 @@ class Job:
         layers = self.model.config.num_hidden_layers
         return f"{self.data.task.name} {self.method} {layers} layers seed {self.config.seed}"
 
+    def batches(self, multiple: int) -> tuple[LengthGroupedBatches, DataLoader]:
+        """Which training rows form a batch, and what loads them: padded so, the teacher's outputs beside them."""
+        config, rows, outputs = self.config, self.data.splits["train"], self.targets.of if self.targets else None
+        rows = (rows if outputs else rows.labelled()).weighted(config.class_weights, self.data.task.num_labels)
+        batches = LengthGroupedBatches(rows.lengths, config.train_batch_size, config.seed, config.shuffle)
+        return batches, self.accelerator.prepare_data_loader(make_loader(rows.padded_to(multiple), batches, outputs))
+
+    def figures(self, epoch: int, sums: Tensor) -> dict[str, float]:
+        """An epoch's mean terms and accuracy on the training rows, and its scores on dev."""
+        means, data, task = (sums[:-1] / sums[-1]).tolist(), self.data, self.data.task
+        scores = evaluate(self.model, data.splits["dev"], task, self.config.eval_batch_size, self.accelerator)
+        if not all(map(math.isfinite, (*means, scores["loss"]))):
+            raise FloatingPointError(f"{self.name}: the loss is not finite in epoch {epoch}; try a lower learning_rate")
+        train_figures = zip((*self.objective.names, "accuracy"), means, strict=True)
+        figures = {f"train_{name}": mean for name, mean in train_figures}
+        right, labelled = figures.pop("train_accuracy"), has_label(np.asarray(data.splits["train"].labels)).mean()
+        if labelled and not task.is_regression:  # else nothing is right or wrong
+            figures["train_accuracy"] = right / (labelled if self.targets else 1.0)
+        return figures | {f"dev_{name}": score for name, score in scores.items()}
+
     def quality(self, row: dict[str, float]) -> tuple[float, float]:
         """What makes an epoch the best: the task's first metric on dev, then the lower dev loss."""
         return row[f"dev_{self.data.task.metrics[0]}"], -row["dev_loss"]
+
+    def told(self, row: dict[str, float]) -> str:
+        """An epoch's row of the history, as it is printed."""
+        score = f"dev {self.data.task.metrics[0].replace('_', ' ')} {self.quality(row)[0]:.4f}"
+        return f"train loss {row['train_loss']:.4f}, {score}, {row['seconds']:.1f} s"
 
 
 def train(job: Job) -> tuple[History, int]:
@@ -59,10 +85,7 @@ def train(job: Job) -> tuple[History, int]:
     """
     config, accelerator, model = job.config, job.accelerator, job.model
     static = use_static_shapes(config.static_shapes, accelerator)
-    rows = job.data.splits["train"] if job.targets else job.data.splits["train"].labelled()
-    rows = rows.weighted(config.class_weights, job.data.task.num_labels).padded_to(MULTIPLE if static else 1)
-    batches = LengthGroupedBatches(rows.lengths, config.train_batch_size, config.seed, config.shuffle)
-    loader = accelerator.prepare_data_loader(make_loader(rows, batches, job.targets.of if job.targets else None))
+    batches, loader = job.batches(MULTIPLE if static else 1)
     step = _Step(model, job.objective)
     optimizer = torch.optim.AdamW(parameter_groups(step, config.weight_decay), lr=config.learning_rate, fused=True)
     wrapped, optimizer = accelerator.prepare(step, optimizer)
@@ -77,7 +100,7 @@ def train(job: Job) -> tuple[History, int]:
     if resumed:
         accelerator.print(f"{job.name}: resumes after epoch {len(history)}/{config.num_train_epochs}", flush=True)
     else:
-        _look(job, 0, {})
+        look(job.on_epoch, 0, model, {})
 
     for epoch in range(len(history) + 1, config.num_train_epochs + 1):
         started = time.perf_counter()
@@ -90,19 +113,15 @@ def train(job: Job) -> tuple[History, int]:
             optimizer.step()
             if not accelerator.optimizer_step_was_skipped:
                 schedule.step()
-        figures = _figures(job, epoch, accelerator.reduce(sums))
+        figures = job.figures(epoch, accelerator.reduce(sums))
         history.append({"epoch": epoch, **figures, "seconds": time.perf_counter() - started})
-        _look(job, epoch, history[-1])
+        look(job.on_epoch, epoch, model, history[-1])
         is_best = max(history, key=job.quality) is history[-1]  # of equals, max takes the first
         if is_best:
             best_weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
         if job.checkpoint:
             job.checkpoint.save(step, optimizer, schedule, history, {} if is_best else best_weights)
-        metric = f"dev_{job.data.task.metrics[0]}"
-        accelerator.print(
-            f"{job.name}: epoch {epoch}/{config.num_train_epochs}, train loss {figures['train_loss']:.4f}, "
-            f"{metric.replace('_', ' ')} {figures[metric]:.4f}, {history[-1]['seconds']:.1f} s", flush=True,
-        )  # fmt: skip
+        accelerator.print(f"{job.name}: epoch {epoch}/{config.num_train_epochs}, {job.told(history[-1])}", flush=True)
 
     optimizer.zero_grad()
     model.eval().load_state_dict(best_weights)
@@ -123,24 +142,3 @@ class _Step(nn.Module):
         output = run(self.model, inputs, **self.objective.asks)
         terms = check_terms(self.objective, self.objective(output, batch))
         return terms[0], torch.stack([term.detach() for term in terms]), output.logits.detach()
-
-
-def _figures(job: Job, epoch: int, sums: Tensor) -> dict[str, float]:
-    """An epoch's mean terms and accuracy on the training rows, and its scores on dev."""
-    means = (sums[:-1] / sums[-1]).tolist()
-    scores = evaluate(job.model, job.data.splits["dev"], job.data.task, job.config.eval_batch_size, job.accelerator)
-    if not all(map(math.isfinite, (*means, scores["loss"]))):
-        raise FloatingPointError(f"{job.name}: the loss is not finite in epoch {epoch}; try a lower learning_rate")
-    train_figures = zip((*job.objective.names, "accuracy"), means, strict=True)
-    figures = {f"train_{name}": mean for name, mean in train_figures}
-    right, labelled = figures.pop("train_accuracy"), has_label(np.asarray(job.data.splits["train"].labels)).mean()
-    if labelled and not job.data.task.is_regression:  # else nothing is right or wrong
-        figures["train_accuracy"] = right / (labelled if job.targets else 1.0)
-    return figures | {f"dev_{name}": score for name, score in scores.items()}
-
-
-def _look(job: Job, epoch: int, figures: dict[str, float]) -> None:
-    """Call on_epoch, and give back the random numbers it draws: a look must not change the training."""
-    if job.on_epoch is not None:
-        with torch.random.fork_rng():
-            job.on_epoch(epoch, job.model, {**figures})

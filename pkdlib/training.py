@@ -68,9 +68,21 @@ def distill(
     The teacher's classes are matched with the task's by name. Raises ValueError, before any training, when teacher,
     student and rows do not fit (names of labels, layers, widths, tokens), or output_dir is read or written by others.
     """
-    accelerator, rows = make_accelerator(config.mixed_precision), data.splits["train"]
+    job, teacher = prepare(data, config, teacher, make_accelerator(config.mixed_precision), objective)
+    inputs = [config.backbone, data.reading["source"], teacher.name_or_path if teacher is not None else ""]
+    with checks.own_folder(output_dir, inputs, job.model, job.accelerator.is_main_process):
+        started = time.perf_counter()
+        job = replace(taught_by(teacher, job, cache_dir), on_epoch=on_epoch)
+        return _carry_out(job, output_dir, {"teacher_outputs": time.perf_counter() - started})
+
+
+def prepare(
+    data: EncodedTask, config: DistillConfig, teacher: PreTrainedModel | str | Path | None, accelerator: Accelerator,
+    objective: Callable[[DistillConfig, PreTrainedModel, PreTrainedModel | None], Objective] = PKD,
+) -> tuple[Job, PreTrainedModel | None]:  # fmt: skip
+    """A distillation that was checked as `distill` says, and its teacher, loaded; nothing of it takes long."""
     if isinstance(teacher, str | Path):
-        checks.check_same_tokens(load_tokenizer(teacher), rows, str(teacher))
+        checks.check_same_tokens(load_tokenizer(teacher), data.splits["train"], str(teacher))
         teacher = load_classifier(teacher)
     if teacher is not None and (config.alpha or config.beta or objective is not PKD):  # else its layers alone are used
         teacher = checks.with_labels(teacher, data.task.label_names)
@@ -79,20 +91,21 @@ def distill(
         torch.manual_seed(config.seed)  # of what the objective draws, a first projection
         goal = objective(config, model, teacher)
     checks.check_objective(goal, Objective, data.splits, teacher is not None)
-    checks.tell_unusual_map(goal, len(rows), teacher.config.hidden_size if teacher else 0, accelerator.print)
-    inputs = [config.backbone, data.reading["source"], teacher.name_or_path if teacher is not None else ""]
-    with checks.own_folder(output_dir, inputs, model, accelerator.is_main_process):
-        started, targets, taught = time.perf_counter(), None, {}
-        if teacher is not None:  # large weights take a while: once
-            taught = {
-                "teacher_weights": weights_fingerprint(teacher),
-                "teacher_config": checks.config_fingerprint(teacher),
-            }
-        if teacher is not None and goal.wants:
-            size, weights = config.eval_batch_size, taught["teacher_weights"]
-            targets = teacher_targets(teacher, rows, goal.wants, cache_dir, goal.asks, size, accelerator, weights)
-        job = Job(goal.method, model, data, config, accelerator, goal, targets, taught, on_epoch=on_epoch)
-        return _carry_out(job, output_dir, {"teacher_outputs": time.perf_counter() - started})
+    width = teacher.config.hidden_size if teacher else 0
+    checks.tell_unusual_map(goal, len(data.splits["train"]), width, accelerator.print)
+    return Job(goal.method, model, data, config, accelerator, goal), teacher
+
+
+def taught_by(teacher: PreTrainedModel | None, job: Job, cache_dir: str | Path) -> Job:
+    """The job with the teacher's fingerprints, and with its outputs where the objective wants them."""
+    if teacher is None:
+        return job
+    weights, goal, targets = weights_fingerprint(teacher), job.objective, None  # large weights take a while: once
+    if goal.wants:
+        rows, size = job.data.splits["train"], job.config.eval_batch_size
+        targets = teacher_targets(teacher, rows, goal.wants, cache_dir, goal.asks, size, job.accelerator, weights)
+    taught = {"teacher_weights": weights, "teacher_config": checks.config_fingerprint(teacher)}
+    return replace(job, targets=targets, taught=taught)
 
 
 def _start(

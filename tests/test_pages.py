@@ -120,10 +120,21 @@ def test_the_guide_s_code_runs(name: str, example: dict, in_the_project, tmp_pat
     exec(code.replace('"runs/spam"', repr(str(tmp_path))), names)
     if name == "reference":
         assert names["data"].splits["train"].labels.tolist() == [1, 0]
-        (follow,) = more
+        follow, several = more
         follow = follow.replace('"runs/followed"', "folder / 'followed'")
         exec(follow.replace("on_epoch=follow", "on_epoch=follow, cache_dir=folder"), example)
         assert list((example["folder"] / "followed" / "tensorboard").glob("events.*"))
+        pkdlib, sentiment = example["pkdlib"], example["data"]
+        inference = pkdlib.encode_task(pkdlib.load_task("mini-inference", train_rows=32), sentiment.tokenizer, 64)
+        teachers = {
+            task.name: pkdlib.build_student(example["teacher"].model.base_model, None, task.label_names).eval()
+            for task in (sentiment.task, inference.task)
+        }
+        names = {"pkdlib": pkdlib, "sentiment": sentiment, "inference": inference, "teachers": teachers}
+        several = several.replace("num_hidden_layers=3", "num_hidden_layers=3, num_train_epochs=1")
+        several = several.replace("teachers, ", f"teachers, cache_dir={str(tmp_path)!r}, output_dir=")
+        exec(several.replace('"runs/both"', repr(str(tmp_path / "both"))), names)
+        assert names["student"].num_labels == 3 and names["both"].records.keys() == teachers.keys()
     else:
         assert "PKD-Skip" in capsys.readouterr().out
 

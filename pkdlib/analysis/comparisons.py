@@ -60,7 +60,8 @@ class Comparison:
 
 def setting_of(record: RunRecord) -> Setting:
     """What a student's score depends on, but for method, size and seed: its settings, its data and its teacher."""
-    setting = {**DistillConfig().model_dump(), **record.config}  # what an older record lacked was its default
+    setting = {**DistillConfig().model_dump(), "sampling": "size", **record.config}  # what a record lacks: its default
+    setting["tasks"] = " + ".join(record.config.get("tasks", [record.task]))  # that one encoder learned
     setting |= {name: getattr(record, name) for name in ("task", "source", "max_length", "train_rows", "processes")}
     setting |= {f"{split} rows": record.fingerprints.get(split) for split in record.metrics}
     if record.task not in TASKS:  # another of the same name may have other columns, metrics or rows

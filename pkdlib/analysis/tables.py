@@ -33,6 +33,8 @@ EPOCH = re.compile(r"^(.+): epoch (\d+)/(\d+), train loss (\S+), (dev .+) (\S+),
 def students_of(teacher: str | Path, students_dir: Path) -> list[tuple[Path, RunRecord]]:
     """(folder, record) of every student below students_dir that this very teacher taught; none is no error."""
     students = [(file.parent, load_records(file)[0]) for file in sorted(Path(students_dir).rglob(RESULT_FILE))]
+    # One of several tasks has a record alone until `write_task` puts its model beside it.
+    students = [one for one in students if "tasks" not in one[1].config or (one[0] / "config.json").is_file()]
     record = record_of(teacher)
     weights = {record.fingerprints["weights"]} if record else set()
     for names in {student.get_task().label_names for _, student in students} if not record else ():

@@ -10,7 +10,7 @@ from pkdlib.engine.progress import say
 MARK = "<!-- Written by pkdlib, anew after every training; without this line it is left as it is. -->"
 SHOWN = (  # settings, where the record has them
     "num_hidden_layers", "strategy", "alpha", "beta", "temperature", "form", "init", "learning_rate",
-    "num_train_epochs", "train_batch_size", "mixed_precision", "seed",
+    "num_train_epochs", "train_batch_size", "mixed_precision", "seed", "tasks", "sampling",
 )  # fmt: skip
 
 

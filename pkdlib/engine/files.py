@@ -23,9 +23,10 @@ RUNS = ROOT / "runs"
 
 @cache
 def library_fingerprint() -> str:
-    """A hash of the code that a training's result depends on: the core, the engine and the readers."""
+    """A hash of the code that a training's result depends on: the core, engine, variants, readers and beyond."""
     package = Path(__file__).parents[1]
-    files = sorted(path for folder in (".", "engine", "readers") for path in (package / folder).glob("*.py"))
+    rooms = (".", "engine", "variants", "readers", "beyond")
+    files = sorted(path for room in rooms for path in (package / room).glob("*.py"))
     return digest(*(path.relative_to(package).as_posix().encode() + path.read_bytes() for path in files))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from accelerate import PartialState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, get_available_trackers
 from accelerate.utils import LoggerType
@@ -18,6 +19,13 @@ from pkdlib.engine.configs import ConfigError, pick
 # Called before training as epoch 0, with no figures, and after every epoch with its row of the history.
 OnEpoch = Callable[[int, PreTrainedModel, dict[str, float]], None]
 PROJECT = "pkd"  # where a tracker keeps the runs of many folders
+
+
+def look(on_epoch: OnEpoch | None, epoch: int, model: Any, figures: Mapping[str, float]) -> None:
+    """Call on_epoch, and give back the random numbers it draws: a look must not change the training."""
+    if on_epoch is not None:
+        with torch.random.fork_rng():
+            on_epoch(epoch, model, {**figures})
 
 
 @checked
