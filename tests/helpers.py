@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pandas as pd
@@ -60,6 +61,34 @@ def small_data(task: str = "mini-sentiment", train: int = 40, dev: int = 24, tes
 
 def small_task(task: str = "mini-sentiment", train: int = 40, dev: int = 24, max_length: int = 64) -> EncodedTask:
     return encode_task(small_data(task, train, dev), mini_tokenizer(), max_length)
+
+
+def save_race(folder: Path, train: int = 24, dev: int = 12, seed: int = 0) -> Path:
+    """RACE's folder: articles of two events of the little language and two questions, of which one has a blank.
+
+    The right option is who did it in the article; nobody else of the options stands there.
+    """
+    from grammar import PEOPLE, THINGS, VERBS, split  # here, because conftest.py says where it is
+
+    draw = Random(seed)
+    for name, articles in (("train", train), ("dev", dev), ("test", dev)):
+        for number in range(articles):
+            people, things = draw.sample(split((*PEOPLE.values(),)), 8), draw.sample(split((*THINGS.values(),)), 2)
+            verbs, answers = draw.sample(split((*VERBS.values(),)), 2), draw.choices(range(4), k=2)
+            events = [*zip(people, verbs, things, strict=False)]
+            questions = [f"the _ {verbs[0]} the {things[0]} .", f"the {things[1]} was {verbs[1]} by the"]
+            options = [people[2:5], people[5:8]]
+            for right, place, others in zip(people, answers, options, strict=False):
+                others.insert(place, right)
+            record = {
+                "article": " ".join(f"the {who} {did} the {what} ." for who, did, what in events),
+                "questions": questions, "options": options, "answers": ["ABCD"[place] for place in answers],
+                "id": f"{number}.txt",
+            }  # fmt: skip
+            file = folder / "RACE" / name / ("middle", "high")[number % 2] / f"{number}.txt"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(record))
+    return folder
 
 
 def few_tickets(out: Path, rows: int = 120) -> Path:

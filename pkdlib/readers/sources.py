@@ -1,4 +1,4 @@
-"""Reading a task's rows: GLUE's folders, tables of many formats, the hub's datasets; and texts of your own."""
+"""Reading a task's rows: GLUE's and RACE's folders, tables of many formats, the hub's datasets; and own texts."""
 
 import math
 import os
@@ -20,6 +20,7 @@ from pkdlib.engine.configs import pick, whole
 from pkdlib.engine.files import ROOT, ask_hub, locate
 from pkdlib.engine.progress import say_once
 from pkdlib.models import load_tokenizer
+from pkdlib.readers.choices import read_questions, with_choices
 from pkdlib.readers.layouts import GLUE, LAYOUTS, NAMES, Layout, layout_of
 from pkdlib.readers.tables import TABLES, Table, arrow_table, one_line, read_lines, read_table
 from pkdlib.records import RunRecord
@@ -42,10 +43,10 @@ def load_task(
 ) -> TaskData:  # fmt: skip
     """The task's train, dev and (where there is one) test split.
 
-    source: a folder of GLUE TSV files as downloaded (the task's own or the one above it), or of train, dev (or
+    source: a folder of GLUE TSV files or of RACE as downloaded (the task's own or the one above it), or of train, dev (or
     validation, valid, val) and test as .csv, .tsv, .jsonl, .json (each also as .gz) or .parquet; a folder written by
     save_to_disk of `datasets`; or a dataset in the hub's layout, by hub id or local folder. None: the embedded files of
-    the miniature tasks, the hub's GLUE for others. Labels are numbers in the task's order, or names; numbers of a
+    the miniature tasks, the hub's GLUE or RACE for others. Labels are numbers in the task's order, or names; numbers of a
     dataset that names its classes are read by those names. train_rows: so many, drawn by subset_seed, the smaller draws
     within the larger. bad_rows="skip" drops unreadable rows with a warning. dataset_config: of a dataset that has
     several. dev_fraction: this share of the training rows becomes dev, where the source has none; it may be one file
@@ -161,7 +162,7 @@ def tables_of(task: Task, source: Source, split: str = "", config: str = "") -> 
     if source in (None, ""):
         if not embedded and task.name not in LAYOUTS:
             raise ValueError(f"source = {source!r}: must be given, as {task.name} is a task of your own")
-        source = "data" if embedded else "nyu-mll/glue"
+        source = "data" if embedded else layout.hub
         place = locate(ROOT / "data" if embedded else source, "source")
     else:
         source, place = str(source), locate(source, "source", files=True)
@@ -189,6 +190,9 @@ def tables_of(task: Task, source: Source, split: str = "", config: str = "") -> 
 
 def _from_folder(layout: Layout, folder: Path, config: str, split: str) -> Tables:
     """The splits of a folder: its files, or what `datasets` reads there; of any other folder none."""
+    all_levels = [folder / name / level for group in NAMES.values() for name in group for level in layout.levels]
+    if any(level.is_dir() for level in all_levels):
+        return _from_levels(layout, folder, config)
 
     def is_there(*patterns: str) -> bool:
         return any(file.is_file() for pattern in patterns for file in folder.glob(pattern))
@@ -202,6 +206,15 @@ def _from_folder(layout: Layout, folder: Path, config: str, split: str) -> Table
     if saved or has_card or is_there("train-*-of-*", "data/train*"):
         return _from_datasets(layout, str(folder), config, split, saved)
     return {}
+
+
+def _from_levels(layout: Layout, folder: Path, config: str) -> Tables:
+    """The splits of a folder of RACE's; config: the one level that is read, or "all"."""
+    levels = [pick("dataset_config", config, ["all", *layout.levels])] if config not in ("", "all") else layout.levels
+    there = _splits(
+        layout, lambda name: [folder / name] if any((folder / name / level).is_dir() for level in levels) else []
+    )
+    return {split: partial(read_questions, place, levels) for split, place in there.items()}
 
 
 def _card(folder: Path) -> tuple[bool, bool]:
@@ -293,7 +306,7 @@ class _Texts(NamedTuple):
 
 def _to_split(task: Task | _Texts, name: str, table: Table, bad_rows: BadRows = "error") -> Split:
     """The task's columns of a table; without labels where it has no such column or the task has no classes."""
-    table = _with_header(layout_of(task), table)
+    table = with_choices(_with_header(layout_of(task), table), task.columns)
     columns, label = _columns(task, table)
     rows: dict[int, tuple] = {}
     bad: dict[int, str] = {}
@@ -318,14 +331,14 @@ def _to_split(task: Task | _Texts, name: str, table: Table, bad_rows: BadRows = 
             bad[number] = str(error)
     if bad and bad_rows == "error":
         number = min(bad)
-        raise ValueError(f"{table.where}, {table.unit} {number}: {bad[number]}")
+        raise ValueError(f"{table.where}, {table.unit} {table.number(number)}: {bad[number]}")
     # The torn: other parts of bad rows' texts. A text goes from one to the next, or is torn in two.
     pairs = [lines for lines in pairwise(sorted(table.torn)) if lines[1] - lines[0] < LONGEST_TEXT]
     parts = {row for first, last in pairs if {first, last} & bad.keys() for row in range(first, last + 1)}
     parts |= table.torn & {near for number in bad for near in (number - 1, number + 1)}
     skipped = sorted(bad.keys() | (parts & rows.keys()))
     if skipped:
-        shown = ", ".join(map(str, skipped[:5])) + (", ..." if len(skipped) > 5 else "")
+        shown = ", ".join(map(table.number, skipped[:5])) + (", ..." if len(skipped) > 5 else "")
         warnings.warn(f"{table.where}: {len(skipped)} unreadable rows skipped ({table.unit}s {shown})", stacklevel=2)
     kept = sorted(rows.keys() - {*skipped})
     if not kept:
