@@ -17,8 +17,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from pkdlib.engine.checks import CHOOSES, ClassNames, Seed
-from pkdlib.engine.checks import check_tokenizer, check_weights, checked, loading, with_labels
+from pkdlib.engine.checks import ClassNames, Seed, check_tokenizer, check_weights, checked, loading, with_labels
 from pkdlib.engine.files import reach
 
 Init = Literal["pretrained", "teacher", "random"]
@@ -41,9 +40,8 @@ def load_classifier(path: str | Path, label_names: Sequence[str] = ()) -> PreTra
     """
     place = reach(path)
     with loading(path):
-        saved = (AutoConfig.from_pretrained(place).architectures or [""])[0]
-    kind = AutoModelForMultipleChoice if saved.endswith(CHOOSES) else AutoModelForSequenceClassification
-    model = _load(kind, path, "a fine-tuned classifier")
+        saved = AutoConfig.from_pretrained(place).architectures or [""]
+    model = _load(_head("MultipleChoice" in saved[0]), path, "a fine-tuned classifier")
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()  # mapped from the file, it may be unaligned and then rounds otherwise
     return with_labels(model.eval(), label_names, str(path)) if label_names else model.eval()
@@ -65,6 +63,10 @@ def _load(model_class: Any, path: str | Path, kind: str, spare: str = "nothing")
             place, dtype=torch.float32, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
         )
         return check_weights(model, info, path, kind, spare)
+
+
+def _head(chooses: bool) -> Any:
+    return AutoModelForMultipleChoice if chooses else AutoModelForSequenceClassification
 
 
 @checked
@@ -99,8 +101,7 @@ def build_student(
         config.id2label = dict(enumerate(label_names))
         config.label2id = {name: index for index, name in enumerate(label_names)}
         config.dtype = torch.float32
-        kind = AutoModelForMultipleChoice if chooses else AutoModelForSequenceClassification
-        student = kind.from_config(config)
+        student = _head(chooses).from_config(config)
         if init != "random":
             own = student.base_model.state_dict().keys()  # the layers kept, not those above
             student.base_model.load_state_dict({name: w for name, w in source.state_dict().items() if name in own})

@@ -14,8 +14,8 @@ class Task:
     """One task, of the table below or of your own. Its first metric selects the best epoch.
 
     Of a single label name it is regression: labels are numbers, and the model gives one. Where each label names a
-    column of its own behind the first, it is multiple choice: which of these texts goes with the first? Raises
-    ConfigError when a field has too few names or too many, or one of them twice, or a metric is of another kind of task.
+    column behind the first, it is multiple choice: which of these texts goes with the first? Raises ConfigError when a
+    field has too few names or too many, or one of them twice, or a metric is unknown or of another kind of task.
     """
 
     name: str

@@ -31,8 +31,9 @@ def as_sequences(texts: Sequence[Sequence[str]]) -> tuple[Sequence[str], ...]:
 class EncodedSplit(Dataset):
     """A `Split` as flat token arrays; `split[rows]` is their padded batch, a dict of (batch, length) tensors.
 
-    Of a passage and its choices they are (batch, choices, length): the passage with each choice. A batch also holds `rows` (batch,), the positions in the split, which is how the teacher's cached outputs
-    are found under any shuffling, and `labels` (batch,) where the split has them; a row without one has -100 or NaN.
+    Of a passage and its choices they are (batch, choices, length): the passage with each choice. A batch also holds
+    `rows` (batch,), the positions in the split, which is how the teacher's cached outputs are found under any
+    shuffling, and `labels` (batch,) where the split has them; a row without one has -100 or NaN.
     """
 
     def __init__(self, split: Any, tokenizer: PreTrainedTokenizerBase, max_length: int):
@@ -40,7 +41,9 @@ class EncodedSplit(Dataset):
         parts: dict[str, list[np.ndarray]] = {}
         for start in range(0, len(split), ENCODED_AT_ONCE):
             texts = [column[start : start + ENCODED_AT_ONCE] for column in split.texts]
-            encoded = tokenizer(*as_sequences(texts), truncation=True, max_length=max_length, return_attention_mask=False)
+            encoded = tokenizer(
+                *as_sequences(texts), truncation=True, max_length=max_length, return_attention_mask=False
+            )
             lengths += map(len, encoded["input_ids"])
             for name, rows in encoded.items():
                 parts.setdefault(name, []).append(np.fromiter(chain.from_iterable(rows), np.int32))

@@ -43,13 +43,13 @@ def load_task(
 ) -> TaskData:  # fmt: skip
     """The task's train, dev and (where there is one) test split.
 
-    source: a folder of GLUE TSV files or of RACE as downloaded (the task's own or the one above it), or of train, dev (or
+    source: a folder of GLUE's or RACE's files as downloaded (the task's own or the one above it), or of train, dev (or
     validation, valid, val) and test as .csv, .tsv, .jsonl, .json (each also as .gz) or .parquet; a folder written by
     save_to_disk of `datasets`; or a dataset in the hub's layout, by hub id or local folder. None: the embedded files of
-    the miniature tasks, the hub's GLUE or RACE for others. Labels are numbers in the task's order, or names; numbers of a
-    dataset that names its classes are read by those names. train_rows: so many, drawn by subset_seed, the smaller draws
-    within the larger. bad_rows="skip" drops unreadable rows with a warning. dataset_config: of a dataset that has
-    several. dev_fraction: this share of the training rows becomes dev, where the source has none; it may be one file
+    the miniature tasks, the hub's GLUE or RACE for others. Labels are numbers in the task's order, or names; numbers of
+    a dataset that names its classes are read by those names. train_rows: so many, drawn by subset_seed, the smaller
+    draws within the larger. bad_rows="skip" drops unreadable rows with a warning. dataset_config: of a dataset that has
+    several, or of RACE's levels one. dev_fraction: this share of the training rows becomes dev, where the source has none; it may be one file
     then. unlabelled: texts for students to learn from their teacher alone, as `load_texts` reads them. Raises
     ValueError (bad argument, label, column or row, with file and row), FileNotFoundError (no such folder, dataset or
     split), ConnectionError (no hub).
@@ -190,9 +190,10 @@ def tables_of(task: Task, source: Source, split: str = "", config: str = "") -> 
 
 def _from_folder(layout: Layout, folder: Path, config: str, split: str) -> Tables:
     """The splits of a folder: its files, or what `datasets` reads there; of any other folder none."""
-    all_levels = [folder / name / level for group in NAMES.values() for name in group for level in layout.levels]
-    if any(level.is_dir() for level in all_levels):
-        return _from_levels(layout, folder, config)
+    there = _splits(layout, lambda name: [folder / name for of in layout.levels if (folder / name / of).is_dir()][:1])
+    if there:  # RACE's folders
+        levels = layout.levels if config in ("", "all") else [pick("dataset_config", config, ["all", *layout.levels])]
+        return {split: partial(read_questions, place, levels) for split, place in there.items()}
 
     def is_there(*patterns: str) -> bool:
         return any(file.is_file() for pattern in patterns for file in folder.glob(pattern))
@@ -206,15 +207,6 @@ def _from_folder(layout: Layout, folder: Path, config: str, split: str) -> Table
     if saved or has_card or is_there("train-*-of-*", "data/train*"):
         return _from_datasets(layout, str(folder), config, split, saved)
     return {}
-
-
-def _from_levels(layout: Layout, folder: Path, config: str) -> Tables:
-    """The splits of a folder of RACE's; config: the one level that is read, or "all"."""
-    levels = [pick("dataset_config", config, ["all", *layout.levels])] if config not in ("", "all") else layout.levels
-    there = _splits(
-        layout, lambda name: [folder / name] if any((folder / name / level).is_dir() for level in levels) else []
-    )
-    return {split: partial(read_questions, place, levels) for split, place in there.items()}
 
 
 def _card(folder: Path) -> tuple[bool, bool]:
