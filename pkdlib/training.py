@@ -102,8 +102,8 @@ def _start(
     if init != "teacher":
         checks.check_same_tokens(load_tokenizer(config.backbone), data.splits["train"], config.backbone)
     checks.check_trained_labels(data.splits["train"].labels, data.task, config)
-    how = {"init": init, "teacher": teacher, "seed": config.seed, "chooses": data.task.choices > 0}
-    model = build_student(config.backbone, config.num_hidden_layers, data.task.label_names, **how)
+    layers, names, chooses = config.num_hidden_layers, data.task.label_names, data.task.choices > 0
+    model = build_student(config.backbone, layers, names, init=init, teacher=teacher, seed=config.seed, chooses=chooses)
     checks.check_reads(model, data.splits.values(), config.backbone)
     return model
 

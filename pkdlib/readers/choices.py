@@ -29,12 +29,10 @@ def with_choices(table: Table, columns: Sequence[str]) -> Table:
         for row in table.read([*PARTS, *kept]):
             if isinstance(row, ValueError):
                 yield row
-                continue
-            question, options, *others = row
-            if fault := _fault(question, options, len(columns) - 1):
+            elif fault := _fault(*row[:2], len(columns) - 1):
                 yield ValueError(fault)
             else:
-                yield (*(_choice(question, option) for option in options), *others)
+                yield (*(_choice(row[0], option) for option in row[1]), *row[2:])
 
     return table._replace(header=[*columns[1:], *kept], rows=rows(), fields=list)
 

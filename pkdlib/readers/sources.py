@@ -49,10 +49,10 @@ def load_task(
     the miniature tasks, the hub's GLUE or RACE for others. Labels are numbers in the task's order, or names; numbers of
     a dataset that names its classes are read by those names. train_rows: so many, drawn by subset_seed, the smaller
     draws within the larger. bad_rows="skip" drops unreadable rows with a warning. dataset_config: of a dataset that has
-    several, or of RACE's levels one. dev_fraction: this share of the training rows becomes dev, where the source has none; it may be one file
-    then. unlabelled: texts for students to learn from their teacher alone, as `load_texts` reads them. Raises
-    ValueError (bad argument, label, column or row, with file and row), FileNotFoundError (no such folder, dataset or
-    split), ConnectionError (no hub).
+    several, or of RACE's levels one. dev_fraction: this share of the training rows becomes dev, where the source has
+    none; it may be one file then. unlabelled: texts for students to learn from their teacher alone, as `load_texts`
+    reads them. Raises ValueError (bad argument, label, column or row, with file and row), FileNotFoundError (no such
+    folder, dataset or split), ConnectionError (no hub).
     """
     task = get_task(task)
     tables, source = tables_of(task, source, "train" if dev_fraction else "", dataset_config)

@@ -50,19 +50,23 @@ def refused(call, kind: type[Exception] = ValueError) -> str:
 # ----------------------------------------------------------------------------------------------- where rows lie
 def test_race_s_own_folder_is_read_by_level_from_above_or_within(tmp_path: Path) -> None:
     other = RECORD | {"article": "It rained."}
-    write(tmp_path, train_high_1=RECORD, train_middle_2=other, dev_high_3=RECORD, test_middle_4=other)
+    write(
+        tmp_path, train_high_1=RECORD, train_middle_2=other, dev_high_3=RECORD, test_middle_4=other, test_high_5=RECORD
+    )
     for source in (tmp_path, tmp_path / "RACE"):
         data = load_task("race", source, dataset_config="high")
-        assert rows(data.splits["train"]) == ROWS and set(data.splits) == {"train", "dev"}
+        assert rows(data.splits["train"]) == rows(data.splits["test"]) == ROWS
         assert data.dataset_config == "high"
         for config in ("", "all"):
             data = load_task("race", source, dataset_config=config)
-            assert set(data.splits) == {"train", "dev", "test"} and len(data.splits["test"]) == 2
+            assert set(data.splits) == {"train", "dev", "test"} and len(data.splits["test"]) == 4
             texts = data.splits["train"].texts[0]
             assert sorted(texts) == ["It rained.", "It rained.", ARTICLE, ARTICLE]
     assert load_split("race", tmp_path, "test", "middle").texts[0] == ["It rained.", "It rained."]
     line = "dataset_config = 'low': must be one of all, middle, high"
     assert refused(lambda: load_task("race", tmp_path, dataset_config="low")) == line
+    line = f"{tmp_path}/RACE/dev: no rows"
+    assert refused(lambda: load_task("race", tmp_path, dataset_config="middle")) == line
     line = f"{tmp_path}: task race has no train split there (names: train)"
     write(tmp_path / "few", dev_high_1=RECORD)
     assert refused(lambda: load_task("race", tmp_path / "few"), FileNotFoundError) == line.replace(": ", "/few: ", 1)
