@@ -52,10 +52,7 @@ def forward_split(
 def predict(
     model: PreTrainedModel, split: EncodedSplit, batch_size: Count = 128, accelerator: Accelerator | None = None
 ) -> Tensor:
-    """Logits (rows, classes) of a split, labelled or not, in its order and the model's classes', float32 on the CPU.
-
-    Of a passage and its choices they are (rows, choices).
-    """
+    """Logits (rows, classes or choices) of a split, in its order and the model's classes', float32 on the CPU."""
     logits = torch.empty(len(split), split.choices or len(class_names(model)))
     for rows, output in forward_split(model, split, batch_size, accelerator, {"cls_alone": True}):
         logits[rows] = output.logits.float().cpu()

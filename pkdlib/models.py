@@ -21,6 +21,7 @@ from pkdlib.engine.checks import ClassNames, Seed, check_tokenizer, check_weight
 from pkdlib.engine.files import reach
 
 Init = Literal["pretrained", "teacher", "random"]
+HEADS: Any = {False: AutoModelForSequenceClassification, True: AutoModelForMultipleChoice}  # whether it chooses
 Output = Any  # of a forward pass, as transformers has it: logits, hidden_states, attentions
 
 
@@ -41,7 +42,7 @@ def load_classifier(path: str | Path, label_names: Sequence[str] = ()) -> PreTra
     place = reach(path)
     with loading(path):
         saved = AutoConfig.from_pretrained(place).architectures or [""]
-    model = _load(_head("MultipleChoice" in saved[0]), path, "a fine-tuned classifier")
+    model = _load(HEADS["MultipleChoice" in saved[0]], path, "a fine-tuned classifier")
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()  # mapped from the file, it may be unaligned and then rounds otherwise
     return with_labels(model.eval(), label_names, str(path)) if label_names else model.eval()
@@ -65,10 +66,6 @@ def _load(model_class: Any, path: str | Path, kind: str, spare: str = "nothing")
         return check_weights(model, info, path, kind, spare)
 
 
-def _head(chooses: bool) -> Any:
-    return AutoModelForMultipleChoice if chooses else AutoModelForSequenceClassification
-
-
 @checked
 def build_student(
     backbone: str | Path | PreTrainedModel, num_hidden_layers: int | None, label_names: ClassNames, *,
@@ -78,8 +75,7 @@ def build_student(
 
     init "pretrained" takes them from the pre-trained `backbone`, as the paper does; "teacher" from the fine-tuned
     `teacher`; "random" takes the backbone's shape alone. num_hidden_layers None keeps all layers (that is how a teacher
-    starts). What the source lacks is drawn from `seed`; torch's global random state is left as it was. chooses: the
-    head is one for multiple choice, whose label_names are the places of the choices.
+    starts). What the source lacks is drawn from `seed`; torch's random state stays. chooses: for multiple choice.
 
     Raises ValueError when the source has fewer layers, or init "teacher" lacks its teacher.
     """
@@ -101,7 +97,7 @@ def build_student(
         config.id2label = dict(enumerate(label_names))
         config.label2id = {name: index for index, name in enumerate(label_names)}
         config.dtype = torch.float32
-        student = _head(chooses).from_config(config)
+        student = HEADS[chooses].from_config(config)
         if init != "random":
             own = student.base_model.state_dict().keys()  # the layers kept, not those above
             student.base_model.load_state_dict({name: w for name, w in source.state_dict().items() if name in own})

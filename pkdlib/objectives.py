@@ -51,9 +51,8 @@ class Objective(nn.Module, ABC):
 class PKD(Objective):
     """L_PKD = (1 - alpha) L_CE + alpha L_DS + beta L_PT (section 3.2): FT with alpha = beta = 0, KD with beta = 0.
 
-    Of a passage and its choices the soft targets are over a question's choices, and L_PT is the mean over all choices
-    of all questions, each of which has a [CLS] state. Raises ValueError when a term needs a teacher and there is none,
-    or labels, layers or widths do not fit.
+    Of choices, soft targets are over those of a question, and L_PT is the mean over questions and choices, as each has
+    a [CLS] state. Raises ValueError when a term lacks its teacher, or labels, layers or widths do not fit.
     """
 
     names = PKDTerms._fields
@@ -120,14 +119,10 @@ def taken_layers(n: int, k: int, config: DistillConfig) -> list[int]:
 
 
 def pkd_wants(layers: Sequence[int]) -> dict[str, Want]:
-    """What L_PKD takes from a teacher: its logits and, of each matched layer, its [CLS] states (batch, hidden).
-
-    Of choices the states are (questions, choices, hidden).
-    """
+    """What L_PKD takes from a teacher: logits and, of each matched layer, [CLS] states (batch, [choices,] hidden)."""
 
     def cls(output: Output, layer: int) -> Tensor:
-        states, rows = output.hidden_states[layer][:, 0], len(output.logits)
-        return states if len(states) == rows else states.unflatten(0, (rows, -1))
+        return output.hidden_states[layer][:, 0].unflatten(0, (len(output.logits), -1)).squeeze(1)
 
     wants: dict[str, Want] = {"teacher_logits": lambda output: output.logits}
     return wants | {f"teacher_cls_{k}": lambda output, k=k: cls(output, k) for k in layers}

@@ -25,8 +25,8 @@ class Task:
     label_column: str = "label"
 
     def __post_init__(self) -> None:
-        distinct_names("columns", self.columns, 1, None if self.choices else 2)
         distinct_names("label_names", self.label_names, 1)
+        distinct_names("columns", self.columns, 1, None if self.choices else 2)
         for name in distinct_names("metrics", self.metrics, 1):
             known = [one for one in METRICS if (one in OF_VALUES) == self.is_regression]
             pick("metrics", name, ["accuracy"] if self.choices else known)  # a place is no class
@@ -42,7 +42,7 @@ class Task:
     @property
     def choices(self) -> int:
         """How many choices a row has; 0 unless it is multiple choice."""
-        return self.num_labels if self.num_labels > 1 and self.columns[1:] == self.label_names else 0
+        return self.num_labels if not self.is_regression and self.columns[1:] == self.label_names else 0
 
     def decide(self, logits: Tensor) -> np.ndarray:
         """The likeliest class of every row, or its value in regression, (rows,); logits: (rows, classes)."""
