@@ -24,6 +24,7 @@ from transformers import AutoModel, AutoModelForMultipleChoice, BertForMultipleC
 
 from pkdlib import DistillConfig, FineTuneConfig, distill, evaluate, fine_tune, load_classifier, method_config, predict
 from pkdlib.analysis.similarity import split_cls_states
+from pkdlib.beyond.tinybert import TinyBERT
 from pkdlib.config import ConfigError
 from pkdlib.data import EncodedTask, Split, TaskData, encode_split, encode_task
 from pkdlib.deploy.export import export_onnx
@@ -300,6 +301,18 @@ def test_micro_batches_and_static_shapes_give_the_same_training(data, teacher, o
         assert runs[name]["dev_loss"] == pytest.approx(runs["plain"]["dev_loss"], abs=1e-4)
 
 
+@pytest.mark.parametrize("changes", [{"distance": "cka"}, {"distance": "infonce"}, {"strategy": "alp"}])
+def test_other_distances_and_maps_see_choices_as_rows(data, teacher, out, changes: dict) -> None:
+    config = DistillConfig(num_hidden_layers=2, **SMALL, **changes)
+    record = distill(data, config, teacher.model, cache_dir=out / "cache").record
+    assert record.history[0]["train_loss_pt"] > 0
+
+
+def test_tinybert_compares_all_tokens_of_all_choices(data, teacher) -> None:
+    record = distill(data, DistillConfig(num_hidden_layers=2, **SMALL), teacher.model, objective=TinyBERT).record
+    assert record.history[0]["train_loss_attention"] > 0 and record.history[0]["train_loss_hidden"] > 0
+
+
 def test_an_interrupted_distillation_goes_on_to_the_same_weights(data, students, out, tmp_path) -> None:
     def stop(epoch: int, model: object, history: dict) -> None:
         if epoch == 2:
@@ -408,6 +421,13 @@ def test_the_paper_s_run_of_race_has_its_settings(source, tmp_path) -> None:
         "temperature": 10, "alpha": 0.7, "beta": 1000, "normalize": False, "form": "official",
     }  # fmt: skip
     assert found["length"] == 64 and found["reference"].loc[(6, "PKD-Skip"), "paper_test"] == 60.34
+
+
+def test_the_notebook_about_the_softmax_of_classes_refuses_a_teacher_that_chooses(teacher, out) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^task = 'race': must be a task of classes, as this is about their softmax$"
+    ):
+        run_cells("03", teacher_dir=str(out / "teacher"), student_layers=2, output_dir=str(out / "03"))
 
 
 @pytest.mark.parametrize("name", ["00", "06", "09"])
