@@ -22,11 +22,11 @@ READING = ("source", "subset_seed", "bad_rows", "dataset_config", "dev_fraction"
 
 @dataclass(frozen=True)
 class Split:
-    """Rows of one split: one or two texts each, and class indices or values (rows,), or None where they are hidden."""
+    """Rows of one split: one or two texts each, or a passage and its choices; labels (rows,), or None where hidden."""
 
     name: str
     texts: tuple[list[str], ...]
-    labels: np.ndarray | None
+    labels: np.ndarray | None  # class indices, places of the right choices, or values
 
     def __len__(self) -> int:
         return len(self.texts[0])
@@ -79,7 +79,7 @@ class EncodedTask:
 
 @checked
 def encode_split(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int = 128) -> EncodedSplit:
-    """Tokenise a split once; rows longer than max_length tokens are cut, the longer text of a pair first.
+    """Tokenise a split once; rows over max_length tokens are cut, the longer text of a pair (the passage) first.
 
     Raises ValueError when max_length is not in 8..the model's own limit, or rows do not begin with [CLS].
     """

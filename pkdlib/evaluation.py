@@ -34,10 +34,10 @@ def forward_split(
     check_reads(model, [split], model.name_or_path or type(model).__name__)
     accelerator = accelerator or make_accelerator()
     model = model.to(accelerator.device)  # not in inference mode, in which what moves could not be trained again
-    was_training = model.training
+    was_training, tokens = model.training, split.lengths * max(1, split.choices)
     model.eval()
     try:
-        for batch in progress_bar(make_loader(split, SortedBatches(split.lengths, batch_size)), label):
+        for batch in progress_bar(make_loader(split, SortedBatches(tokens, batch_size)), label):
             rows = batch.pop("rows")
             batch.pop("labels", None)
             batch = send_to_device(batch, accelerator.device, non_blocking=accelerator.non_blocking)
@@ -52,8 +52,8 @@ def forward_split(
 def predict(
     model: PreTrainedModel, split: EncodedSplit, batch_size: Count = 128, accelerator: Accelerator | None = None
 ) -> Tensor:
-    """Logits (rows, classes) of a split, labelled or not, in its order and the model's classes', float32 on the CPU."""
-    logits = torch.empty(len(split), len(class_names(model)))
+    """Logits (rows, classes or choices) of a split, in its order and the model's classes', float32 on the CPU."""
+    logits = torch.empty(len(split), split.choices or len(class_names(model)))
     for rows, output in forward_split(model, split, batch_size, accelerator, {"cls_alone": True}):
         logits[rows] = output.logits.float().cpu()
     return logits

@@ -8,7 +8,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from transformers import (
+    AutoConfig,
     AutoModel,
+    AutoModelForMultipleChoice,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedModel,
@@ -19,6 +21,7 @@ from pkdlib.engine.checks import ClassNames, Seed, check_tokenizer, check_weight
 from pkdlib.engine.files import reach
 
 Init = Literal["pretrained", "teacher", "random"]
+HEADS: Any = {False: AutoModelForSequenceClassification, True: AutoModelForMultipleChoice}  # whether it chooses
 Output = Any  # of a forward pass, as transformers has it: logits, hidden_states, attentions
 
 
@@ -33,10 +36,13 @@ def load_tokenizer(backbone: str | Path) -> PreTrainedTokenizerBase:
 def load_classifier(path: str | Path, label_names: Sequence[str] = ()) -> PreTrainedModel:
     """A fine-tuned classifier (teacher or student) of a hub id or local folder, in float32 and evaluation mode.
 
-    Its classes keep their order, or get that of label_names. Raises ValueError when the checkpoint has no trained
-    classifier, or classes of other names.
+    Its classes keep their order, or get that of label_names. A checkpoint that was saved as a model for multiple choice
+    is loaded as one. Raises ValueError when it has no trained classifier, or classes of other names.
     """
-    model = _load(AutoModelForSequenceClassification, path, "a fine-tuned classifier")
+    place = reach(path)
+    with loading(path):
+        saved = AutoConfig.from_pretrained(place).architectures or [""]
+    model = _load(HEADS["MultipleChoice" in saved[0]], path, "a fine-tuned classifier")
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()  # mapped from the file, it may be unaligned and then rounds otherwise
     return with_labels(model.eval(), label_names, str(path)) if label_names else model.eval()
@@ -63,13 +69,13 @@ def _load(model_class: Any, path: str | Path, kind: str, spare: str = "nothing")
 @checked
 def build_student(
     backbone: str | Path | PreTrainedModel, num_hidden_layers: int | None, label_names: ClassNames, *,
-    init: Init = "pretrained", teacher: PreTrainedModel | None = None, seed: Seed = 0,
+    init: Init = "pretrained", teacher: PreTrainedModel | None = None, seed: Seed = 0, chooses: bool = False,
 ) -> PreTrainedModel:  # fmt: skip
     """A classifier made of the embeddings, the first k layers and the pooler of its source, with a fresh head.
 
     init "pretrained" takes them from the pre-trained `backbone`, as the paper does; "teacher" from the fine-tuned
     `teacher`; "random" takes the backbone's shape alone. num_hidden_layers None keeps all layers (that is how a teacher
-    starts). What the source lacks is drawn from `seed`; torch's global random state is left as it was.
+    starts). What the source lacks is drawn from `seed`; torch's random state stays. chooses: for multiple choice.
 
     Raises ValueError when the source has fewer layers, or init "teacher" lacks its teacher.
     """
@@ -91,7 +97,7 @@ def build_student(
         config.id2label = dict(enumerate(label_names))
         config.label2id = {name: index for index, name in enumerate(label_names)}
         config.dtype = torch.float32
-        student = AutoModelForSequenceClassification.from_config(config)
+        student = HEADS[chooses].from_config(config)
         if init != "random":
             own = student.base_model.state_dict().keys()  # the layers kept, not those above
             student.base_model.load_state_dict({name: w for name, w in source.state_dict().items() if name in own})

@@ -44,14 +44,16 @@ class Objective(nn.Module, ABC):
         """The terms, scalars in the order of `names`.
 
         output: the student's, with what `asks` made it give; batch: its inputs, `labels`, `label_weights` where rows
-        do not weigh the same, and every wanted output, each (batch, ...).
+        do not weigh the same, and every wanted output, each (batch, ...). Of a passage and its choices logits are
+        (questions, choices) and hidden states those of questions * choices sequences, (questions * choices, ...).
         """
 
 
 class PKD(Objective):
     """L_PKD = (1 - alpha) L_CE + alpha L_DS + beta L_PT (section 3.2): FT with alpha = beta = 0, KD with beta = 0.
 
-    Raises ValueError when a term needs a teacher and there is none, or labels, layers or widths do not fit.
+    Of choices, soft targets are over those of a question, and L_PT is the mean over questions and choices, as each has
+    a [CLS] state. Raises ValueError when a term lacks its teacher, or labels, layers or widths do not fit.
     """
 
     names = PKDTerms._fields
@@ -104,7 +106,8 @@ class PKD(Objective):
             matched = range(1, len(output.hidden_states) - 1)  # all but the last
             student_cls = self.projection(cls_states(output.hidden_states, matched))  # (batch, layers, hidden)
             # In float32: bf16's autocast on a CPU cannot stack half precision.
-            teacher_cls = torch.stack([batch[f"teacher_cls_{layer}"].float() for layer in self.taken], dim=1)
+            teacher_cls = torch.stack([batch[f"teacher_cls_{layer}"].float() for layer in self.taken], dim=-2)
+            teacher_cls = teacher_cls.flatten(0, -3)  # choices, too, are then rows, as they are of the student
             if self.moving:
                 teacher_cls = self.moving(student_cls, teacher_cls, self.order)
         labels, logits, weights = batch["labels"], batch.get("teacher_logits"), batch.get("label_weights")
@@ -117,7 +120,10 @@ def taken_layers(n: int, k: int, config: DistillConfig) -> list[int]:
 
 
 def pkd_wants(layers: Sequence[int]) -> dict[str, Want]:
-    """What L_PKD takes from a teacher: its logits and, of each matched layer, its [CLS] states (batch, hidden)."""
+    """What L_PKD takes from a teacher: logits and, of each matched layer, [CLS] states (batch, [choices,] hidden)."""
+
+    def cls(output: Output, layer: int) -> Tensor:
+        return output.hidden_states[layer][:, 0].unflatten(0, (len(output.logits), -1)).squeeze(1)
 
     wants: dict[str, Want] = {"teacher_logits": lambda output: output.logits}
-    return wants | {f"teacher_cls_{k}": lambda output, k=k: output.hidden_states[k][:, 0] for k in layers}
+    return wants | {f"teacher_cls_{k}": lambda output, k=k: cls(output, k) for k in layers}

@@ -13,21 +13,23 @@ from pkdlib.engine.metrics import METRICS, OF_VALUES
 class Task:
     """One task, of the table below or of your own. Its first metric selects the best epoch.
 
-    Of a single label name it is regression: labels are numbers, and the model gives one. Raises ConfigError when a
-    field has too few names or too many, or one of them twice, or a metric is unknown or of the other kind of task.
+    Of a single label name it is regression: labels are numbers, and the model gives one. Where each label names a
+    column behind the first, it is multiple choice: which of these texts goes with the first? Raises ConfigError when a
+    field has too few names or too many, or one of them twice, or a metric is unknown or of another kind of task.
     """
 
     name: str
-    columns: tuple[str, ...]  # one or two text columns
+    columns: tuple[str, ...]  # one or two text columns; or a passage's and one for each choice
     label_names: tuple[str, ...]  # class index -> name; GLUE's tasks have GLUE's order
     metrics: tuple[str, ...] = ("accuracy",)  # names of METRICS
     label_column: str = "label"
 
     def __post_init__(self) -> None:
-        distinct_names("columns", self.columns, 1, 2)
         distinct_names("label_names", self.label_names, 1)
+        distinct_names("columns", self.columns, 1, None if self.choices else 2)
         for name in distinct_names("metrics", self.metrics, 1):
-            pick("metrics", name, [known for known in METRICS if (known in OF_VALUES) == self.is_regression])
+            known = [one for one in METRICS if (one in OF_VALUES) == self.is_regression]
+            pick("metrics", name, ["accuracy"] if self.choices else known)  # a place is no class
 
     @property
     def num_labels(self) -> int:
@@ -36,6 +38,11 @@ class Task:
     @property
     def is_regression(self) -> bool:
         return self.num_labels == 1
+
+    @property
+    def choices(self) -> int:
+        """How many choices a row has; 0 unless it is multiple choice."""
+        return self.num_labels if not self.is_regression and self.columns[1:] == self.label_names else 0
 
     def decide(self, logits: Tensor) -> np.ndarray:
         """The likeliest class of every row, or its value in regression, (rows,); logits: (rows, classes)."""
@@ -74,6 +81,7 @@ TASKS: dict[str, Task] = {
         Task("rte", PAIR, _NLI2),
         Task("cola", ("sentence",), ("unacceptable", "acceptable"), ("mcc", "accuracy")),
         Task("stsb", PAIR, ("similarity",), ("pearson", "spearman"), "score"),  # 0..5
+        Task("race", ("article", *"ABCD"), (*"ABCD",), label_column="answer"),  # A to D: the question with a choice
         Task("mini-sentiment", ("sentence",), ("negative", "positive")),
         Task("mini-inference", PAIR, _NLI3),
     )

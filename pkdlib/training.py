@@ -115,8 +115,8 @@ def _start(
     if init != "teacher":
         checks.check_same_tokens(load_tokenizer(config.backbone), data.splits["train"], config.backbone)
     checks.check_trained_labels(data.splits["train"].labels, data.task, config)
-    layers, names = config.num_hidden_layers, data.task.label_names
-    model = build_student(config.backbone, layers, names, init=init, teacher=teacher, seed=config.seed)
+    layers, names, chooses = config.num_hidden_layers, data.task.label_names, data.task.choices > 0
+    model = build_student(config.backbone, layers, names, init=init, teacher=teacher, seed=config.seed, chooses=chooses)
     checks.check_reads(model, data.splits.values(), config.backbone)
     return model
 

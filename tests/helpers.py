@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pandas as pd
@@ -60,6 +61,33 @@ def small_data(task: str = "mini-sentiment", train: int = 40, dev: int = 24, tes
 
 def small_task(task: str = "mini-sentiment", train: int = 40, dev: int = 24, max_length: int = 64) -> EncodedTask:
     return encode_task(small_data(task, train, dev), mini_tokenizer(), max_length)
+
+
+def save_race(folder: Path, train: int = 24, dev: int = 12, seed: int = 0) -> Path:
+    """RACE's folder: articles of two events of the little language and two questions, of which one has a blank.
+
+    The right option is who did it in the article; the others are places, which do nothing. So a tiny model learns it.
+    """
+    from grammar import PEOPLE, PLACES, THINGS, VERBS, split  # here, because conftest.py says where it is
+
+    draw = Random(seed)
+    for name, articles in (("train", train), ("dev", dev), ("test", dev)):
+        for number in range(articles):
+            people, verbs, things = (draw.sample(split((*of.values(),)), 2) for of in (PEOPLE, VERBS, THINGS))
+            answers, places = draw.choices(range(4), k=2), draw.sample(split((*PLACES.values(),)), 6)
+            questions = [f"the _ {verbs[0]} the {things[0]} .", f"the {things[1]} was {verbs[1]} by the"]
+            options = [places[:3], places[3:]]
+            for right, place, others in zip(people, answers, options, strict=True):
+                others.insert(place, right)
+            record = {
+                "article": " ".join(f"the {people[n]} {verbs[n]} the {things[n]} ." for n in range(2)),
+                "questions": questions, "options": options, "answers": ["ABCD"[place] for place in answers],
+                "id": f"{number}.txt",
+            }  # fmt: skip
+            file = folder / "RACE" / name / ("middle", "high")[number % 2] / f"{number}.txt"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(record))
+    return folder
 
 
 def few_tickets(out: Path, rows: int = 120) -> Path:

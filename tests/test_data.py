@@ -186,7 +186,7 @@ def test_batches_are_padded_to_a_multiple_or_the_limit(tokenizer: PreTrainedToke
 def test_a_split_keeps_texts_from_all_over_it_to_compare_tokenizers_on(tokenizer: PreTrainedTokenizerBase) -> None:
     texts = ([f"a {row}" for row in range(1201)], [f"the {row}" for row in range(1201)])
     split = EncodedSplit(Split("dev", texts, None), tokenizer, 16)
-    assert split.examples == (texts[0][::3], texts[1][::3]) and list(split.example_rows) == [*range(0, 1201, 3)]
+    assert split.examples == (texts[0][::3], texts[1][::3]) and list(split.example_places) == [*range(0, 1201, 3)]
     few = EncodedSplit(Split("dev", (texts[0][:500],), None), tokenizer, 16)
     assert few.examples == (texts[0][:500],)
 

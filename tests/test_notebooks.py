@@ -242,7 +242,7 @@ BAD_VALUES = [
     (
         "08", "student_layers", [4],
         "task = 'sst2', num_hidden_layers = 4: the authors' settings are for mnli 3, mnli 6, mrpc 3, mrpc 6, qnli 3, "
-        "qnli 6, qqp 3, qqp 6, race 6, rte 3, rte 6, sst2 3, sst2 6",
+        "qnli 6, qqp 3, qqp 6, race 3, race 6, rte 3, rte 6, sst2 3, sst2 6",
     ),
 ]  # fmt: skip
 

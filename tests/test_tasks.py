@@ -20,7 +20,7 @@ PREDICTIONS = np.array([1, 1, 1, 0, 0, 1, 0, 0])
 def test_the_tasks_are_the_paper_s_and_the_two_embedded_ones() -> None:
     assert set(TASKS) == {
         "sst2", "mrpc", "qqp", "mnli", "mnli-mm", "qnli", "rte", "cola", "stsb", "mini-sentiment",
-        "mini-inference",
+        "mini-inference", "race",
     }  # fmt: skip
     assert all(get_task(name).name == name for name in TASKS)
 

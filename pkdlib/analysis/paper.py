@@ -59,6 +59,11 @@ def paper_teacher() -> dict[str, Any]:
     return {"learning_rate": PAPER["teacher"]["learning_rate"], **FIXED}
 
 
+def paper_length(task: str) -> int:
+    """The tokens of a row in the authors' runs of a task."""
+    return PAPER["fixed"]["max_length_of"].get(task, PAPER["fixed"]["max_length"])
+
+
 def convert_beta(beta: float, num_matched_layers: int, hidden_size: int, source: Form, target: Form) -> float:
     """The beta of equal weight in another form: beta_paper = beta_official / (M d), of M matched layers of width d."""
     pick("source", source, FORMS), pick("target", target, FORMS)
@@ -71,7 +76,7 @@ def reference_rows(task: str, metric: str = "accuracy") -> pd.DataFrame:
     """The paper's test and the authors' dev figures, in percent, of every model of one task; NaN for none."""
     tests, dev_column = pick("task", task, COLUMNS)
     column = pick("metric", metric, tests)
-    test = pd.concat([paper_table("table_1"), paper_table("table_2")])[column]
+    test = pd.concat([paper_table(name) for name in ("table_1", "table_2", "table_3")])[column].dropna()
     dev = paper_table("dev").get(dev_column if metric == "accuracy" else None, pd.Series(dtype=float))
     models = pd.DataFrame(PAPER["models"])  # "PKD" stands as PKD-Skip, as Table 1's caption says
     figures = {"paper_test": models["test_row"].map(test), "authors_dev": models["dev_row"].map(dev)}

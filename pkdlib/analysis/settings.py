@@ -69,6 +69,10 @@ Names = Annotated[
 OF_CLASSES = _rule(
     "must be a task of classes, not of values", lambda name, _: name == CUSTOM or not TASKS[name].is_regression
 )
+OF_TEXTS = _rule(
+    "must be a task whose rows each have a label, not choices",
+    lambda name, _: name == CUSTOM or not TASKS[name].choices,
+)
 SCORED = _rule(f"must be some of {', '.join(METRICS)}", lambda names, _: {*names} <= {*METRICS})
 CLASSES = _rule("must be scores of classes", lambda names, _: not {*names} & {*OF_VALUES})
 FILE = _rule("must be a folder, not a file", lambda name, _: not Path(ROOT / name).is_file())
@@ -83,11 +87,11 @@ OutputFolder = Annotated[
         lambda name, _: (ROOT / name).resolve() != ROOT and not any(map(Path.is_file, (ROOT / name).resolve().parents)),
     ),
 ]
-GLUE = [task for task in TASKS if not task.startswith("mini-") and task not in ("cola", "stsb")]  # the paper's
+PAPERS = [task for task in TASKS if not task.startswith("mini-") and task not in ("cola", "stsb")]  # the paper's
 Preset = Annotated[
     str,
     AfterValidator(lambda name, info: name or info.data.get("task", "")),
-    _rule(f"must be one of {', '.join(GLUE)}, or empty for such a task's own", lambda name, _: name in GLUE),
+    _rule(f"must be one of {', '.join(PAPERS)}, or empty for such a task's own", lambda name, _: name in PAPERS),
 ]
 
 
@@ -137,7 +141,7 @@ class TeacherConfig(OwnTask):
 class ClassifierConfig(RowsConfig):
     """A classifier from its rows to its use: further rows of the same columns, and a student with a layer to match."""
 
-    task: Annotated[OwnTaskName, OF_CLASSES]
+    task: Annotated[OwnTaskName, OF_CLASSES, OF_TEXTS]
     metrics: Annotated[Names, OWN, SCORED, CLASSES] = Field([])  # empty: accuracy, macro_f1
     unlabelled: str = ""  # a file or folder of texts that a student learns from the teacher alone
     held_out: str = ""  # labelled rows that choose nothing, as `source`; empty: the dev rows stand in
@@ -148,7 +152,7 @@ class ClassifierConfig(RowsConfig):
 class StartConfig(RowsConfig):
     """The first notebook: one student of the embedded BERT of twelve layers, with at least one layer to match."""
 
-    task: Annotated[TaskName, OF_CLASSES]
+    task: Annotated[TaskName, OF_CLASSES, OF_TEXTS]
     student_layers: int = Field(ge=2, le=12)
     teacher_epochs: int = Field(ge=1)
     student_epochs: int = Field(ge=1)
@@ -225,7 +229,7 @@ class SimilarityConfig(OwnTask):
 
     model_a: Model
     model_b: Model
-    task: OwnTaskName
+    task: Annotated[OwnTaskName, OF_TEXTS]
     source: str = ""  # as of RowsConfig
     texts: Place = ""  # folder of texts of your own, in place of the task's rows
     split: Literal["train", "dev", "test"] = "dev"

@@ -156,12 +156,16 @@ def shuffled_baseline(metric: str, a_cls: Tensor, b_cls: Tensor, seed: int = 0) 
 
 @checked
 def split_cls_states(model: PreTrainedModel, split: EncodedSplit, batch_size: Count = 128) -> Tensor:
-    """[CLS] states (rows, layers, hidden) of every layer for every row, float32 on the CPU."""
-    states = torch.empty(len(split), model.config.num_hidden_layers, model.config.hidden_size)
+    """[CLS] states (rows, layers, hidden) of every layer for every row, float32 on the CPU.
+
+    Of a passage and its choices they are (rows * choices, layers, hidden), a row's choices one after the other.
+    """
+    each = max(1, split.choices)
+    states = torch.empty(len(split), each, model.config.num_hidden_layers, model.config.hidden_size)
     asks = {"output_hidden_states": True, "cls_alone": True}
     for rows, output in forward_split(model, split, batch_size, asks=asks):
-        states[rows] = cls_states(output.hidden_states).float().cpu()
-    return states
+        states[rows] = cls_states(output.hidden_states).unflatten(0, (len(rows), each)).float().cpu()
+    return states.flatten(0, 1)
 
 
 def checkpoint_cls_states(checkpoint: str | Path, split: Split, max_length: int) -> Tensor:

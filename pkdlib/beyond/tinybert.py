@@ -72,7 +72,7 @@ class TinyBERT(Objective):
             one.set_attn_implementation("eager")  # the others give no attention maps
 
     def forward(self, output: Output, batch: Batch) -> tuple[Tensor, ...]:
-        mask, c = batch["attention_mask"], self.config
+        mask, c = batch["attention_mask"].flatten(0, -2), self.config  # of choices a row each, as their states
         with torch.no_grad():
             teacher = self.teacher[0].to(mask.device)
             theirs = teacher(**{name: batch[name] for name in INPUTS if name in batch}, **self.asks)

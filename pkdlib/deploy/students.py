@@ -13,7 +13,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrain
 
 from pkdlib.data import EncodedSplit
 from pkdlib.engine.batches import SortedBatches
-from pkdlib.engine.checks import loading
+from pkdlib.engine.checks import chooses, loading
 from pkdlib.engine.files import locate
 from pkdlib.engine.progress import progress_bar
 from pkdlib.evaluation import predict
@@ -49,6 +49,8 @@ def load_student(student: str | Path) -> Student:
         max_length = tokenizer.model_max_length  # as `export_onnx` has set it
         return Student(partial(predict_onnx, session), names_of(config), tokenizer, max_length)
     model, tokenizer, record = load_classifier(student), load_tokenizer(student), record_of(student, "student")
+    if chooses(model):
+        raise ValueError(f"student = {str(student)!r}: is a model for multiple choice: must be a classifier of texts")
     longest = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", 512))
     max_length, columns = (record.max_length, record.get_task().columns) if record else (longest, ())
     return Student(partial(predict, model), names_of(model.config), tokenizer, max_length, columns, model)

@@ -33,19 +33,22 @@ def card(record: Mapping[str, Any]) -> str:
     from huggingface_hub import EvalResult, ModelCardData  # here, because it is slow to import
 
     config, method, task = record["config"], record["method"], record["task"]
+    columns, classes = (record["task_definition"][name] for name in ("columns", "label_names"))
+    kind, gives = "text-classification", "a class" if len(classes) > 1 else "a number"
+    if len(columns) > 2:
+        kind, gives = "multiple-choice", f"a choice of {len(classes)} texts for the first"
     taught = method != "FT" and "teacher_weights" in record["fingerprints"]
     tags = ["pkdlib", *(["knowledge-distillation"] if taught else [])]
     results = [
-        EvalResult("text-classification", task, task, name, value, dataset_split=split)
+        EvalResult(kind, task, task, name, value, dataset_split=split)
         for split, scores in record["metrics"].items()
         for name, value in _shown(scores)
     ]
     hub = {"base_model": config["backbone"]} if _is_hub_id(config["backbone"]) else {}
     data = ModelCardData(
-        library_name="transformers", pipeline_tag="text-classification", tags=tags, **hub,
+        library_name="transformers", pipeline_tag=kind, tags=tags, **hub,
         **({"model_name": record["run_id"], "eval_results": results} if results else {}),
     )  # fmt: skip
-    columns, classes = (record["task_definition"][name] for name in ("columns", "label_names"))
     what = f"a model for {task} of {config['num_hidden_layers']} layers and {record['num_parameters']:,} parameters"
     first = "its teacher's first layers" if config.get("init") == "teacher" else f"`{_public(config['backbone'])}`"
     start = f"It starts from {first}"
@@ -59,7 +62,7 @@ def card(record: Mapping[str, Any]) -> str:
         f"---\n{data.to_yaml()}\n---\n{MARK}\n\n# {record['run_id']}\n",
         f"This is {what}, trained by pkdlib with the method {method}. {start}.\n",
         f"- Texts: {', '.join(columns)}, at most {record['max_length']} tokens a row.",
-        f"- It gives {'a class' if len(classes) > 1 else 'a number'}: {', '.join(classes)}.",
+        f"- It gives {gives}: {', '.join(classes)}.",
         f"- Data: {_public(record['source'])}, {rows} rows for training.",
         f"- Best epoch on dev: {record['best_epoch']} of {config.get('num_train_epochs', record['best_epoch'])}.\n",
         f"## Scores\n\n{_scores(record)}\n",

@@ -116,9 +116,12 @@ def spelled(name: str) -> str:
 def with_labels(model: PreTrainedModel, names: Sequence[str], where: str = "") -> PreTrainedModel:
     """The classifier with its classes in the order of `names`: itself, or a copy whose last layer's rows are moved.
 
-    Raises ValueError as `label_order` does.
+    A model for multiple choice is given back as it is: its classes are the places of the texts that it is shown. Raises
+    ValueError as `label_order` does.
     """
     where = where or model.name_or_path or "the classifier"
+    if chooses(model):
+        return model
     order = label_order(class_names(model), names, where)
     if order == list(range(len(names))):
         return model
@@ -134,6 +137,11 @@ def with_labels(model: PreTrainedModel, names: Sequence[str], where: str = "") -
     return model.train(body.training)
 
 
+def chooses(model: PreTrainedModel) -> bool:
+    """Whether a model is one for multiple choice, which gives each text of a row a logit."""
+    return "MultipleChoice" in type(model).__name__  # as transformers calls them all
+
+
 def class_names(model: PreTrainedModel) -> list[str]:
     """The names of a classifier's classes, in the order of its logits."""
     if model.base_model is model:
@@ -147,12 +155,11 @@ def class_names(model: PreTrainedModel) -> list[str]:
 
 # ---------------------------------------------------------------------------------------------- rows and their labels
 def check_texts(split: Any) -> None:
-    """ValueError unless a Split has one or two columns of as many texts, and at least one row."""
+    """ValueError unless a Split has columns of as many texts, one, two or a passage's and its choices', and a row."""
     rows = [len(column) if isinstance(column, list | tuple) else 0 for column in split.texts]
-    if not (len(rows) in (1, 2) and len({*rows}) == 1 and rows[0]):
-        raise ValueError(
-            f"the {split.name} split has columns of {rows} texts: must be one or two lists, equal, not empty"
-        )
+    if not (len({*rows}) == 1 and rows[0]):
+        allowed = "must be one or two lists, or a passage's and one for each choice, equal, not empty"
+        raise ValueError(f"the {split.name} split has columns of {rows} texts: {allowed}")
     for column in split.texts:
         if wrong := next((number for number, text in enumerate(column) if not isinstance(text, str)), -1) + 1:
             raise ValueError(f"the {split.name} split, row {wrong - 1}: {column[wrong - 1]!r}: must be a text")
@@ -168,6 +175,8 @@ def check_labels(splits: Mapping[str, Any], task: Any, needed: Iterable[str]) ->
         labels, where = split.labels, f"the {name} split of task {task.name}"
         if hasattr(split, "texts"):  # an EncodedSplit has none any more
             check_texts(split)
+            if len(split.texts) != len(task.columns):
+                raise ValueError(f"{where} has {len(split.texts)} columns of texts: must be {', '.join(task.columns)}")
         if labels is None:
             continue
         kinds, numbers = ("f", "floats") if task.is_regression else ("iu", "whole numbers")
@@ -189,7 +198,7 @@ def check_trained_labels(labels: Any, task: Any, config: Any) -> None:
         needed = f"it is trained on, unless alpha is 1 (it is {alpha:g})"
         raise ConfigError(f"{where} has no labels: {needed}")
     weights = config.class_weights
-    if weights and task.is_regression:
+    if weights and (task.is_regression or task.choices):
         raise ConfigError(f"class_weights = {weights!r}: must be left out, {task.name} has no classes")
     if weights not in ([], ["balanced"]) and len(weights) != task.num_labels:
         line = f"must have one for each of {task.num_labels} classes: {', '.join(task.label_names)}"
@@ -365,6 +374,10 @@ def _check_split(model: PreTrainedModel, split: Any, where: str) -> None:
                  for one in positions if isinstance(one, nn.Embedding)), default=None)  # fmt: skip
     longest = int(split.lengths.max())
     rules = {
+        f"each has {split.choices} choices, its head does not choose: must be a model for multiple choice": (
+            not split.choices or chooses(model) or body is model
+        ),
+        "it chooses among the texts of a row, each has one": not chooses(model) or split.choices,
         f"token {largest} is beyond its {known} embeddings; the rows were tokenised for another model": largest < known,
         f"it takes no {', '.join(set(columns) - set(takes))}": any_name or set(columns) <= set(takes),
         f"it has {types} kinds of segments, the rows more": segments is None or not types or segments.max() < types,
@@ -383,13 +396,14 @@ def _check_split(model: PreTrainedModel, split: Any, where: str) -> None:
 def check_same_tokens(tokenizer: PreTrainedTokenizerBase, split: Any, where: str) -> None:
     """ValueError unless the tokenizer gives an EncodedSplit's example rows the tokens and segments that they have."""
     encoded = tokenizer(*split.examples, truncation=True, max_length=split.max_length)
-    for place, (row, ids) in enumerate(zip(split.example_rows, encoded["input_ids"], strict=True)):
-        batch, zeros = split[[row]], [0] * len(ids)
-        segments = encoded["token_type_ids"][place] if "token_type_ids" in encoded else zeros
-        theirs = batch["token_type_ids"][0].tolist() if "token_type_ids" in batch else [0] * batch["input_ids"].shape[1]
-        for name, ours, others in (("tokens", batch["input_ids"][0].tolist(), ids), ("segments", theirs, segments)):
+    spans = split.offsets.ravel()[split.example_places], split.sequence_lengths.ravel()[split.example_places]
+    for number, (start, length, ids) in enumerate(zip(*spans, encoded["input_ids"], strict=True)):
+        theirs = {name: tokens[start : start + length].tolist() for name, tokens in split.columns.items()}
+        segments = encoded["token_type_ids"][number] if "token_type_ids" in encoded else [0] * len(ids)
+        pairs = ("tokens", theirs["input_ids"], ids), ("segments", theirs.get("token_type_ids", [0] * length), segments)
+        for name, ours, others in pairs:
             if ours != others:
-                text = " | ".join(column[place] for column in split.examples)
+                text = " | ".join(column[number] for column in split.examples)
                 raise ValueError(
                     f"{where}: its tokenizer gives other {name} than the rows have, first of {text[:80]!r}"
                 )

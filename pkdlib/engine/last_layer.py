@@ -21,7 +21,12 @@ def run(model: PreTrainedModel, inputs: Mapping[str, Tensor], cls_alone: bool = 
     cls_alone: nothing but [CLS] is read of the last layer, which then gives one position, (batch, 1, hidden), to be
     found where it always is. Keys and values are still of all positions. Layers of another make than BERT's, or with
     another attention than torch's own, stay as they are.
+
+    Of a batch of choices, whose inputs are (questions, choices, length), states and attentions are those of
+    questions * choices sequences, from models for multiple choice and from encoders without a head.
     """
+    if model.base_model is model:
+        inputs = {name: tensor.flatten(0, -2) for name, tensor in inputs.items()}
     layers = getattr(getattr(model.base_model, "encoder", None), "layer", None)
     layer: Any = layers[-1] if layers else None
     sdpa = model.config._attn_implementation == "sdpa" and not getattr(model.config, "is_decoder", False)

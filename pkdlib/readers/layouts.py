@@ -1,4 +1,4 @@
-"""Where a task's rows lie: files of the GLUE download, configuration and splits of the hub's dataset."""
+"""Where a task's rows lie: files of the GLUE or RACE download, configuration and splits of the hub's dataset."""
 
 from typing import NamedTuple
 
@@ -10,13 +10,15 @@ NAMES = {"train": ("train",), "dev": ("dev", "validation", "valid", "val"), "tes
 class Layout(NamedTuple):
     """The names under which a task's rows are kept."""
 
-    folder: str  # of the GLUE download
+    folder: str  # of the download
     config: str  # of the hub's dataset, where it has several
     ending: str = ""  # of the dev and test splits' names: "_matched"
     columns: tuple[str, ...] = ()  # of the GLUE download's texts where they differ from the task's
     label: str = "label"
     header: tuple[str, ...] = ()  # of the GLUE download's files that have none
     plain: bool = True  # whether a dev split without the ending is this task's too
+    hub: str = "nyu-mll/glue"  # the hub's dataset
+    levels: tuple[str, ...] = ()  # folders within a split's folder, of the RACE download
 
     def names(self, split: str) -> list[tuple[str, ...]]:
         """What the split's file, or the hub's split, may be called: the first of these groups that is there counts."""
@@ -36,8 +38,9 @@ LAYOUTS = {
     "rte": Layout("RTE", "rte"),
     "cola": Layout("CoLA", "cola", header=("source", "label", "mark", "sentence")),
     "stsb": Layout("STS-B", "stsb", label="score"),
+    "race": Layout("RACE", "all", label="answer", hub="ehovy/race", levels=("middle", "high")),
 }
-GLUE = {*(layout.config for layout in LAYOUTS.values()), "wnli", "ax"}  # the hub's configurations
+GLUE = {*(layout.config for layout in LAYOUTS.values() if not layout.levels), "wnli", "ax"}  # the hub's configurations
 
 
 def layout_of(task: Task) -> Layout:

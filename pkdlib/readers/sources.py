@@ -1,4 +1,4 @@
-"""Reading a task's rows: GLUE's folders, tables of many formats, the hub's datasets; and texts of your own."""
+"""Reading a task's rows: GLUE's and RACE's folders, tables of many formats, the hub's datasets; and own texts."""
 
 import math
 import os
@@ -20,6 +20,7 @@ from pkdlib.engine.configs import pick, whole
 from pkdlib.engine.files import ROOT, ask_hub, locate
 from pkdlib.engine.progress import say_once
 from pkdlib.models import load_tokenizer
+from pkdlib.readers.choices import read_questions, with_choices
 from pkdlib.readers.layouts import GLUE, LAYOUTS, NAMES, Layout, layout_of
 from pkdlib.readers.tables import TABLES, Table, arrow_table, one_line, read_lines, read_table
 from pkdlib.records import RunRecord
@@ -42,16 +43,16 @@ def load_task(
 ) -> TaskData:  # fmt: skip
     """The task's train, dev and (where there is one) test split.
 
-    source: a folder of GLUE TSV files as downloaded (the task's own or the one above it), or of train, dev (or
+    source: a folder of GLUE's or RACE's files as downloaded (the task's own or the one above it), or of train, dev (or
     validation, valid, val) and test as .csv, .tsv, .jsonl, .json (each also as .gz) or .parquet; a folder written by
     save_to_disk of `datasets`; or a dataset in the hub's layout, by hub id or local folder. None: the embedded files of
-    the miniature tasks, the hub's GLUE for others. Labels are numbers in the task's order, or names; numbers of a
-    dataset that names its classes are read by those names. train_rows: so many, drawn by subset_seed, the smaller draws
-    within the larger. bad_rows="skip" drops unreadable rows with a warning. dataset_config: of a dataset that has
-    several. dev_fraction: this share of the training rows becomes dev, where the source has none; it may be one file
-    then. unlabelled: texts for students to learn from their teacher alone, as `load_texts` reads them. Raises
-    ValueError (bad argument, label, column or row, with file and row), FileNotFoundError (no such folder, dataset or
-    split), ConnectionError (no hub).
+    the miniature tasks, the hub's GLUE or RACE for others. Labels are numbers in the task's order, or names; numbers of
+    a dataset that names its classes are read by those names. train_rows: so many, drawn by subset_seed, the smaller
+    draws within the larger. bad_rows="skip" drops unreadable rows with a warning. dataset_config: of a dataset that has
+    several, or of RACE's levels one. dev_fraction: this share of the training rows becomes dev, where the source has
+    none; it may be one file then. unlabelled: texts for students to learn from their teacher alone, as `load_texts`
+    reads them. Raises ValueError (bad argument, label, column or row, with file and row), FileNotFoundError (no such
+    folder, dataset or split), ConnectionError (no hub).
     """
     task = get_task(task)
     tables, source = tables_of(task, source, "train" if dev_fraction else "", dataset_config)
@@ -161,7 +162,7 @@ def tables_of(task: Task, source: Source, split: str = "", config: str = "") -> 
     if source in (None, ""):
         if not embedded and task.name not in LAYOUTS:
             raise ValueError(f"source = {source!r}: must be given, as {task.name} is a task of your own")
-        source = "data" if embedded else "nyu-mll/glue"
+        source = "data" if embedded else layout.hub
         place = locate(ROOT / "data" if embedded else source, "source")
     else:
         source, place = str(source), locate(source, "source", files=True)
@@ -189,6 +190,10 @@ def tables_of(task: Task, source: Source, split: str = "", config: str = "") -> 
 
 def _from_folder(layout: Layout, folder: Path, config: str, split: str) -> Tables:
     """The splits of a folder: its files, or what `datasets` reads there; of any other folder none."""
+    there = _splits(layout, lambda name: [folder / name for of in layout.levels if (folder / name / of).is_dir()][:1])
+    if there:  # RACE's folders
+        levels = layout.levels if config in ("", "all") else [pick("dataset_config", config, ["all", *layout.levels])]
+        return {split: partial(read_questions, place, levels) for split, place in there.items()}
 
     def is_there(*patterns: str) -> bool:
         return any(file.is_file() for pattern in patterns for file in folder.glob(pattern))
@@ -293,7 +298,7 @@ class _Texts(NamedTuple):
 
 def _to_split(task: Task | _Texts, name: str, table: Table, bad_rows: BadRows = "error") -> Split:
     """The task's columns of a table; without labels where it has no such column or the task has no classes."""
-    table = _with_header(layout_of(task), table)
+    table = with_choices(_with_header(layout_of(task), table), task.columns)
     columns, label = _columns(task, table)
     rows: dict[int, tuple] = {}
     bad: dict[int, str] = {}
@@ -318,14 +323,14 @@ def _to_split(task: Task | _Texts, name: str, table: Table, bad_rows: BadRows = 
             bad[number] = str(error)
     if bad and bad_rows == "error":
         number = min(bad)
-        raise ValueError(f"{table.where}, {table.unit} {number}: {bad[number]}")
+        raise ValueError(f"{table.where}, {table.unit} {table.number(number)}: {bad[number]}")
     # The torn: other parts of bad rows' texts. A text goes from one to the next, or is torn in two.
     pairs = [lines for lines in pairwise(sorted(table.torn)) if lines[1] - lines[0] < LONGEST_TEXT]
     parts = {row for first, last in pairs if {first, last} & bad.keys() for row in range(first, last + 1)}
     parts |= table.torn & {near for number in bad for near in (number - 1, number + 1)}
     skipped = sorted(bad.keys() | (parts & rows.keys()))
     if skipped:
-        shown = ", ".join(map(str, skipped[:5])) + (", ..." if len(skipped) > 5 else "")
+        shown = ", ".join(map(table.number, skipped[:5])) + (", ..." if len(skipped) > 5 else "")
         warnings.warn(f"{table.where}: {len(skipped)} unreadable rows skipped ({table.unit}s {shown})", stacklevel=2)
     kept = sorted(rows.keys() - {*skipped})
     if not kept:

@@ -23,8 +23,13 @@ class Table(NamedTuple):
     fields: Callable[[Any], Sequence[Any]] = list  # of a row
     unit: str = "row"
     first: int = 0  # the number of the first row
+    numbers: Sequence[str] = ()  # how a message numbers the rows, where that is not from the first on
     classes: Mapping[str, list[str]] = {}
     torn: frozenset[int] = frozenset()  # rows that may be a part of a quoted text, where the format knows no quotes
+
+    def number(self, row: int) -> str:
+        """How a message numbers the row, which is counted from `first`."""
+        return self.numbers[row - self.first] if self.numbers else str(row)
 
     def read(self, names: Sequence[str]) -> Iterator[tuple | ValueError]:
         """Each row's values of the columns of these names, or why it cannot be read."""

@@ -72,7 +72,7 @@ def _columns(task: str, metric: str, ours: pd.Series, top: str = "") -> Columns:
     elif task in COLUMNS:
         tests, dev = COLUMNS[task]
         table_5 = paper_table("table_5").rename(index=lambda row: row.partition(": ")[2])  # without its number
-        rows = {PAPER: table_5[tests[name]], AUTHORS: paper_table("dev").get(dev if name == "accuracy" else None)}
+        rows = {PAPER: table_5.get(tests[name]), AUTHORS: paper_table("dev").get(dev if name == "accuracy" else None)}
         # BERT-base or -large by the backbone's name
         theirs = ours.index.str.replace(r"\[.*(base|large).*\]", lambda size: f"[{size[1].title()}]", regex=True)
         theirs = theirs.str.replace(" → ", " to ").str.replace("PKD-Skip", "PKD")

@@ -179,7 +179,8 @@ def _check_models(parameters: dict[str, Any], teachers: dict[str, PlannedRun]) -
             configs[name] = _config_of(name, value)
             task = record.get_task() if record else _rows(_named(parameters), None)[3]
             classes = [str(configs[name].id2label[index]) for index in sorted(configs[name].id2label)]
-            label_order(classes, task.label_names, f"{name} = {value!r}")
+            if not task.choices:  # which have places for names
+                label_order(classes, task.label_names, f"{name} = {value!r}")
         elif name in MODELS and value:
             configs[name] = _config_of(name, value)
         for place in _as_list(value) if name in FOLDERS else []:

@@ -8,6 +8,7 @@ from pkdlib.analysis.paper import (
     PAPER,
     differences_beside_paper,
     later_table,
+    paper_length,
     paper_preset,
     paper_presets,
     paper_table,
@@ -18,7 +19,8 @@ from pkdlib.tasks import TASKS
 
 START = ("random", "copied")  # weights of the later study's students
 TABLES = ["table_1", "table_2", "table_3", "table_4", "table_5", "dev"]
-GLUE = [name for name in TASKS if not name.startswith("mini-") and name not in ("cola", "stsb")]  # the paper's
+PAPERS = [name for name in TASKS if not name.startswith("mini-") and name not in ("cola", "stsb")]  # the paper's
+GLUE = [name for name in PAPERS if name != "race"]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +120,7 @@ def test_the_preset_of_rte_with_six_layers() -> None:
 
 
 @pytest.mark.parametrize("layers", [6, 3])
-@pytest.mark.parametrize("task", GLUE)
+@pytest.mark.parametrize("task", PAPERS)
 def test_every_task_has_a_valid_preset_of_both_sizes(task: str, layers: int) -> None:
     preset = paper_preset(task, layers)
     config = validate(DistillConfig, **preset)
@@ -143,7 +145,7 @@ def test_beta_keeps_its_weight_on_normalised_states_of_another_width() -> None:
 
 def test_presets_are_listed_with_their_sources() -> None:
     table = paper_presets()
-    assert len(table) == 13 and not table.duplicated(["task", "num_hidden_layers"]).any()
+    assert len(table) == 14 and not table.duplicated(["task", "num_hidden_layers"]).any()
     assert table["source"].str.contains("commit 9e9e860").all()
     small = table["num_hidden_layers"] == 3
     assert (
@@ -158,7 +160,7 @@ def test_the_teacher_s_settings_are_valid() -> None:
     assert (config.learning_rate, config.num_train_epochs, config.train_batch_size) == (2e-5, 4, 32)
 
 
-@pytest.mark.parametrize(("task", "layers"), [("mini-sentiment", 3), ("rte", 4), ("race", 3)])
+@pytest.mark.parametrize(("task", "layers"), [("mini-sentiment", 3), ("rte", 4), ("race", 4)])
 def test_a_missing_preset_is_refused_with_those_there_are(task: str, layers: int) -> None:
     with pytest.raises(ValueError) as error:
         paper_preset(task, layers)
@@ -194,6 +196,20 @@ def test_reference_rows_are_of_one_metric() -> None:
 def test_every_task_has_a_test_figure_of_each_model_but_one(task: str) -> None:
     missing = reference_rows(task).query("paper_test.isna()")
     assert list(zip(missing["num_hidden_layers"], missing["method"], strict=True)) == [(3, "PKD-Last")]
+
+
+def test_race_stands_in_table_3_alone_and_has_longer_rows() -> None:
+    rows = figures("race")
+    assert rows[12, "teacher"] == (65.3, 67.5) and rows[6, "PKD-Skip"] == (60.34, 60.9)
+    assert rows[3, "PKD-Skip"][1] == 51.3 and pd.isna(rows[3, "PKD-Skip"][0]) and pd.isna(rows[6, "PKD-Last"][0])
+    assert paper_length("race") == 512 and paper_length("rte") == paper_length("mini-sentiment") == 128
+
+
+@pytest.mark.parametrize(("layers", "temperature", "alpha", "beta"), [(6, 5, 0.5, 100), (3, 10, 0.7, 1000)])
+def test_the_presets_of_race_do_not_normalise(layers: int, temperature: int, alpha: float, beta: int) -> None:
+    found = paper_preset("race", layers, 64)
+    values = (found["learning_rate"], found["temperature"], found["alpha"], found["beta"], found["normalize"])
+    assert values == (5e-5, temperature, alpha, beta, False)
 
 
 def test_differences_stand_beside_the_paper_s() -> None:

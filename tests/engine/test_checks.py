@@ -342,12 +342,13 @@ def test_a_body_has_no_classes() -> None:
         ((), []),
         (([],), [0]),
         ((["a"], ["a", "b"]), [1, 2]),
-        ((["a"], ["a"], ["a"]), [1, 1, 1]),
+        ((["a"], ["a"], ["a", "b"]), [1, 1, 2]),
         (("a",), [0]),
     ],
 )
 def test_columns_that_are_no_texts_or_unequal_are_refused(texts: tuple, counts: list[int]) -> None:
-    line = f"the dev split has columns of {counts} texts: must be one or two lists, equal, not empty"
+    line = f"the dev split has columns of {counts} texts: must be one or two lists, "
+    line += "or a passage's and one for each choice, equal, not empty"
     refused(lambda: check_texts(Split("dev", texts, None)), line)
 
 
