@@ -36,7 +36,7 @@ from pkdlib.targets import CACHE
 from pkdlib.training import describe, prepare, taught_by
 
 WEIGHTS_FILE = "model.safetensors"
-TASKS_FILE = "tasks.json"  # beside the weights: each task's class names, in the order of the heads
+TASKS_FILE = "tasks.json"  # beside the weights: what each head is, in their order
 MARK = "task:"  # begins the name of a batch's entry that says whose rows they are
 
 
@@ -98,8 +98,11 @@ class TaskModels(nn.Module):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the encoder and all heads as one safetensors file, what they are as JSON; `load_tasks` reads it."""
         self.config.save_pretrained(folder)
-        labels = {task: checks.class_names(model) for task, model in self.classifiers.items()}
-        write_text(Path(folder) / TASKS_FILE, json.dumps(labels, indent=1) + "\n")
+        heads = {
+            task: {"label_names": checks.class_names(model), "chooses": checks.chooses(model)}
+            for task, model in self.classifiers.items()
+        }
+        write_text(Path(folder) / TASKS_FILE, json.dumps(heads, indent=1) + "\n")
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         save_file(tensors, Path(folder) / WEIGHTS_FILE, {"format": "pt"})
 
@@ -109,9 +112,9 @@ def load_tasks(folder: str | Path) -> TaskModels:
     """The models of a folder that `distill_tasks` wrote, in evaluation mode; one line of error where it has none."""
     place = Path(locate(folder, "folder"))
     with checks.loading(folder), torch.random.fork_rng():
-        labels = json.loads((place / TASKS_FILE).read_text(encoding="utf-8"))
+        heads = json.loads((place / TASKS_FILE).read_text(encoding="utf-8"))
         encoder = AutoModel.from_config(AutoConfig.from_pretrained(place))
-        models = TaskModels({task: build_student(encoder, None, own, init="random") for task, own in labels.items()})
+        models = TaskModels({task: build_student(encoder, None, init="random", **own) for task, own in heads.items()})
         models.load_state_dict(load_file(place / WEIGHTS_FILE))
     return models.eval()
 

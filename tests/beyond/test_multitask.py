@@ -14,6 +14,7 @@ from helpers import (
     same_weights,
     save_backbone,
     save_model,
+    save_race,
     shift_words,
     small_data,
     small_task,
@@ -42,6 +43,7 @@ from pkdlib.evaluation import evaluate, predict
 from pkdlib.losses import pkd_loss
 from pkdlib.models import build_student, load_backbone, load_classifier, load_tokenizer
 from pkdlib.readers.records import load_records
+from pkdlib.readers.sources import load_task
 from pkdlib.tasks import Task
 from pkdlib.training import distill
 
@@ -330,6 +332,21 @@ def test_every_encoder_is_kept_with_all_its_heads(kind: str, tmp_path: Path) -> 
         with torch.no_grad():
             expected = model(input_ids=ids).logits
             assert torch.equal(loaded(input_ids=ids, **{f"task:{name}": ids}).logits, expected)
+
+
+def test_a_task_of_multiple_choice_is_trained_beside_one_of_classes(
+    backbone: Path, data, teachers, cache: Path, tmp_path: Path
+) -> None:
+    race = encode_task(load_task("race", save_race(tmp_path / "race", 8, 4)), load_tokenizer(backbone), 64)
+    both = {"mini-sentiment": data["mini-sentiment"], "race": race}
+    choosing = build_student(backbone, None, race.task.label_names, seed=1, chooses=True).eval()
+    taught = {"mini-sentiment": teachers["mini-sentiment"], "race": choosing}
+    config = settings(backbone, num_train_epochs=1)
+    run = distill_tasks([*both.values()], config, taught, tmp_path / "out", cache)
+    for name, one in both.items():
+        plain = load_classifier(write_task(tmp_path / "out", name), one.task.label_names)
+        assert torch.equal(logits_of(plain, one), logits_of(run.models[name], one))
+        assert type(plain) is type(run.models[name])
 
 
 def test_a_record_without_a_model_is_no_student_yet(
