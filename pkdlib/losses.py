@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pkdlib.engine.configs import pick
-from pkdlib.variants.distances import ANY_WIDTHS, DISTANCES
+from pkdlib.variants.distances import ANY_WIDTHS, AS_THEY_ARE, DISTANCES
 
 Form = Literal["paper", "official"]
 FORMS = get_args(Form)
@@ -98,7 +98,7 @@ def patience_loss(
         raise ValueError(f"student_cls is {tuple(student_cls.shape)}: must be (batch, layers, hidden)")
     pick("form", form, FORMS)
     student_cls, teacher_cls = student_cls.float(), teacher_cls.float()  # (batch, layers, hidden)
-    if normalize:
+    if normalize and measure not in AS_THEY_ARE:
         student_cls, teacher_cls = F.normalize(student_cls, dim=-1), F.normalize(teacher_cls, dim=-1)
     parts = measure(student_cls, teacher_cls)  # (batch, layers, ...)
     return parts.sum(dim=tuple(range(1, parts.ndim))).mean() if form == "paper" else parts.mean()

@@ -20,6 +20,11 @@ def squared(student_cls: Tensor, teacher_cls: Tensor) -> Tensor:
     return (student_cls - teacher_cls).square()
 
 
+def raw(student_cls: Tensor, teacher_cls: Tensor) -> Tensor:
+    """(h_s - h_t)^2 of the states as they are, whatever `normalize` says: (batch, layers, hidden)."""
+    return squared(student_cls, teacher_cls)
+
+
 def cosine(student_cls: Tensor, teacher_cls: Tensor) -> Tensor:
     """1 - cos(h_s, h_t): (batch, layers), half the paper's distance of unit states."""
     return 1 - F.cosine_similarity(student_cls, teacher_cls, dim=-1)
@@ -71,7 +76,8 @@ def _hsic(ours: Tensor, theirs: Tensor) -> Tensor:
     return (ours * theirs).sum(dim=(1, 2)) + sums - 2 * rows / (n - 2)
 
 
-# By name. States come as unit vectors unless `normalize` is False, with which "squared" is the raw squared distance.
+# By name. States come as unit vectors unless `normalize` is False.
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]]
-DISTANCES = {function.__name__: function for function in (squared, cosine, relation, cka, infonce)}
+DISTANCES = {function.__name__: function for function in (squared, raw, cosine, relation, cka, infonce)}
+AS_THEY_ARE = (raw,)  # these alone take states that `normalize` leaves as they are
 ANY_WIDTHS = (relation, cka)  # these alone take states of two widths, without a projection

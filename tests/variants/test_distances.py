@@ -31,7 +31,7 @@ def by_hand(name: str, student: Tensor, teacher: Tensor) -> float:
     for layer in range(student.shape[1]):
         s, t = student[:, layer].double().tolist(), teacher[:, layer].double().tolist()
         pairs = [(i, j) for i in range(rows) for j in range(rows)]
-        if name == "squared":
+        if name in ("squared", "raw"):
             total += sum((x - y) ** 2 for i in range(rows) for x, y in zip(s[i], t[i], strict=True)) / rows
         elif name == "cosine":
             total += sum(1 - cos(s[i], t[i]) for i in range(rows)) / rows
@@ -50,7 +50,8 @@ def by_hand(name: str, student: Tensor, teacher: Tensor) -> float:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_distance_is_its_formula(name: str, normalize: bool) -> None:
     student, teacher = states(0), states(1)
-    expected = by_hand(name, *(F.normalize(one, dim=-1) if normalize else one for one in (student, teacher)))
+    unit = normalize and name != "raw"
+    expected = by_hand(name, *(F.normalize(one, dim=-1) if unit else one for one in (student, teacher)))
     assert patience_loss(student, teacher, normalize, distance=name).item() == pytest.approx(
         expected, rel=1e-6, abs=1e-6
     )
@@ -61,7 +62,8 @@ def test_hand_computed_values() -> None:
     student = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])
     teacher = torch.tensor([[[1.0, 0.0]], [[1.0, 0.0]]])
     values = {name: patience_loss(student, teacher, distance=name).item() for name in NAMES}
-    assert values["squared"] == pytest.approx((0 + 2) / 2)
+    assert values["squared"] == values["raw"] == pytest.approx((0 + 2) / 2)
+    assert patience_loss(3 * student, teacher, distance="raw").item() == pytest.approx((4 + 10) / 2)
     assert values["cosine"] == pytest.approx((0 + 1) / 2)
     assert values["relation"] == pytest.approx((0 + 1 + 1 + 0) / 4)  # products 1, 0, 0, 1 against 1, 1, 1, 1
     assert values["infonce"] == pytest.approx(math.log(2))  # both teacher rows are alike: a guess among two
