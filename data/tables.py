@@ -22,7 +22,7 @@ from pkdlib.analysis.statistics import (
     paired_difference,
     summary,
 )
-from pkdlib.analysis.tables import load_results
+from pkdlib.analysis.tables import load_results, variant_names
 
 FOLDER = Path(__file__).parent / "results"
 PROJECT = Path(__file__).parent.parent
@@ -133,6 +133,38 @@ def study_table(file: str, metric: str) -> str:
     return _markdown(pd.DataFrame(rows, index=[STARTS[start] for start in STARTS]).T)
 
 
+def beyond_table(file: str, study: str, metric: str) -> str:
+    """Every other distance, map and objective against PKD-Skip by the mixed model; in bold what the table decides."""
+    own, others = load_results(FOLDER / study), load_results(FOLDER / file)
+    others = others.assign(method=variant_names(others))
+    frame = pd.concat([own[usual_runs(own) & (own["method"] == "PKD-Skip")], others])
+    pairs = [(name, "PKD-Skip") for name in dict.fromkeys(others["method"])]
+    table = decide(differences_by(frame[frame["init"].isin(STARTS)], metric, "init", pairs, nested_difference))
+    rows = {name: [""] * len(STARTS) for name, _ in pairs}
+    for row in table.to_dict("records"):
+        told = _percent(row["difference"], row["low"], row["high"], "+")
+        told = (f"**{told}**" if row["decided"] else told) + f", {100 * row['detectable']:.1f}"
+        rows[row["method"]][list(STARTS).index(row["init"])] = told
+    return _markdown(pd.DataFrame(rows, index=[STARTS[start] for start in STARTS]).T)
+
+
+def tasks_table(file: str, metric: str) -> str:
+    """One student for several tasks beside one for each: means, and together minus alone on equal seeds."""
+    frame = load_results(FOLDER / file)
+    frame = frame[frame["method"] != "teacher"]
+    together = frame["tasks"].notna()
+    way = frame["sampling"].map({"size": "by size", "sqrt": "by root"}).where(together, "alone")
+    longer = ~together & (frame["num_train_epochs"] > frame["num_train_epochs"][together].max())
+    frame = frame.assign(case=frame["task"] + ", " + frame["method"], method=way.mask(longer, "alone, longer"))
+    pairs = [("by size", "alone"), ("by root", "alone"), ("by size", "alone, longer")]
+    table = decide(differences_by(frame, metric, "case", pairs))
+    rows = {case: [""] * len(pairs) for case in dict.fromkeys(table["case"])}
+    for row in table.to_dict("records"):
+        told = _percent(row["difference"], row["low"], row["high"], "+")
+        rows[row["case"]][pairs.index((row["method"], row["baseline"]))] = f"**{told}**" if row["decided"] else told
+    return _markdown(pd.DataFrame(rows, index=[f"{method} − {baseline}" for method, baseline in pairs]).T)
+
+
 def learning_rate_table(file: str, metric: str) -> str:
     """Mean of every method at every learning rate."""
     frame = load_results(FOLDER / file)
@@ -227,6 +259,8 @@ def tables() -> dict[str, str]:
         "mini-sizes": comparison_table({f"{rows:,} rows": frame for rows, frame in sizes}, "test_accuracy"),
         "mini-patience": patience_table("test_accuracy"),
         "mini-study": study_table("study/students.jsonl", "test_accuracy"),
+        "mini-beyond": beyond_table("beyond/variants.jsonl", "study/students.jsonl", "test_accuracy"),
+        "mini-tasks": tasks_table("beyond/tasks.jsonl", "test_accuracy"),
         "mini-learning-rate": learning_rate_table("mini-sentiment-3-learning-rate.jsonl", "dev_accuracy"),
         "mini-layers": layers_table("mini-sentiment-6"),
         "mini-teachers": teachers_table("mini-sentiment-better-teacher.jsonl", "test_accuracy"),

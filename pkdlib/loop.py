@@ -51,7 +51,9 @@ class Job:
     def batches(self, multiple: int) -> tuple[LengthGroupedBatches, DataLoader]:
         """Which training rows form a batch, and what loads them: padded so, the teacher's outputs beside them."""
         config, rows, outputs = self.config, self.data.splits["train"], self.targets.of if self.targets else None
-        rows = (rows if outputs else rows.labelled()).weighted(config.class_weights, self.data.task.num_labels)
+        rows = (rows if outputs or self.objective.runs_teacher else rows.labelled()).weighted(
+            config.class_weights, self.data.task.num_labels
+        )
         batches = LengthGroupedBatches(rows.lengths, config.train_batch_size, config.seed, config.shuffle)
         return batches, self.accelerator.prepare_data_loader(make_loader(rows.padded_to(multiple), batches, outputs))
 
@@ -65,7 +67,7 @@ class Job:
         figures = {f"train_{name}": mean for name, mean in train_figures}
         right, labelled = figures.pop("train_accuracy"), has_label(np.asarray(data.splits["train"].labels)).mean()
         if labelled and not task.is_regression:  # else nothing is right or wrong
-            figures["train_accuracy"] = right / (labelled if self.targets else 1.0)
+            figures["train_accuracy"] = right / (labelled if self.targets or self.objective.runs_teacher else 1.0)
         return figures | {f"dev_{name}": score for name, score in scores.items()}
 
     def quality(self, row: dict[str, float]) -> tuple[float, float]:

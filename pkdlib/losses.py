@@ -97,10 +97,11 @@ def patience_loss(
     if student_cls.ndim != 3:
         raise ValueError(f"student_cls is {tuple(student_cls.shape)}: must be (batch, layers, hidden)")
     pick("form", form, FORMS)
-    student_cls, teacher_cls = student_cls.float(), teacher_cls.float()  # (batch, layers, hidden)
-    if normalize and measure not in AS_THEY_ARE:
-        student_cls, teacher_cls = F.normalize(student_cls, dim=-1), F.normalize(teacher_cls, dim=-1)
-    parts = measure(student_cls, teacher_cls)  # (batch, layers, ...)
+    with torch.autocast(student_cls.device.type, enabled=False):  # which would halve the precision of products
+        student_cls, teacher_cls = student_cls.float(), teacher_cls.float()  # (batch, layers, hidden)
+        if normalize and measure not in AS_THEY_ARE:
+            student_cls, teacher_cls = F.normalize(student_cls, dim=-1), F.normalize(teacher_cls, dim=-1)
+        parts = measure(student_cls, teacher_cls)  # (batch, layers, ...)
     return parts.sum(dim=tuple(range(1, parts.ndim))).mean() if form == "paper" else parts.mean()
 
 

@@ -10,13 +10,14 @@ from transformers import PreTrainedModel
 
 from pkdlib.config import ConfigError, DistillConfig, method_name
 from pkdlib.data import Batch
+from pkdlib.engine.checks import check_rows_at_once
 from pkdlib.engine.configs import Role, fields_with_role
 from pkdlib.layer_maps import layer_map
 from pkdlib.losses import PKDTerms, pkd_loss
 from pkdlib.models import Output, cls_states
 from pkdlib.targets import Want
-from pkdlib.variants.distances import ANY_WIDTHS, DISTANCES
-from pkdlib.variants.maps import MOVING
+from pkdlib.variants.distances import ANY_WIDTHS, DISTANCES, LEAST_ROWS
+from pkdlib.variants.maps import MOVING, alp
 
 
 class Objective(nn.Module, ABC):
@@ -31,6 +32,7 @@ class Objective(nn.Module, ABC):
     asks: Mapping[str, bool] = {}  # flags of the forward passes: output_hidden_states, or others of `run`
     wants: Mapping[str, Want] = {}  # the teacher's outputs to be cached: name in the batch -> function of its output
     layers: Sequence[int] = ()  # the matched teacher layers, for the record
+    runs_teacher = False  # along with the student, so that rows without labels teach too, as they do where it `wants`
 
     def __init__(self, config: DistillConfig, model: PreTrainedModel, teacher: PreTrainedModel | None = None):
         super().__init__()
@@ -76,7 +78,7 @@ class PKD(Objective):
         if not config.beta:
             return
         n, k, named = theirs.num_hidden_layers, ours.num_hidden_layers, str(config.strategy)
-        any_width = DISTANCES[config.distance] in ANY_WIDTHS and named not in MOVING
+        any_width = DISTANCES[config.distance] in ANY_WIDTHS and MOVING.get(named) is not alp
         if theirs.hidden_size != ours.hidden_size and not (projects or any_width):
             raise ValueError(
                 f"hidden_size: the teacher's is {theirs.hidden_size}, the student's {ours.hidden_size}; "
@@ -84,6 +86,7 @@ class PKD(Objective):
             )
         if k == 1:
             raise ConfigError(f"beta = {config.beta}: a student of one layer has no layer to match; beta must be 0")
+        check_rows_at_once(config, LEAST_ROWS.get(config.distance, 1))
         self.taken = taken_layers(n, k, config)
         self.layers = () if named in MOVING else self.taken
         self.asks |= {"output_hidden_states": True}
@@ -109,14 +112,17 @@ class PKD(Objective):
             teacher_cls = torch.stack([batch[f"teacher_cls_{layer}"].float() for layer in self.taken], dim=-2)
             teacher_cls = teacher_cls.flatten(0, -3)  # choices, too, are then rows, as they are of the student
             if self.moving:
-                teacher_cls = self.moving(student_cls, teacher_cls, self.order)
+                with torch.autocast(student_cls.device.type, enabled=False):
+                    teacher_cls = self.moving(student_cls.float(), teacher_cls, self.order)
         labels, logits, weights = batch["labels"], batch.get("teacher_logits"), batch.get("label_weights")
         return pkd_loss(output.logits, labels, logits, student_cls, teacher_cls, weights=weights, **self.weights)
 
 
 def taken_layers(n: int, k: int, config: DistillConfig) -> list[int]:
     """The layers of a teacher of n layers whose states a student of k takes: the map's, or all where it moves."""
-    return [*range(1, n + 1)] if str(config.strategy) in MOVING else layer_map(n, k, config.strategy, config.seed)
+    moves = str(config.strategy) in MOVING
+    fixed = layer_map(n, k, "skip" if moves else config.strategy, config.seed)  # which checks that k is at most n
+    return [*range(1, n + 1)] if moves else fixed
 
 
 def pkd_wants(layers: Sequence[int]) -> dict[str, Want]:

@@ -72,7 +72,13 @@ def setting_of(record: RunRecord) -> Setting:
     setting["teacher"] = f"weights {record.fingerprints.get('teacher_weights')}"
     if "teacher_config" in record.fingerprints:  # which older records lack
         setting["teacher"] += f", config {record.fingerprints['teacher_config']}"
-    return _of_method(setting | {"training rows": record.fingerprints.get("train")}, record.method)
+    setting["training rows"] = record.fingerprints.get("train")
+    if "other_rows" in record.fingerprints:  # of the other tasks that the student learnt
+        setting["training rows"] = f"{setting['training rows']}, others {record.fingerprints['other_rows']}"
+        setting["teacher"] += f", others {record.fingerprints['other_teachers']}"
+    if setting["distance"] == "raw":  # by another name
+        setting |= {"distance": "squared", "normalize": False}
+    return _of_method(setting, record.method)
 
 
 def _of_method(setting: Setting, method: str) -> Setting:

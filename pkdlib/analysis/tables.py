@@ -129,6 +129,12 @@ def history_frame(records: Iterable[RunRecord]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def variant_names(frame: pd.DataFrame) -> pd.Series:
+    """Each run's method, but PKD-Skip with another distance than the paper's by that distance's name."""
+    distance = frame["distance"].where(frame["normalize"] | (frame["distance"] != "squared"), "raw")
+    return frame["method"].where((frame["method"] != "PKD-Skip") | (distance == "squared"), distance)
+
+
 @contextmanager
 def folded_epochs() -> Iterator[None]:
     """Around the trainings of a notebook's cell: once they are done, a line a run, which opens its table of epochs.

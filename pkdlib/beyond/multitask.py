@@ -65,12 +65,16 @@ class MultiTaskRun:
 
 # ---------------------------------------------------------------------------------------------- one encoder, many heads
 class TaskModels(nn.Module):
-    """Plain transformers classifiers of several tasks, all of which are given one encoder: the first one's."""
+    """Plain transformers classifiers of several tasks, all of which are given one encoder.
+
+    It is the first one's with a pooler, where any has one: a head for choices needs it, others may do without.
+    """
 
     def __init__(self, classifiers: Mapping[str, PreTrainedModel]):
         super().__init__()
         self.classifiers = dict(classifiers)  # torch does not look into a dict: their parts are its modules, each once
-        self.encoder = next(iter(classifiers.values())).base_model
+        bodies = [model.base_model for model in classifiers.values()]
+        self.encoder = max(bodies, key=lambda body: getattr(body, "pooler", None) is not None)  # of equals the first
         self.heads = nn.ModuleList()
         for model in classifiers.values():
             setattr(model, model.base_model_prefix, self.encoder)
@@ -292,6 +296,7 @@ def distill_tasks(
     with checks.own_folder(output_dir, inputs, models):
         started = time.perf_counter()
         jobs = {task: taught_by(teacher, job, cache_dir) for task, (job, teacher) in prepared.items()}
+        del prepared  # and with it the teachers, whose outputs are kept
         first = next(iter(jobs.values()))
         goals = _Goals(config, models, jobs)
         job = TasksJob(first.method, models, first.data, config, accelerator, goals, jobs=jobs, on_epoch=on_epoch)
@@ -316,7 +321,7 @@ def _carry_out(job: TasksJob, output_dir: str | Path | None, spent: dict[str, fl
         start = {"run": job.name, "objective": checks.objective_fingerprint(job.objective)}
         start |= {"model": checks.config_fingerprint(job.model), "initial weights": weights_fingerprint(job.model)}
         start |= {"mixed_precision": job.accelerator.mixed_precision}
-        job = replace(job, checkpoint=Checkpoint(output_dir, origin | start, job.name, job.accelerator))
+        job = replace(job, checkpoint=Checkpoint(output_dir, {"tasks": str(origin)} | start, job.name, job.accelerator))
     with job.on_epoch if isinstance(job.on_epoch, AbstractContextManager) else nullcontext():
         history, best_epoch = train(job)
     key = digest(" ".join(origin.values()).encode())[:8]  # of all tasks: with others this one's result is another
@@ -324,7 +329,11 @@ def _carry_out(job: TasksJob, output_dir: str | Path | None, spent: dict[str, fl
     for task, own in job.jobs.items():
         started, used = time.perf_counter(), {"num_hidden_layers": own.model.config.num_hidden_layers}
         used |= {"mixed_precision": job.accelerator.mixed_precision, "tasks": [*job.jobs]}
+        others = [one for name, one in job.jobs.items() if name != task]
+        beside = {"other_rows": [one.data.fingerprints["train"] for one in others]}  # by these, comparisons tell runs
+        beside |= {"other_teachers": [one.taught for one in others]}  # of equal tasks apart
         weights = {"tokens": own.data.tokens, **own.taught, "weights": weights_fingerprint(own.model)}
+        weights |= {name: digest(str(value).encode()) for name, value in beside.items() if others}
         seconds = {"training": sum(row["seconds"] for row in history)}  # of all tasks together, as each epoch's are
         rows = [{"epoch": row["epoch"], **_row_of(task, row), "seconds": row["seconds"]} for row in history]
         records[task] = RunRecord(
@@ -337,7 +346,8 @@ def _carry_out(job: TasksJob, output_dir: str | Path | None, spent: dict[str, fl
     if output_dir is not None:
         with checks.room_in(output_dir):
             for task in records:
-                (output_dir / task / RESULT_FILE).unlink(missing_ok=True)  # of an earlier run of other weights
+                for file in (RESULT_FILE, "README.md", "config.json", WEIGHTS_FILE):  # of an earlier run's classifier
+                    (output_dir / task / file).unlink(missing_ok=True)
             save_model(job.model, output_dir)
             job.data.tokenizer.save_pretrained(output_dir)
             for task, record in records.items():

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from pkdlib.config import DistillConfig
 from pkdlib.data import Batch
 from pkdlib.engine.configs import ConfigError
+from pkdlib.layer_maps import layer_map
 from pkdlib.losses import ce_loss, kd_loss
 from pkdlib.models import Output
 from pkdlib.objectives import Objective
@@ -25,7 +26,8 @@ def attention_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     """L_attn = (A_s - A_t)^2 of one layer, averaged over heads and pairs of real tokens (TinyBERT, equation 7).
 
     student, teacher: attention maps (batch, heads, length, length); mask: (batch, length), 1 for real tokens. TinyBERT
-    compares the scores before the softmax, these are the probabilities after it, which transformers gives.
+    compares the scores before the softmax; these are the probabilities after it, which transformers gives. The mean is
+    over the pairs of a batch or micro-batch, so that its longer rows weigh more.
     """
     pairs = (mask[:, None, :, None] * mask[:, None, None, :]).float()  # (batch, 1, length, length)
     return ((student.float() - teacher.float()).square() * pairs).sum() / (pairs.sum() * student.shape[1])
@@ -45,11 +47,13 @@ class TinyBERT(Objective):
 
     Student layer m follows teacher layer m N / k, the embeddings follow the embeddings, and one projection W is learned
     for all of them. temperature, form and t_squared are as in L_PKD; strategy, normalize, distance and projection have
-    no effect. Raises ConfigError where the two models have other numbers of attention heads.
+    no effect. The student's attention has no dropout, which would be in the maps that are compared. Raises ValueError
+    where the student has more layers than the teacher, or another number of attention heads.
     """
 
     names = ("loss", "loss_ce", "loss_kd", "loss_attention", "loss_hidden")
     asks: Mapping[str, bool] = MappingProxyType({"output_attentions": True, "output_hidden_states": True})
+    runs_teacher = True
 
     def __init__(self, config: DistillConfig, model: PreTrainedModel, teacher: PreTrainedModel | None = None):
         super().__init__(config, model, teacher)
@@ -61,6 +65,7 @@ class TinyBERT(Objective):
             raise ConfigError(f"{heads}: must be {theirs.num_attention_heads}, as the teacher has")
         if len(model.config.id2label) == 1:
             raise ConfigError("label_names: must be classes, TinyBERT's soft targets are not of values")
+        layer_map(theirs.num_hidden_layers, ours.num_hidden_layers)  # the depths fit, or the one line that says why not
         self.config = config
         self.layers: Sequence[int] = [
             m * theirs.num_hidden_layers // ours.num_hidden_layers for m in range(1, ours.num_hidden_layers + 1)
@@ -70,6 +75,9 @@ class TinyBERT(Objective):
         self.teacher = (copy.deepcopy(teacher).eval(),)  # in a tuple, where torch neither trains nor saves it
         for one in (model, self.teacher[0]):
             one.set_attn_implementation("eager")  # the others give no attention maps
+        for module in model.modules():
+            if "SelfAttention" in type(module).__name__ and isinstance(getattr(module, "dropout", None), nn.Dropout):
+                module.dropout = nn.Dropout(0.0)
 
     def forward(self, output: Output, batch: Batch) -> tuple[Tensor, ...]:
         mask, c = batch["attention_mask"].flatten(0, -2), self.config  # of choices a row each, as their states

@@ -267,15 +267,23 @@ def _described(value: Any) -> Any:
     return repr(value) if isinstance(value, str | bytes | int | float | bool | None) else type(value).__name__
 
 
-def tell_unusual_map(goal: Any, rows: int, width: int, tell: Callable[[str], Any]) -> None:
+def check_rows_at_once(config: Any, least: int) -> None:
+    """ConfigError where a batch, or a micro-batch, has fewer rows than a distance that compares rows needs."""
+    rows = min(config.train_batch_size, config.micro_batch_size or config.train_batch_size)
+    if rows < least:
+        raise ConfigError(f"distance = {config.distance!r}: needs {least} rows at once, here {rows}")
+
+
+def tell_unusual_map(goal: Any, split: Any, width: int, tell: Callable[[str], Any]) -> None:
     """Tell in a line what is unusual in an objective's map of teacher layers; the paper's is fixed and increases.
 
-    rows, width: of the training split and the teacher's states, which are cached in half precision.
+    split: the training rows; width: of the teacher's states, which are cached in half precision.
     """
-    layers, states = goal.layers, [name for name in goal.wants if name.startswith("teacher_cls_")]
-    if states and not layers:
-        size = rows * width * 2 * len(states) / 1e6
-        tell(f"{goal.method}: takes the [CLS] states of all {len(states)} teacher layers, {size:.1f} MB in the cache")
+    layers = goal.layers
+    if getattr(goal, "moving", None):
+        size = split.offsets.size * width * 2 * len(goal.taken) / 1e6  # of every choice, too
+        states = f"the [CLS] states of all {len(goal.taken)} teacher layers"
+        tell(f"{goal.method}: takes {states}, {size:.1f} MB in the cache")
     unusual = ["repeats a layer"] * (len({*layers}) < len(layers)) + ["is not in order"] * ([*layers] != sorted(layers))
     if unusual:
         tell(f"layer map {[*layers]}: {' and '.join(unusual)}, unlike the paper's")

@@ -31,7 +31,7 @@ def cosine(student_cls: Tensor, teacher_cls: Tensor) -> Tensor:
 
 
 def relation(student_cls: Tensor, teacher_cls: Tensor) -> Tensor:
-    """(cos(h_s, h_s') - cos(h_t, h_t'))^2, averaged over the batch's rows ': (batch, layers), of any two widths.
+    """(cos(h_s, h_s') - cos(h_t, h_t'))^2, averaged over the batch's rows h': (batch, layers), of any two widths.
 
     MiniLM (Wang et al., 2020, arXiv 2002.10957) matches such relations among tokens; here they are of [CLS] states.
     """
@@ -76,8 +76,9 @@ def _hsic(ours: Tensor, theirs: Tensor) -> Tensor:
     return (ours * theirs).sum(dim=(1, 2)) + sums - 2 * rows / (n - 2)
 
 
-# By name. States come as unit vectors unless `normalize` is False.
+# By name. States come as unit vectors unless `normalize` is False, or the distance is of raw states.
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]]
 DISTANCES = {function.__name__: function for function in (squared, raw, cosine, relation, cka, infonce)}
-AS_THEY_ARE = (raw,)  # these alone take states that `normalize` leaves as they are
+AS_THEY_ARE = (raw,)  # of raw states whatever `normalize` says
 ANY_WIDTHS = (relation, cka)  # these alone take states of two widths, without a projection
+LEAST_ROWS = {"relation": 2, "cka": 4, "infonce": 2}  # in a batch or micro-batch, with fewer of which they say nothing

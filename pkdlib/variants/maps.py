@@ -35,7 +35,8 @@ FIXED = {function.__name__: function for function in (reverse, one, random)}
 def rail(student_cls: Tensor, teacher_cls: Tensor, order: Tensor) -> Tensor:
     """k-1 different layers of 1..N-1 in increasing order, drawn anew for every epoch (RAIL-KD's random layers).
 
-    Haidar et al., 2022 (arXiv 2109.10164), here on the [CLS] state of each drawn layer.
+    Haidar et al., 2022 (arXiv 2109.10164), here on the [CLS] state of each drawn layer. Before the first epoch begins
+    the order is 1..N-1, so that the layers are 1..k-1.
     """
     return teacher_cls[:, order[: student_cls.shape[1]].sort().values]
 

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModel, PreTrainedModel
 
-from pkdlib.analysis.comparisons import comparisons, setting_of
+from pkdlib.analysis.comparisons import comparisons, setting_of, unique_runs
 from pkdlib.analysis.tables import epoch_tables, students_of
 from pkdlib.beyond.multitask import (
     MultiTaskConfig,
@@ -372,6 +372,9 @@ def test_runs_of_several_tasks_are_never_compared_as_one_with_runs_of_one() -> N
     assert sorted(sorted(run.run_id for run in one.records) for one in groups) == [
         ["alone-1", "alone-2"], ["root"], ["several-1", "several-2"],
     ]  # fmt: skip
+    marks = several[0].fingerprints | {"other_rows": "a", "other_teachers": "b"}
+    same, other = (several[0].model_copy(update={"fingerprints": marks | more}) for more in ({}, {"other_rows": "c"}))
+    assert len(unique_runs([same, same])) == 1 and len(unique_runs([same, other])) == 2
     assert setting_of(alone[0])["tasks"] == "mini-sentiment"
     assert setting_of(several[0])["tasks"] == "mini-inference + mini-sentiment"
 

@@ -1,17 +1,20 @@
 """TinyBERT's losses by loops, and the objective through a training: terms, resuming, what it leaves alone."""
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedModel
+from transformers import BertModel, PreTrainedModel
 
 from pkdlib import DistillConfig, build_student, distill, fine_tune, validate
 from pkdlib.beyond.tinybert import TinyBERT, attention_loss, hidden_loss
 from pkdlib.config import ConfigError, FineTuneConfig
 from pkdlib.data import EncodedTask
 from pkdlib.losses import ce_loss, kd_loss
-from tests.helpers import bert_config, figures, same_weights, save_backbone, small_task
+from tests.helpers import bert_config, figures, noisy_copy, same_weights, save_backbone, small_task
 
 SMALL = {"num_hidden_layers": 2, "num_train_epochs": 2, "train_batch_size": 8, "learning_rate": 2e-3, "beta": 0.5}
 MASK = torch.tensor([[1, 1, 1], [1, 1, 0]])
@@ -95,6 +98,44 @@ def test_it_trains_resumes_and_leaves_a_plain_classifier(data, backbone, teacher
     resumed = distill(*arguments, tmp_path / "out", tmp_path, objective=TinyBERT)
     assert "resumes after epoch 1/2" in capsys.readouterr().out
     assert same_weights(resumed.model, whole.model) and figures(resumed.record) == figures(whole.record)
+
+
+def test_equal_weights_have_equal_maps_in_training_too(data, teacher) -> None:
+    names = data.task.label_names
+    student = build_student(teacher.base_model, None, names).train()
+    goal = TinyBERT(validate(DistillConfig, **SMALL), student, teacher)
+    student.load_state_dict(teacher.state_dict())
+    for module in student.modules():
+        if isinstance(module, torch.nn.Dropout) and module.p:
+            module.p = 0.0  # of hidden states; of attention there is none any more
+    goal.projection.weight.data.copy_(torch.eye(len(goal.projection.weight)))
+    batch = data.splits["train"][range(6)]
+    inputs = {name: batch[name] for name in ("input_ids", "token_type_ids", "attention_mask")}
+    with torch.no_grad():
+        _, _, _, attention, hidden = goal(student(**inputs, **goal.asks), batch)
+    assert attention.item() == pytest.approx(0, abs=1e-10) and hidden.item() == pytest.approx(0, abs=1e-9)
+
+
+def test_rows_without_labels_teach_and_a_teacher_that_cannot_read_them_is_refused(
+    data, backbone, teacher, tmp_path
+) -> None:
+    bare = replace(data, splits=data.splits | {"train": copy.copy(data.splits["train"])})
+    bare.splits["train"].labels = np.where(np.arange(40) < 10, data.splits["train"].labels, -100)
+    run = distill(bare, config_of(backbone, num_train_epochs=1), teacher, cache_dir=tmp_path, objective=TinyBERT)
+    assert run.record.history[0]["train_loss_hidden"] > 0
+    alone = distill(bare, config_of(backbone, num_train_epochs=1, alpha=0.0, beta=0.0), cache_dir=tmp_path)
+    whole = distill(data, config_of(backbone, num_train_epochs=1), teacher, cache_dir=tmp_path, objective=TinyBERT)
+    assert not same_weights(run.model, alone.model)
+    assert run.record.history[0]["train_loss_attention"] == pytest.approx(
+        whole.record.history[0]["train_loss_attention"], rel=0.3
+    )  # of all forty rows
+    short = noisy_copy(BertModel(bert_config(max_position_embeddings=8)), data.task.label_names)
+    with pytest.raises(ValueError, match=r"cannot read the train rows: max_length"):
+        distill(data, config_of(backbone), short, tmp_path / "out", tmp_path, objective=TinyBERT)
+    assert not (tmp_path / "out").exists()
+    shallow = build_student(backbone, 1, data.task.label_names)
+    with pytest.raises(ValueError, match=r"^num_student_layers = 2: must be between 1 and the teacher's 1 layers$"):
+        distill(data, config_of(backbone), shallow, cache_dir=tmp_path, objective=TinyBERT)
 
 
 def test_a_narrow_student_is_projected_and_other_heads_are_refused(data, backbone, teacher, tmp_path) -> None:

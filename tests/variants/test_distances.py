@@ -135,6 +135,9 @@ def test_half_precision_is_computed_in_float32(name: str) -> None:
     loss = patience_loss(student, teacher, distance=name)
     assert loss.dtype == torch.float32
     assert loss.item() == patience_loss(student.float(), teacher.float(), distance=name).item()
+    with torch.autocast("cpu", torch.bfloat16):  # in which products of float32 are halved
+        mixed = patience_loss(student.float(), teacher.float(), distance=name)
+    assert mixed.dtype == torch.float32 and mixed.item() == loss.item()
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -96,11 +96,12 @@ def test_rail_draws_anew_every_epoch_from_the_seed_and_alp_does_not_draw(data, b
         config = validate(DistillConfig, backbone=str(backbone), strategy="rail", seed=seed, **SMALL)
         goal = PKD(config, build_student(backbone, 3, data.task.label_names), teacher)
         assert goal.layers == () and len(goal.taken) == teacher.config.num_hidden_layers
-        maps = []
+        maps, place = [], goal.order.data_ptr()
         for epoch in range(1, 30):
             goal.begin(epoch)
             maps.append(tuple(goal.order[:2].sort().values.tolist()))
         assert drawn.setdefault(seed, maps) == maps
+        assert goal.order.data_ptr() == place  # a recorded step reads this tensor
     assert len({*drawn[0]}) == 3  # all pairs of the three layers below the last
     assert drawn[0] != drawn[1]
 
@@ -139,6 +140,30 @@ def test_rail_s_students_are_those_of_its_epochs_maps(data, backbone, teacher, t
     assert same_weights(moving.model, fixed.model)
 
 
+def test_a_deeper_student_or_too_few_rows_at_once_are_refused(data, backbone, teacher, tmp_path) -> None:
+    for strategy in MOVING:
+        with pytest.raises(ValueError, match=r"^num_student_layers = 3: must be between 1 and the teacher's 2 layers$"):
+            train(data, backbone, build_student(backbone, 2, data.task.label_names), tmp_path, strategy)
+    for distance, rows in (("cka", 3), ("relation", 1), ("infonce", 1)):
+        line = rf"^distance = '{distance}': needs {rows + 1} rows at once, here {rows}$"
+        with pytest.raises(ConfigError, match=line):
+            train(data, backbone, teacher, tmp_path, "skip", distance=distance, micro_batch_size=rows)
+
+
+@pytest.mark.parametrize("strategy", [*MOVING])
+def test_targets_are_those_of_float32_in_half_precision_too(strategy: str, backbone, data, teacher) -> None:
+    config = validate(DistillConfig, backbone=str(backbone), strategy=strategy, **SMALL)
+    student = build_student(backbone, 3, data.task.label_names).eval()
+    goal, batch = PKD(config, student, teacher), data.splits["train"][range(4)]
+    inputs = {name: batch[name] for name in ("input_ids", "token_type_ids", "attention_mask")}
+    with torch.no_grad():
+        batch |= {name: want(teacher(**inputs, output_hidden_states=True)) for name, want in goal.wants.items()}
+        output = student(**inputs, output_hidden_states=True)
+        plain = goal(output, batch).loss_pt.item()
+        with torch.autocast("cpu", torch.bfloat16):
+            assert goal(output, batch).loss_pt.item() == plain
+
+
 def test_widths_that_differ_need_no_projection_where_rows_are_compared_with_rows(data, teacher, tmp_path) -> None:
     narrow = save_backbone(tmp_path / "narrow", bert_config(hidden=teacher.config.hidden_size // 2))
     runs = {
@@ -146,6 +171,8 @@ def test_widths_that_differ_need_no_projection_where_rows_are_compared_with_rows
         for name in ("relation", "cka")
     }
     assert all(run.record.history[0]["train_loss_pt"] > 0 for run in runs.values())
+    moving = train(data, narrow, teacher, tmp_path, "rail", distance="relation", num_train_epochs=1)
+    assert moving.record.history[0]["train_loss_pt"] > 0
     for changes in ({"distance": "cosine"}, {"distance": "cka", "strategy": "alp"}):
         with pytest.raises(ValueError, match=r"^hidden_size: the teacher's is .* unless projection is True$"):
             train(data, narrow, teacher, tmp_path, **{"strategy": "skip"} | changes)
