@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import bert_config, noisy_copy, same_weights, save_backbone, small_task
+from helpers import bert_config, noisy_copy, same_weights
 from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import BertForSequenceClassification, BertModel, PreTrainedModel
@@ -21,16 +21,6 @@ from pkdlib.objectives import PKD
 from pkdlib.training import distill, fine_tune
 
 VALUES = {"num_train_epochs": 3, "train_batch_size": 16, "learning_rate": 2e-3}
-
-
-@pytest.fixture(scope="module")
-def data() -> EncodedTask:
-    return small_task()
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_backbone(tmp_path_factory.mktemp("backbone"))
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,13 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 import torch
-from helpers import bert_config, figures, noisy_copy, same_weights, save_backbone, small_task
+from helpers import bert_config, figures, noisy_copy, same_weights
 from torch import nn
 from torch.nn import functional as F
 from transformers import BertModel, PreTrainedModel
 
-from pkdlib import DistillConfig, Objective, build_student, distill, fine_tune, load_backbone, validate
-from pkdlib.config import ConfigError, FineTuneConfig
+from pkdlib import DistillConfig, Objective, build_student, distill, load_backbone, validate
+from pkdlib.config import ConfigError
 from pkdlib.data import EncodedTask
 from pkdlib.engine.checkpoints import CHECKPOINT_FILE
 from pkdlib.engine.configs import Role, role_of
@@ -22,21 +22,6 @@ from pkdlib.readers.records import load_records
 from pkdlib.variants.distances import DISTANCES
 
 VALUES = {"num_hidden_layers": 2, "num_train_epochs": 2, "train_batch_size": 8, "learning_rate": 2e-3}
-
-
-@pytest.fixture(scope="module")
-def data() -> EncodedTask:
-    return small_task()
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_backbone(tmp_path_factory.mktemp("backbone"))
-
-
-@pytest.fixture(scope="module")
-def teacher(data: EncodedTask, backbone: Path) -> PreTrainedModel:
-    return fine_tune(data, validate(FineTuneConfig, backbone=str(backbone), num_train_epochs=1)).model
 
 
 # ------------------------------------------------------------------------------- an objective of one's own

@@ -7,32 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import BertModel, PreTrainedModel
+from transformers import BertModel
 
-from pkdlib import DistillConfig, build_student, distill, fine_tune, validate
+from pkdlib import DistillConfig, build_student, distill, validate
 from pkdlib.beyond.tinybert import TinyBERT, attention_loss, hidden_loss
-from pkdlib.config import ConfigError, FineTuneConfig
-from pkdlib.data import EncodedTask
+from pkdlib.config import ConfigError
 from pkdlib.losses import ce_loss, kd_loss
-from tests.helpers import bert_config, figures, noisy_copy, same_weights, save_backbone, small_task
+from tests.helpers import bert_config, figures, noisy_copy, same_weights, save_backbone
 
 SMALL = {"num_hidden_layers": 2, "num_train_epochs": 2, "train_batch_size": 8, "learning_rate": 2e-3, "beta": 0.5}
 MASK = torch.tensor([[1, 1, 1], [1, 1, 0]])
-
-
-@pytest.fixture(scope="module")
-def data() -> EncodedTask:
-    return small_task()
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_backbone(tmp_path_factory.mktemp("backbone"))
-
-
-@pytest.fixture(scope="module")
-def teacher(data, backbone) -> PreTrainedModel:
-    return fine_tune(data, validate(FineTuneConfig, backbone=str(backbone), num_train_epochs=1)).model
 
 
 def config_of(backbone: Path, **changes) -> DistillConfig:

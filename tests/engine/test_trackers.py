@@ -11,7 +11,7 @@ import torch
 import yaml
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, get_available_trackers
 from accelerate.utils import LoggerType
-from helpers import run_together, same_weights, save_backbone, small_task, two_ranks
+from helpers import run_together, same_weights, save_backbone, two_ranks
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pkdlib.config import ConfigError, FineTuneConfig, validate
@@ -21,16 +21,6 @@ from pkdlib.training import Run, fine_tune
 
 SETTINGS = {"learning_rate": 2e-3, "strategy": [2, 4], "shuffle": True, "micro_batch_size": None, "seed": 0}
 TOLD = {"learning_rate": 2e-3, "strategy": "[2, 4]", "shuffle": True, "micro_batch_size": "None", "seed": 0}
-
-
-@pytest.fixture(scope="module")
-def data() -> EncodedTask:
-    return small_task()
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_backbone(tmp_path_factory.mktemp("backbone"))
 
 
 def train(data: EncodedTask, backbone: Path, on_epoch: OnEpoch | None, out: Path | None = None, **changes: Any) -> Run:

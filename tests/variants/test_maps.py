@@ -9,15 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from pkdlib import DistillConfig, Run, build_student, distill, fine_tune, load_backbone, validate
-from pkdlib.config import METHODS, ConfigError, FineTuneConfig, method_config
-from pkdlib.data import EncodedTask
+from pkdlib import DistillConfig, Run, build_student, distill, load_backbone, validate
+from pkdlib.config import METHODS, ConfigError, method_config
 from pkdlib.layer_maps import STRATEGIES
 from pkdlib.objectives import PKD
 from pkdlib.variants.maps import MOVING, alp, rail
-from tests.helpers import bert_config, figures, same_weights, save_backbone, small_task
+from tests.helpers import bert_config, figures, same_weights, save_backbone
 
 SMALL = {"num_hidden_layers": 3, "num_train_epochs": 3, "train_batch_size": 8, "learning_rate": 2e-3, "beta": 1.0}
 
@@ -59,21 +57,6 @@ def test_alp_stays_among_the_teacher_s_states_and_takes_the_layer_that_is_far_ne
 
 
 # ---------------------------------------------------------------------------------------------------- trainings
-@pytest.fixture(scope="module")
-def data() -> EncodedTask:
-    return small_task()
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_backbone(tmp_path_factory.mktemp("backbone"))
-
-
-@pytest.fixture(scope="module")
-def teacher(data, backbone) -> PreTrainedModel:
-    return fine_tune(data, validate(FineTuneConfig, backbone=str(backbone), num_train_epochs=1)).model
-
-
 def train(data, backbone, teacher, cache: Path, strategy, **more) -> Run:
     named = {name: more.pop(name) for name in ("output_dir", "on_epoch") if name in more}
     config = validate(DistillConfig, **{"backbone": str(backbone), "strategy": strategy} | SMALL | more)
