@@ -134,6 +134,7 @@ def small_parameters(out: Path) -> dict[str, dict]:
             "source": str(few_tickets(out)), "unlabelled": str(out / "tickets" / "unlabelled.csv"), "student_layers": 2,
             "num_train_epochs": 1, "output_dir": str(out / "classifier"),
         },
+        "10_beyond_the_paper": {"train_rows": [48, 64], "num_train_epochs": 1, "output_dir": str(out / "beyond")},
     }  # fmt: skip
 
 

@@ -168,6 +168,19 @@ ANSWERS = {
             "lambda a, b: 0.5",
         ),
     },
+    "10_beyond_the_paper": {
+        "answer_1": (
+            "lambda s, t: 1 - torch.cosine_similarity(s, t, dim=-1)",
+            ("lambda s, t: torch.cosine_similarity(s, t, dim=-1)", "largest where states agree"),
+            "lambda s, t: torch.zeros(())",
+        ),
+        "answer_2": (
+            "['relation', 'cka']",
+            ("['relation', 'cka', 'cosine']", "not one"),
+            "['cka']",
+        ),
+        "answer_3": ("75", ("30", "by size"), ("150", "half of all"), "9"),
+    },
 }
 
 # What a teacher without a record needs: five more in each notebook that reads one.
@@ -237,6 +250,9 @@ BAD_VALUES = [
     ("09", "metrics", ["pearson"], "metrics = ['pearson']: must be scores of classes"),
     ("09", "task", "stsb", "task = 'stsb': must be a task of classes, not of values"),
     ("09", "student_layers", 1, "student_layers = 1: must be greater than or equal to 2"),
+    ("10", "train_rows", [8], "train_rows = [8]: must be empty, or a number for each task"),
+    ("10", "sampling", "rows", "sampling = 'rows': must be 'size' or 'sqrt'"),
+    ("10", "tasks", ["sst"], f"tasks = 'sst': must be one of {', '.join(TASKS)}"),
     ("08", "learning_rate_scale", 1e6, "learning_rate_scale = 1000000.0: must be less than or equal to 20000"),
     ("08", "teacher_dir", 0, "teacher_dir = 0: must be a valid string"),
     (
@@ -268,7 +284,9 @@ def without_taught(cell):
     """The cell's lines but those of a parameters cell that name a teacher's rows, or rows of one's own."""
     tags = cell.metadata.get("tags", [])
     extra = (
-        (*OWN_ROWS, LOGGED, *(TAUGHT if cell.source.startswith("teacher_dir") else ())) if "parameters" in tags else ()
+        (*OWN_ROWS, LOGGED, "distance", *(TAUGHT if cell.source.startswith("teacher_dir") else ()))
+        if "parameters" in tags
+        else ()
     )
     return [line for line in cell.source.splitlines() if line.split(" ")[0] not in extra]
 
@@ -440,6 +458,20 @@ def test_other_scores_give_09_another_answer(capsys):
     assert "5.0 times as fast" in told[0.7] and "Less than 2.0 points" in told[0.7] and "Balanced" not in told[0.7]
 
 
+def test_other_numbers_give_10_another_answer(capsys):
+    starts = {"random": "random weights"}
+    told = {}
+    for by in (0.05, 0.0001):
+        table = compared([by, -by])
+        of_tasks = compared([-by, by]).assign(case=["small task, KD", "large task, KD"])
+        given = {"starts": ["random"], "STARTS": starts, "by_start": table.assign(init="random"), "by_task": of_tasks}
+        told[by] = answer_of("10", capsys, **given)
+    assert "new0 is ahead of old by +5.0" in told[0.05] and "new1 is behind old by -5.0" in told[0.05]
+    assert "2 of 2 claims decided: small task, KD: new0 is behind old" in told[0.05]
+    assert "no variant of 2 is decided to differ" in told[0.0001] and "0 of 2 claims decided" in told[0.0001]
+    assert "ahead" not in told[0.0001] and "behind" not in told[0.0001]
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_parameters_are_a_few_plain_literals_with_help(path):
     (cell,) = [cell for cell in code_cells(read(path)) if "parameters" in cell.metadata.get("tags", [])]
@@ -503,7 +535,10 @@ def test_every_mistake_is_one_line_that_names_the_parameter_and_its_value(path):
     assert refused > 15 * len(template.defaults)
     never = {repr(value) for value in (True, -1, 10**30, float("nan"), float("inf"), " ", None, {}, b"x", "a\0b")}
     never |= {repr(value) for value in ([], [1, 1], ["a", "a"], [None], [True], [-1], [10**30])}
-    fine = {(name, repr(value)) for name, value in template.defaults.items()} | {("class_weights", "[1, 1]")}
+    fine = {(name, repr(value)) for name, value in template.defaults.items()} | {
+        ("class_weights", "[1, 1]"),
+        ("train_rows", "[1, 1]"),
+    }
     fine |= {(name, "[]") for name in OWN_ROWS}  # the default, here or in another notebook
     assert not {found for found in accepted if found[1] in never} - fine
     folders = {name for name in template.defaults if name.endswith(("_dir", "backbone")) or name.startswith("model_")}

@@ -37,7 +37,15 @@ grid:
 seeds: [0, 1]
 """
 # GLUE and BERT-base; rows and backbones that `data/remake.py` makes
-NEEDS_MORE = {"glue_paper", "training_size", "unlabelled", "when_patience_pays", "patience_tuning"}
+NEEDS_MORE = {
+    "glue_paper",
+    "training_size",
+    "unlabelled",
+    "when_patience_pays",
+    "patience_tuning",
+    "beyond",
+    "beyond_tuning",
+}
 
 
 def planned(tmp_path, text, name="some.yaml"):
@@ -327,7 +335,7 @@ def test_the_shipped_grids_are_read_and_planned(file):
         runs = plan(here, stage, file.name, kept)
         combinations = stage.model_copy(update={"seeds": here.seeds}).combinations()
         assert len({run.id for run in runs}) == len(runs) == len(list(combinations))
-        assert all(run.teachers for run in runs)
+        assert all(run.teachers for run in runs) or file.stem == "many_tasks"  # whose notebook trains its teachers
         json.dumps(runs[0].parameters)
 
 
