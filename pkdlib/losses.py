@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pkdlib.engine.configs import pick
-from pkdlib.variants.distances import ANY_WIDTHS, AS_THEY_ARE, DISTANCES
+from pkdlib.variants.distances import ANY_WIDTHS, AS_THEY_ARE, DISTANCES, in_float32
 
 Form = Literal["paper", "official"]
 FORMS = get_args(Form)
@@ -97,7 +97,7 @@ def patience_loss(
     if student_cls.ndim != 3:
         raise ValueError(f"student_cls is {tuple(student_cls.shape)}: must be (batch, layers, hidden)")
     pick("form", form, FORMS)
-    with torch.autocast(student_cls.device.type, enabled=False):  # which would halve the precision of products
+    with in_float32(student_cls):
         student_cls, teacher_cls = student_cls.float(), teacher_cls.float()  # (batch, layers, hidden)
         if normalize and measure not in AS_THEY_ARE:
             student_cls, teacher_cls = F.normalize(student_cls, dim=-1), F.normalize(teacher_cls, dim=-1)

@@ -16,7 +16,7 @@ from pkdlib.layer_maps import layer_map
 from pkdlib.losses import PKDTerms, pkd_loss
 from pkdlib.models import Output, cls_states
 from pkdlib.targets import Want
-from pkdlib.variants.distances import ANY_WIDTHS, DISTANCES, LEAST_ROWS
+from pkdlib.variants.distances import ANY_WIDTHS, DISTANCES, LEAST_ROWS, in_float32
 from pkdlib.variants.maps import MOVING, alp
 
 
@@ -112,7 +112,7 @@ class PKD(Objective):
             teacher_cls = torch.stack([batch[f"teacher_cls_{layer}"].float() for layer in self.taken], dim=-2)
             teacher_cls = teacher_cls.flatten(0, -3)  # choices, too, are then rows, as they are of the student
             if self.moving:
-                with torch.autocast(student_cls.device.type, enabled=False):
+                with in_float32(student_cls):
                     teacher_cls = self.moving(student_cls.float(), teacher_cls, self.order)
         labels, logits, weights = batch["labels"], batch.get("teacher_logits"), batch.get("label_weights")
         return pkd_loss(output.logits, labels, logits, student_cls, teacher_cls, weights=weights, **self.weights)

@@ -86,14 +86,14 @@ def prepare(
         teacher = load_classifier(teacher)
     if teacher is not None and (config.alpha or config.beta or objective is not PKD):  # else its layers alone are used
         teacher = checks.with_labels(teacher, data.task.label_names)
-        checks.check_reads(teacher, [data.splits["train"]], teacher.name_or_path or type(teacher).__name__)
     model = _start(data, config, config.init, teacher)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)  # of what the objective draws, a first projection
         goal = objective(config, model, teacher)
+    if teacher is not None and (goal.wants or goal.runs_teacher):
+        checks.check_reads(teacher, [data.splits["train"]], teacher.name_or_path or type(teacher).__name__)
     checks.check_objective(goal, Objective, data.splits, teacher is not None)
-    width = teacher.config.hidden_size if teacher else 0
-    checks.tell_unusual_map(goal, data.splits["train"], width, accelerator.print)
+    checks.tell_unusual_map(goal, data.splits["train"], teacher, accelerator.print)
     return Job(goal.method, model, data, config, accelerator, goal), teacher
 
 

@@ -382,7 +382,7 @@ def test_a_reproduction_takes_the_task_s_own_preset_unless_told() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "allowed"),
     [
-        ("preset_of", "mini-sentiment", "must be one of sst2, mrpc, qqp, mnli, mnli-mm, qnli, rte, or empty"),
+        ("preset_of", "mini-sentiment", "must be one of sst2, mrpc, qqp, mnli, mnli-mm, qnli, rte, race, or empty"),
         ("task", "wnli", "must be one of sst2, mrpc"),
         ("methods", ["FT", "FT"], "must not repeat"),
         ("learning_rate_scale", 0, "must be greater than 0"),

@@ -274,14 +274,14 @@ def check_rows_at_once(config: Any, least: int) -> None:
         raise ConfigError(f"distance = {config.distance!r}: needs {least} rows at once, here {rows}")
 
 
-def tell_unusual_map(goal: Any, split: Any, width: int, tell: Callable[[str], Any]) -> None:
+def tell_unusual_map(goal: Any, split: Any, teacher: Any, tell: Callable[[str], Any]) -> None:
     """Tell in a line what is unusual in an objective's map of teacher layers; the paper's is fixed and increases.
 
-    split: the training rows; width: of the teacher's states, which are cached in half precision.
+    split: the training rows, of which the teacher's states are cached in half precision.
     """
     layers = goal.layers
     if getattr(goal, "moving", None):
-        size = split.offsets.size * width * 2 * len(goal.taken) / 1e6  # of every choice, too
+        size = split.offsets.size * teacher.config.hidden_size * 2 * len(goal.taken) / 1e6  # of every choice, too
         states = f"the [CLS] states of all {len(goal.taken)} teacher layers"
         tell(f"{goal.method}: takes {states}, {size:.1f} MB in the cache")
     unusual = ["repeats a layer"] * (len({*layers}) < len(layers)) + ["is not in order"] * ([*layers] != sorted(layers))

@@ -6,6 +6,7 @@ averages over rows, the authors' code averages all parts. Those that compare a b
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -13,6 +14,12 @@ from torch.nn import functional as F
 
 TEMPERATURE = 0.1  # of InfoNCE's similarities
 LEAST = 1e-12  # of a squared norm, where all rows of a batch are alike
+
+
+def in_float32(states: Tensor) -> AbstractContextManager:
+    """Keeps autocast from halving the precision of products, on the states' device."""
+    device = states.device.type
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def squared(student_cls: Tensor, teacher_cls: Tensor) -> Tensor:
