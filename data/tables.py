@@ -22,7 +22,7 @@ from pkdlib.analysis.statistics import (
     paired_difference,
     summary,
 )
-from pkdlib.analysis.tables import load_results, variant_names
+from pkdlib.analysis.tables import load_results, variant_names, ways_to_tasks
 
 FOLDER = Path(__file__).parent / "results"
 PROJECT = Path(__file__).parent.parent
@@ -152,10 +152,7 @@ def tasks_table(file: str, metric: str) -> str:
     """One student for several tasks beside one for each: means, and together minus alone on equal seeds."""
     frame = load_results(FOLDER / file)
     frame = frame[frame["method"] != "teacher"]
-    together = frame["tasks"].notna()
-    way = frame["sampling"].map({"size": "by size", "sqrt": "by root"}).where(together, "alone")
-    longer = ~together & (frame["num_train_epochs"] > frame["num_train_epochs"][together].max())
-    frame = frame.assign(case=frame["task"] + ", " + frame["method"], method=way.mask(longer, "alone, longer"))
+    frame = frame.assign(case=frame["task"] + ", " + frame["method"], method=ways_to_tasks(frame))
     pairs = [("by size", "alone"), ("by root", "alone"), ("by size", "alone, longer")]
     table = decide(differences_by(frame, metric, "case", pairs))
     rows = {case: [""] * len(pairs) for case in dict.fromkeys(table["case"])}

@@ -86,8 +86,8 @@ def _of_method(setting: Setting, method: str) -> Setting:
     roles = roles_of_method(method)
     taught = Role.SOFT in roles or setting["init"] == "teacher"
     of_the_teacher = () if taught else ("teacher", "unlabelled")
-    matters = {name for name in setting if role_of(name, DistillConfig) in roles and name not in of_the_teacher}
-    return {name: value for name, value in setting.items() if name in matters}
+    kept = {name: value for name, value in setting.items() if name not in of_the_teacher}
+    return {name: value for name, value in kept.items() if role_of(name, DistillConfig) in roles}
 
 
 def _task_names(students: Iterable[tuple[RunRecord, Setting]]) -> dict[str, str]:

@@ -65,10 +65,7 @@ def paper_length(task: str) -> int:
 
 
 def convert_beta(beta: float, num_matched_layers: int, hidden_size: int, source: Form, target: Form) -> float:
-    """The beta of equal weight in another form: beta_paper = beta_official / (M d), of M matched layers of width d.
-
-    Of squared distances, the raw ones too; the others have fewer parts than M d.
-    """
+    """Beta of equal weight, for squared distances: beta_paper = beta_official / (M d), M matched layers of width d."""
     pick("source", source, FORMS), pick("target", target, FORMS)
     whole("num_matched_layers", num_matched_layers, 1), whole("hidden_size", hidden_size, 1)
     elements = 1 if source == target else num_matched_layers * hidden_size  # the paper sums, the code averages

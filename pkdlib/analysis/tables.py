@@ -135,6 +135,13 @@ def variant_names(frame: pd.DataFrame) -> pd.Series:
     return frame["method"].where((frame["method"] != "PKD-Skip") | (distance == "squared"), distance)
 
 
+def ways_to_tasks(frame: pd.DataFrame) -> pd.Series:
+    """How each student learned its task: with others by size or by root, or alone; longer: in more epochs."""
+    together, epochs = frame["tasks"].notna(), frame["num_train_epochs"]
+    ways = frame["sampling"].map({"size": "by size", "sqrt": "by root"}).where(together, "alone")
+    return ways.mask(~together & (epochs > epochs[together].max()), "alone, longer")
+
+
 @contextmanager
 def folded_epochs() -> Iterator[None]:
     """Around the trainings of a notebook's cell: once they are done, a line a run, which opens its table of epochs.
