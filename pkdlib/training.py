@@ -90,9 +90,9 @@ def prepare(
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)  # of what the objective draws, a first projection
         goal = objective(config, model, teacher)
+    checks.check_objective(goal, Objective, data.splits, teacher is not None)
     if teacher is not None and (goal.wants or goal.runs_teacher):
         checks.check_reads(teacher, [data.splits["train"]], teacher.name_or_path or type(teacher).__name__)
-    checks.check_objective(goal, Objective, data.splits, teacher is not None)
     checks.tell_unusual_map(goal, data.splits["train"], teacher, accelerator.print)
     return Job(goal.method, model, data, config, accelerator, goal), teacher
 
