@@ -112,17 +112,11 @@ def starts_table(file: str, metric: str) -> str:
     return _markdown(pd.DataFrame(columns))
 
 
-def usual_runs(frame: pd.DataFrame) -> pd.Series:
-    """Which runs of the study are of its main question: 12 epochs, dropout in all of them, labels as they are."""
-    return frame["dropout_epochs"].isna() & (frame["num_train_epochs"] == 12) & ~frame["source"].str.contains("clean")
-
-
 def study_table(file: str, metric: str) -> str:
     """Differences from each start by the mixed model, its detectable one, and those decided over the table in bold."""
     frame = load_results(FOLDER / file)
     pairs = [("KD", "FT"), *(("PKD-Skip", name) for name in ("KD", "PKD-Last", "PKD-Reverse"))]
-    students = frame[usual_runs(frame) & frame["init"].isin(STARTS)]
-    table = decide(differences_by(students, metric, "init", pairs, nested_difference))
+    table = decide(differences_by(frame[frame["init"].isin(STARTS)], metric, "init", pairs, nested_difference))
     rows = {f"{method} − {baseline}": [""] * len(STARTS) for method, baseline in pairs}
     for row in table.to_dict("records"):
         told = _percent(row["difference"], row["low"], row["high"], "+")
@@ -137,7 +131,7 @@ def beyond_table(file: str, study: str, metric: str) -> str:
     """Every other distance, map and objective against PKD-Skip by the mixed model; in bold what the table decides."""
     own, others = load_results(FOLDER / study), load_results(FOLDER / file)
     others = others.assign(method=variant_names(others))
-    frame = pd.concat([own[usual_runs(own) & (own["method"] == "PKD-Skip")], others])
+    frame = pd.concat([own[own["method"] == "PKD-Skip"], others])
     pairs = [(name, "PKD-Skip") for name in dict.fromkeys(others["method"])]
     table = decide(differences_by(frame[frame["init"].isin(STARTS)], metric, "init", pairs, nested_difference))
     rows = {name: [""] * len(STARTS) for name, _ in pairs}

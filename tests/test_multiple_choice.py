@@ -139,19 +139,20 @@ def test_a_choice_is_a_task_whose_labels_name_its_columns() -> None:
 
 
 # ------------------------------------------------------------------------------------------------------- the loss
-def test_the_loss_is_over_a_question_s_choices_and_patience_the_mean_over_all_choices(data) -> None:
+@pytest.mark.parametrize("pairs", [{1: 2}, {1: 1, 2: 3}], ids=["one layer", "two layers"])
+def test_the_loss_is_over_a_question_s_choices_and_patience_the_mean_over_all_choices(data, pairs: dict) -> None:
     """All three terms by hand, choice by choice, from single sequences and no library function."""
-    teacher, student = choice_model(4), choice_model(2, seed=1)
-    settings = {"alpha": 0.7, "beta": 0.3, "temperature": 2.0, "num_hidden_layers": 2}
-    objective = PKD(DistillConfig(**settings), student, teacher)
-    assert list(objective.layers) == [2]
+    teacher, student = choice_model(4), choice_model(len(pairs) + 1, seed=1)
+    settings = {"alpha": 0.7, "beta": 0.3, "temperature": 2.0, "num_hidden_layers": len(pairs) + 1}
+    objective = PKD(DistillConfig(**settings, strategy=[*pairs.values()]), student, teacher)
+    assert list(objective.layers) == [*pairs.values()]
     batch = data.splits["train"][[0, 3, 5]]
     inputs = {name: batch[name] for name in ("input_ids", "token_type_ids", "attention_mask")}
     with torch.no_grad():
         said = teacher(**inputs, output_hidden_states=True)
         wanted = {name: want(said) for name, want in objective.wants.items()}
         assert {name: tuple(value.shape) for name, value in wanted.items()} == {
-            "teacher_logits": (3, 4), "teacher_cls_2": (3, 4, 32),
+            "teacher_logits": (3, 4), **{f"teacher_cls_{layer}": (3, 4, 32) for layer in pairs.values()},
         }  # fmt: skip
         output = student(**inputs, output_hidden_states=True)
         terms = objective(output, batch | wanted)
@@ -166,9 +167,10 @@ def test_the_loss_is_over_a_question_s_choices_and_patience_the_mean_over_all_ch
                 for name, model in (("teacher", teacher), ("student", student)):
                     body = model.bert(**one, output_hidden_states=True)
                     scores[name].append(model.classifier(body.pooler_output).item())
-                    state = body.hidden_states[2 if name == "teacher" else 1][0, 0]
-                    states[name] = state / state.square().sum().sqrt()
-                loss_pt += (states["student"] - states["teacher"]).square().sum().item() / 12
+                    taken = [body.hidden_states[pair[name == "teacher"]][0, 0] for pair in pairs.items()]
+                    states[name] = [state / state.square().sum().sqrt() for state in taken]
+                for ours, theirs in zip(states["student"], states["teacher"], strict=True):
+                    loss_pt += (ours - theirs).square().sum().item() / 12
             exp = {name: np.exp(np.array(values) / 2.0) for name, values in scores.items()}
             soft = {name: values / values.sum() for name, values in exp.items()}
             loss_kd += -(soft["teacher"] * np.log(soft["student"])).sum() * 2.0**2 / 3
@@ -303,7 +305,19 @@ def test_micro_batches_and_static_shapes_give_the_same_training(data, teacher, o
 
 @pytest.mark.parametrize("changes", [{"distance": "cka"}, {"distance": "infonce"}, {"strategy": "alp"}])
 def test_other_distances_and_maps_see_choices_as_rows(data, teacher, out, changes: dict) -> None:
+    """The patience term of questions is that of their choices as so many single sequences."""
     config = DistillConfig(num_hidden_layers=2, **SMALL, **changes)
+    teaching, student, single = choice_model(4), choice_model(2, seed=1), data.splits["train"][[0, 3, 5]]
+    objective = PKD(config, student, teaching)
+    inputs = {name: single[name] for name in ("input_ids", "token_type_ids", "attention_mask")}
+    with torch.no_grad():
+        ours = student(**inputs, output_hidden_states=True)
+        theirs = teaching(**inputs, output_hidden_states=True)
+        of_questions = objective(ours, single | {name: want(theirs) for name, want in objective.wants.items()})
+        as_rows = {f"teacher_cls_{layer}": theirs.hidden_states[layer][:, 0] for layer in objective.taken}
+        of_rows = objective(ours, single | {"teacher_logits": theirs.logits} | as_rows)
+    assert next(iter(as_rows.values())).shape == (12, 32)
+    torch.testing.assert_close(of_questions, of_rows)
     record = distill(data, config, teacher.model, cache_dir=out / "cache").record
     assert record.history[0]["train_loss_pt"] > 0
 
