@@ -287,12 +287,15 @@ def inference_label(relations: list[str], premise_negated: bool, hypothesis_nega
     return "neutral"
 
 
-def inference_pair(rng: Random, label: str, easy: bool = False) -> tuple[str, str]:
-    """(premise, hypothesis) standing in the wanted relation; easy: one edit, no negation, no passive."""
+def inference_pair(rng: Random, label: str, easy: bool = False, edits: int = 2) -> tuple[str, str]:
+    """(premise, hypothesis) standing in the wanted relation, at most so many edits apart.
+
+    easy: one edit, no negation, no passive.
+    """
     negation_rate, passive_rate = (0.0, 0.0) if easy else (NEGATION_RATE, PASSIVE_RATE)
     while True:
         plain = event(rng)
-        hypothesis, relations = edit(rng, plain, most=1 if easy else 2)
+        hypothesis, relations = edit(rng, plain, most=1 if easy else edits)
         premise_negated, hypothesis_negated = rng.random() < negation_rate, rng.random() < negation_rate
         if inference_label(relations, premise_negated, hypothesis_negated) == label:
             premise = Event(**{**plain.__dict__, "negated": premise_negated})

@@ -29,7 +29,7 @@ def sentiment_row(rng: Random) -> tuple[tuple[str, ...], str]:
 
 def inference_row(rng: Random) -> tuple[tuple[str, ...], str]:
     label = rng.choice(grammar.INFERENCE_LABELS)
-    return grammar.inference_pair(rng, label), label
+    return grammar.inference_pair(rng, label, edits=1), label  # two are as hard for a teacher as for its students
 
 
 LAYOUT: dict[str, tuple[tuple[str, ...], tuple[str, ...], Callable]] = {  # text columns, labels, a random row
