@@ -5,7 +5,9 @@ A table stands between `<!-- NAME -->` and `<!-- /NAME -->` on the page that sho
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -44,6 +46,12 @@ REAL = {"SST-2": "sst2-3.jsonl", "RTE": "rte-3.jsonl"}
 def _percent(mean: float, low: float, high: float, sign: str = "", digits: int = 1) -> str:
     mean, low, high = (f"{100 * value:{sign}.{digits}f}" for value in (mean, low, high))
     return f"{mean} [{low}, {high}]"
+
+
+def _claim(row: Mapping[str, Any]) -> str:
+    """A difference of a table that `decide` has seen, in points with its interval; in bold if it is decided."""
+    told = _percent(row["difference"], row["low"], row["high"], "+")
+    return f"**{told}**" if row["decided"] else told
 
 
 def comparison_table(frames: dict[str, pd.DataFrame], metric: str) -> str:
@@ -90,24 +98,24 @@ def patience_table(metric: str) -> str:
 
 
 def starts_table(file: str, metric: str) -> str:
-    """Of each start the methods' means and differences, and in how many seeds McNemar's test parts the two at 5 %."""
+    """Of each start the methods' means, the differences, those decided in bold, and how many seeds McNemar parts at 5 %."""
     frame = load_results(FOLDER / f"{file}.jsonl")
     right = json.loads((FOLDER / f"{file}-right.json").read_text(encoding="utf-8"))  # run -> a digit for each row
     teachers, students = frame[frame["method"] == "teacher"], frame[frame["method"] != "teacher"]
-    columns = {}
+    columns, pairs = {}, [*PAIRS, ("PKD-Skip", "PKD-Reverse")]
+    claims = decide(differences_by(students, metric, "init", pairs)).set_index(["init", "method", "baseline"])
     for start, runs in students.groupby("init"):
         means = summary(runs, metric, ["method"]).set_index("method")
         column = {"teacher": _percent(*mean_interval(teachers[metric]))}
         column |= {name: _percent(*means.loc[name, ["mean", "low", "high"]]) for name in (*METHODS, "PKD-Reverse")}
         rows_of, seeds = runs.set_index(["method", "seed"])["run_id"].map(right), runs["seed"].unique()
-        for pair in (*PAIRS, ("PKD-Skip", "PKD-Reverse")):
-            row = paired_difference(runs, metric, *pair)
+        for pair in pairs:
             each = [
                 mcnemar([1] * len(rows_of[pair[0], s]), *([*map(int, rows_of[name, s])] for name in pair))
                 for s in seeds
             ]
             told = f", {sum(one['p'] < 0.05 for one in each)} of {len(seeds)}"
-            column[f"{pair[0]} − {pair[1]}"] = _percent(row["difference"], row["low"], row["high"], "+") + told
+            column[f"{pair[0]} − {pair[1]}"] = _claim(claims.loc[start, *pair]) + told
         columns[STARTS[start]] = column
     return _markdown(pd.DataFrame(columns))
 
@@ -119,8 +127,7 @@ def study_table(file: str, metric: str) -> str:
     table = decide(differences_by(frame[frame["init"].isin(STARTS)], metric, "init", pairs, nested_difference))
     rows = {f"{method} − {baseline}": [""] * len(STARTS) for method, baseline in pairs}
     for row in table.to_dict("records"):
-        told = _percent(row["difference"], row["low"], row["high"], "+")
-        told = (f"**{told}**" if row["decided"] else told) + f", {100 * row['detectable']:.1f}"
+        told = f"{_claim(row)}, {100 * row['detectable']:.1f}"
         rows[f"{row['method']} − {row['baseline']}"][list(STARTS).index(row["init"])] = told
     counts = [f"{row['pairs']} of {row['backbones']} and {row['teachers']}" for row in table.to_dict("records")]
     rows["pairs of backbones and teachers"] = [counts[list(table["init"]).index(start)] for start in STARTS]
@@ -136,8 +143,7 @@ def beyond_table(file: str, study: str, metric: str) -> str:
     table = decide(differences_by(frame[frame["init"].isin(STARTS)], metric, "init", pairs, nested_difference))
     rows = {name: [""] * len(STARTS) for name, _ in pairs}
     for row in table.to_dict("records"):
-        told = _percent(row["difference"], row["low"], row["high"], "+")
-        told = (f"**{told}**" if row["decided"] else told) + f", {100 * row['detectable']:.1f}"
+        told = f"{_claim(row)}, {100 * row['detectable']:.1f}"
         rows[row["method"]][list(STARTS).index(row["init"])] = told
     return _markdown(pd.DataFrame(rows, index=[STARTS[start] for start in STARTS]).T)
 
@@ -151,8 +157,7 @@ def tasks_table(file: str, metric: str) -> str:
     table = decide(differences_by(frame, metric, "case", pairs))
     rows = {case: [""] * len(pairs) for case in dict.fromkeys(table["case"])}
     for row in table.to_dict("records"):
-        told = _percent(row["difference"], row["low"], row["high"], "+")
-        rows[row["case"]][pairs.index((row["method"], row["baseline"]))] = f"**{told}**" if row["decided"] else told
+        rows[row["case"]][pairs.index((row["method"], row["baseline"]))] = _claim(row)
     return _markdown(pd.DataFrame(rows, index=[f"{method} − {baseline}" for method, baseline in pairs]).T)
 
 
