@@ -98,7 +98,7 @@ def patience_table(metric: str) -> str:
 
 
 def starts_table(file: str, metric: str) -> str:
-    """Of each start the means, the differences, decided ones in bold, and how many seeds McNemar's test parts at 5 %."""
+    """Of each start means and differences, decided ones in bold, and how many seeds McNemar's test parts at 5 %."""
     frame = load_results(FOLDER / f"{file}.jsonl")
     right = json.loads((FOLDER / f"{file}-right.json").read_text(encoding="utf-8"))  # run -> a digit for each row
     teachers, students = frame[frame["method"] == "teacher"], frame[frame["method"] != "teacher"]
