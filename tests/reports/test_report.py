@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -105,6 +106,9 @@ def test_the_tables_equal_the_recorded_files(recorded: Path) -> None:
         ):
             found = of(load_records(RESULTS / f"{file}.jsonl"), method)
             found = [record for record in found if record.config["init"] == "pretrained"]  # the better start on dev
+            precisions = Counter(record.config["mixed_precision"] for record in found)  # a report keeps them apart
+            ((most, _),) = precisions.most_common(1)
+            found = [record for record in found if record.config["mixed_precision"] == most]
             assert cells[place] == percent([record.metrics[split]["accuracy"] for record in found])
         assert cells[4:6] == [f"{table_1.loc[theirs, 'RTE']}", f"{dev.loc[authors, 'RTE']}"]
         assert cells[1:3] == [f"{table_1.loc[theirs, 'SST-2']}", f"{dev.loc[authors, 'SST-2']}"]
