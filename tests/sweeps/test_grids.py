@@ -181,9 +181,7 @@ def test_every_mistake_is_told_at_once(tmp_path):
 
 
 def test_a_file_that_is_not_there_names_those_that_are():
-    with pytest.raises(
-        GridError, match=r"^smoke2: no such grid file; shipped are another_task, .*when_patience_pays$"
-    ):
+    with pytest.raises(GridError, match=r"^smoke2: no such grid file; shipped are another_task, .*when_patience_pays$"):
         grid_path("smoke2")
 
 
