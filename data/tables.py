@@ -120,11 +120,11 @@ def starts_table(file: str, metric: str) -> str:
     return _markdown(pd.DataFrame(columns))
 
 
-def study_table(file: str, metric: str) -> str:
+def study_table(file: str, metric: str, task: str) -> str:
     """Differences from each start by the mixed model, its detectable one, and those decided over the table in bold."""
-    frame = load_results(FOLDER / file)
-    pairs = [("KD", "FT"), *(("PKD-Skip", name) for name in ("KD", "PKD-Last", "PKD-Reverse"))]
-    table = decide(differences_by(frame[frame["init"].isin(STARTS)], metric, "init", pairs, nested_difference))
+    frame = load_results(FOLDER / file).query("task == @task and init in @STARTS")
+    pairs = [("KD", "FT"), *(("PKD-Skip", name) for name in ("KD", "PKD-Last", "PKD-Reverse", "PKD-One"))]
+    table = decide(differences_by(frame, metric, "init", pairs, nested_difference))
     rows = {f"{method} − {baseline}": [""] * len(STARTS) for method, baseline in pairs}
     for row in table.to_dict("records"):
         told = f"{_claim(row)}, {100 * row['detectable']:.1f}"
@@ -254,7 +254,8 @@ def tables() -> dict[str, str]:
         "mini": comparison_table(mini, "test_accuracy"),
         "mini-sizes": comparison_table({f"{rows:,} rows": frame for rows, frame in sizes}, "test_accuracy"),
         "mini-patience": patience_table("test_accuracy"),
-        "mini-study": study_table("study/students.jsonl", "test_accuracy"),
+        "mini-study": study_table("study/students.jsonl", "test_accuracy", "mini-sentiment"),
+        "mini-study-inference": study_table("study/students.jsonl", "test_accuracy", "mini-inference"),
         "mini-beyond": beyond_table("beyond/variants.jsonl", "study/students.jsonl", "test_accuracy"),
         "mini-tasks": tasks_table("beyond/tasks.jsonl", "test_accuracy"),
         "mini-learning-rate": learning_rate_table("mini-sentiment-3-learning-rate.jsonl", "dev_accuracy"),

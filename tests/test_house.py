@@ -34,7 +34,7 @@ OF_THE_CORE = {  # third-party packages
 }  # fmt: skip
 # Lines that each room may have. A room that needs more says why in the change that raises its number here.
 LINES = {
-    "core": 1300, "variants": 165, "engine": 1780, "readers": 1015, "analysis": 1890, "sweeps": 1435,
+    "core": 1300, "variants": 165, "engine": 1780, "readers": 1015, "analysis": 1900, "sweeps": 1435,
     "deploy": 520, "beyond": 465, "reports": 750,
 }  # fmt: skip
 MOST_PARAMETERS = 8

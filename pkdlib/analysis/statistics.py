@@ -60,30 +60,36 @@ def paired_difference(frame: pd.DataFrame, metric: str, method: str, baseline: s
 
 
 def nested_difference(frame: pd.DataFrame, metric: str, method: str, baseline: str) -> dict[str, Any]:
-    """`method` minus `baseline` on equal backbones, teachers and seeds, by a mixed model: backbone and teacher random.
+    """`method` minus `baseline` on equal backbones, teachers and seeds, by a mixed model with all three random.
 
-    frame: a row per run with its backbone, teacher, seed and method. The model is d = mu + B[backbone] +
-    T[backbone, teacher] + e, fitted by restricted maximum likelihood (statsmodels); the 95 % interval and p are of a t
-    distribution with one degree of freedom less than backbones, as another backbone is what a claim is about.
-    plain_low and plain_high: the interval of all pairs as if they were independent. sd_backbone, sd_teacher, sd_seed:
-    the standard deviations of B, T and e.
+    frame: a row per run, as of `tables.results_frame`: its backbone, teacher, seed, source (of its rows) and method.
+    The model is d = mu + B[backbone] + T[backbone, teacher] + S[source, seed] + e, fitted by restricted maximum
+    likelihood (statsmodels); S, what a seed does to the students of every backbone alike, is there where backbones
+    share rows and seeds. The 95 % interval and p are of a t distribution with one degree of freedom less than
+    backbones, as another backbone is what a claim is about. plain_low and plain_high: the interval of all pairs as if
+    they were independent. sd_backbone, sd_teacher, sd_seed, sd_rest: the standard deviations of B, T, S and e.
 
     Raises ValueError with fewer than two backbones, or one without two teachers.
     """
     import statsmodels.formula.api as models  # here, because it takes seconds to import
 
-    pairs = _differences(frame, metric, method, baseline, ["backbone", "teacher", "seed"]).rename("d").reset_index()
+    same = ["backbone", "teacher", "source", "seed"]
+    pairs = _differences(frame, metric, method, baseline, same).reset_index(name="d").astype(dict.fromkeys(same, str))
     teachers = pairs.groupby("backbone")["teacher"].nunique()
     if len(teachers) < 2 or (teachers < 2).any():
         raise ValueError(f"{method}, {baseline}: needs two backbones or more, and two teachers of each")
+    pairs["teacher"] = pairs["backbone"] + " " + pairs["teacher"]
+    pairs["seed"] = pairs["source"] + " " + pairs["seed"]
+    parts = ["backbone", "teacher"] + ["seed"] * int(pairs["seed"].duplicated().any())
     scale = float(pairs["d"].std()) or 1.0  # the optimiser expects numbers near one
     model = models.mixedlm(
-        "d ~ 1", pairs.assign(d=pairs["d"] / scale), groups="backbone", re_formula="1",
-        vc_formula={"teacher": "0 + C(teacher)"},
+        "d ~ 1", pairs.assign(d=pairs["d"] / scale, whole=1), groups="whole",
+        vc_formula={part: f"0 + C({part})" for part in parts},
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a variance of zero is a finding, no failure
-        fit = model.fit(reml=True, method=["lbfgs", "powell"])
+        methods = ["powell", "nm"]  # gradients mislead where a variance is zero
+        fit = model.fit(reml=True, method=methods, xtol=1e-8, ftol=1e-10)
     mean, error = scale * float(fit.params["Intercept"]), scale * float(fit.bse["Intercept"])
     freedom = len(teachers) - 1
     half = error * float(stats.t.ppf(0.975, freedom))
@@ -91,7 +97,7 @@ def nested_difference(frame: pd.DataFrame, metric: str, method: str, baseline: s
     row |= {"p": float(2 * stats.t.sf(abs(mean) / error, freedom)), "pairs": len(pairs)}
     row |= {"detectable": detectable(error, freedom), "backbones": len(teachers), "teachers": int(teachers.sum())}
     _, row["plain_low"], row["plain_high"] = mean_interval(pairs["d"])
-    variances = {"backbone": fit.cov_re.iloc[0, 0], "teacher": fit.vcomp[0], "seed": fit.scale}
+    variances = {"seed": 0.0, **dict(zip(model.exog_vc.names, fit.vcomp, strict=True)), "rest": fit.scale}
     return row | {f"sd_{name}": scale * math.sqrt(max(variance, 0)) for name, variance in variances.items()}
 
 

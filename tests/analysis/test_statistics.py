@@ -125,16 +125,24 @@ def test_detectable_differences_are_seen_four_times_in_five(error: float, freedo
     assert math.isnan(detectable(error, 0))
 
 
-def nested(deviations: tuple[float, float, float], backbones: int = 5, seed: int = 0) -> pd.DataFrame:
-    """Runs of two methods, 0.05 apart, whose differences vary by backbone, teacher and seed so much."""
+def nested(
+    deviations: tuple[float, float, float], backbones: int = 5, seed: int = 0, shared: float = 0.0
+) -> pd.DataFrame:
+    """Runs of two methods, 0.05 apart, whose differences vary by backbone, teacher and run so much.
+
+    shared: how much they vary by what runs of equal rows and seed have in common; where it is zero, no rows are shared.
+    """
     rng, rows = np.random.default_rng(seed), []
+    in_common = np.random.default_rng(seed + 1).normal(0, shared, (3, 4))
     for backbone in range(backbones):
         of_backbone = rng.normal(0, deviations[0])
         for teacher in range(3):
             of_teacher = rng.normal(0, deviations[1])
             for run in range(4):
-                place, base = {"backbone": backbone, "teacher": teacher, "seed": run}, rng.normal(0.8, 0.03)
-                above = 0.05 + of_backbone + of_teacher + rng.normal(0, deviations[2])
+                source = f"rows {teacher}" if shared else f"rows {backbone}, {teacher}"
+                place = {"backbone": backbone, "teacher": teacher, "source": source, "seed": run}
+                base = rng.normal(0.8, 0.03)
+                above = 0.05 + of_backbone + of_teacher + in_common[teacher, run] + rng.normal(0, deviations[2])
                 rows += [place | {"method": "KD", "s": base}, place | {"method": "PKD", "s": base + above}]
     return pd.DataFrame(rows)
 
@@ -158,9 +166,30 @@ def test_a_nested_difference_is_the_t_interval_of_the_backbones_means_where_thos
 
 def test_nested_differences_have_the_deviations_of_their_parts() -> None:
     found = nested_difference(nested((0.03, 0.02, 0.01), backbones=60), "s", "PKD", "KD")
-    parts = [found[f"sd_{name}"] for name in ("backbone", "teacher", "seed")]
-    assert parts == pytest.approx([0.03, 0.02, 0.01], rel=0.2)
+    parts = [found[f"sd_{name}"] for name in ("backbone", "teacher", "rest")]
+    assert parts == pytest.approx([0.03, 0.02, 0.01], rel=0.2) and found["sd_seed"] == 0
     assert found["difference"] == pytest.approx(0.05, abs=0.01)
+
+
+def test_what_a_seed_does_to_all_backbones_alike_widens_the_interval_of_a_nested_difference() -> None:
+    """Students from random weights that have no teacher are the same runs with every backbone."""
+    found = nested_difference(nested((0.002, 0.002, 0.004), shared=0.03), "s", "PKD", "KD")
+    sds = [found[f"sd_{name}"] for name in ("backbone", "teacher", "seed", "rest")]
+    error = sqrt(sum(sd**2 / count for sd, count in zip(sds, (5, 15, 12, 60), strict=True)))  # of a balanced design
+    half = stats.t.ppf(0.975, 4) * error
+    assert found["high"] - found["difference"] == pytest.approx(half, rel=1e-3)
+    drawn = np.random.default_rng(1).normal(0, 0.03, 12).std(ddof=1)
+    assert sds[2:] == pytest.approx([drawn, 0.004], rel=0.2)
+    frame = nested((0.002, 0.002, 0.004), shared=0.03)
+    alone = frame.assign(source=frame["source"] + frame["backbone"].astype(str))  # as if no rows were shared
+    narrow = nested_difference(alone, "s", "PKD", "KD")
+    assert narrow["high"] - narrow["low"] < 0.7 * (found["high"] - found["low"])
+
+
+def test_teachers_of_equal_names_are_other_teachers_with_another_backbone() -> None:
+    frame = nested((0.01, 0.02, 0.01))
+    named = frame.assign(teacher=frame["backbone"].astype(str) + "/" + frame["teacher"].astype(str))
+    assert nested_difference(frame, "s", "PKD", "KD") == nested_difference(named, "s", "PKD", "KD")
 
 
 def test_nested_differences_without_any_variance_between_backbones_have_an_interval_too() -> None:
