@@ -232,6 +232,17 @@ def test_recorded_runs_are_complete_and_their_seeds_paired(path):
     assert all(len(found) >= 3 for found in seeds.values())
 
 
+def test_with_more_epochs_skip_s_lead_grows_from_random_weights_and_shrinks_from_the_first_layers() -> None:
+    study = [load_results(RESULTS / "study" / f"{name}.jsonl") for name in ("students", "controls")]
+    steps = study[1].query("num_train_epochs != 12")
+    alike = ["init", "teacher", "seed", "method"]
+    frame = pd.concat([study[0].merge(steps[alike].drop_duplicates()), steps])
+    means = frame.pivot_table("test_accuracy", ["init", "num_train_epochs"], "method")
+    leads = means["PKD-Skip"] - means["KD"]
+    assert leads.loc["random"].index.tolist() == [6, 12, 24] and leads.loc["random"].is_monotonic_increasing
+    assert leads.loc["pretrained"].is_monotonic_decreasing and (leads > 0).all()
+
+
 def test_from_random_weights_skip_is_ahead_with_every_backbone_and_from_the_first_layers_it_is_not() -> None:
     frame = load_results(RESULTS / "study" / "students.jsonl").query("task == 'mini-sentiment'")
     means = frame.pivot_table("test_accuracy", ["init", "backbone"], "method")
