@@ -42,6 +42,7 @@ NEEDS_MORE = {
     "training_size",
     "unlabelled",
     "when_patience_pays",
+    "another_task",
     "patience_tuning",
     "beyond",
     "beyond_tuning",
