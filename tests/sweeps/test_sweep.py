@@ -250,7 +250,7 @@ def test_what_a_notebook_leaves_is_whole(tmp_path):
 def test_students_of_a_teacher_that_failed_are_not_tried(workshop):
     folder = workshop / "untaught"
     folder.mkdir()
-    text = GRID.format(notebook=workshop / "student.ipynb").replace("64", "64, teacher.mixed_precision: fp16")
+    text = GRID.replace("64", "64, teacher.mixed_precision: fp16").format(notebook=workshop / "student.ipynb")
     (folder / "grid.yaml").write_text(text)
     ended = run_to_its_end(folder, "out").returncode
     told = (folder / "out.log").read_text()
