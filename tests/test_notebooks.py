@@ -283,7 +283,7 @@ def without_taught(cell):
     """The cell's lines but those of a parameters cell that name a teacher's rows, or rows of one's own."""
     tags = cell.metadata.get("tags", [])
     extra = (
-        (*OWN_ROWS, LOGGED, "distance", *(TAUGHT if cell.source.startswith("teacher_dir") else ()))
+        (*OWN_ROWS, LOGGED, "distance", *(TAUGHT if cell.source.startswith(("teacher_dir", "beyond")) else ()))
         if "parameters" in tags
         else ()
     )

@@ -264,7 +264,7 @@ def test_a_correlation_goes_through_notebooks_report_and_archive(task, backbone,
 def test_a_grid_of_own_rows_is_interrupted_and_gone_on_with_and_reported(taught, tmp_path):
     weights = [[], ["balanced"]]
     grid = {
-        "notebook": "02_distill_last_vs_skip", "seeds": [0], "grid": {"class_weights": weights},
+        "notebook": "02_distill_last_vs_skip", "seeds": [0, 1], "grid": {"class_weights": weights},
         "parameters": {"teacher_dir": str(taught["teacher"]), "methods": "KD"} | STUDENTS,
     }  # fmt: skip
     (tmp_path / "own.yaml").write_text(json.dumps(grid))
@@ -278,14 +278,14 @@ def test_a_grid_of_own_rows_is_interrupted_and_gone_on_with_and_reported(taught,
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130 and "interrupted: the same command goes on from there" in said
     ended = {file: file.stat().st_mtime_ns for file in out.glob("runs/*/run.json")}
-    assert len(ended) == 1
+    assert 1 <= len(ended) < 4  # on a busy machine more than one ends before the signal is heard
     assert main(command) == 0
     assert ended.items() <= {file: file.stat().st_mtime_ns for file in out.glob("runs/*/run.json")}.items()
     swept = {(one.seed, str(one.config["class_weights"])): one.fingerprints["weights"] for one in load_records(out)}
-    assert len(swept) == 2
+    assert len(swept) == 4
     for weighted in weights:
         alone = tmp_path / f"alone-{len(weighted)}"
-        found = run_cells("02", teacher_dir=str(taught["teacher"]), **STUDENTS, methods=["KD"],
+        found = run_cells("02", teacher_dir=str(taught["teacher"]), **STUDENTS, methods=["KD"], seeds=[0, 1],
                           class_weights=weighted, output_dir=str(alone))  # fmt: skip
         for one in found["runs"]:
             assert swept[one.seed, str(weighted)] == one.fingerprints["weights"]
