@@ -7,14 +7,16 @@ import sys
 import pandas as pd
 import pytest
 import torch
+import yaml
 
 from pkdlib import ROOT, DistillConfig, layer_map, load_records, validate
 from pkdlib.analysis.paper import reference_rows
 from pkdlib.analysis.similarity import most_similar_layers
 from pkdlib.analysis.statistics import decide, differences_by, mean_interval, paired_difference
-from pkdlib.analysis.tables import history_frame, load_results
+from pkdlib.analysis.tables import history_frame, load_results, variant_names
 
 RESULTS = ROOT / "data" / "results"
+GRIDS = ROOT / "notebooks" / "grids"
 sys.path.insert(0, str(ROOT / "data"))
 import tables  # noqa: E402
 
@@ -249,3 +251,23 @@ def test_from_random_weights_skip_is_ahead_with_every_backbone_and_from_the_firs
     ahead = means[["KD", "PKD-Last", "PKD-One", "PKD-Reverse"]].rsub(means["PKD-Skip"], axis=0)
     assert len(ahead.loc["random"]) == 5 and (ahead.loc["random"] > 0).all(axis=None)
     assert ahead.loc["pretrained", "KD"].max() > 0.01 > -0.01 > ahead.loc["pretrained", "KD"].min()
+
+
+def test_every_other_distance_and_map_has_the_beta_that_was_best_of_those_tried() -> None:
+    tried, used = (students_of(f"beyond/{name}.jsonl") for name in ("tuning", "variants"))
+    tried, used = (frame.assign(method=variant_names(frame)) for frame in (tried, used))
+    means = tried.groupby(["init", "method", "beta"])["dev_accuracy"].mean().unstack("beta")
+    best = means.idxmax(axis=1)
+    taken = used.set_index(["init", "method"])["beta"]
+    assert (taken == best.reindex(taken.index)).all() and set(taken.index) == set(best.index)
+    ends = {one for one, row in means.iterrows() if best[one] in (row.dropna().index.min(), row.dropna().index.max())}
+    assert ends == {("pretrained", "cka")}  # where next to no patience is the best
+    grids = {name: yaml.safe_load((GRIDS / f"{name}.yaml").read_text("utf-8")) for name in ("beyond", "beyond_tuning")}
+    listed = {
+        name: {(one.get("init"), one["distance" if one["methods"] == "PKD-Skip" else "methods"], one["beta"]) for one in
+               grid["list"]} for name, grid in grids.items()
+    }  # fmt: skip
+    plain = best.drop(index="TinyBERT", level="method")
+    assert listed["beyond"] == {(*key, beta) for key, beta in plain.items()}
+    betas = means.loc["random"].drop(index="TinyBERT").stack().dropna()
+    assert listed["beyond_tuning"] == {(None, *key) for key in betas.index}
