@@ -24,7 +24,7 @@ from pkdlib.analysis.statistics import (
     paired_difference,
     summary,
 )
-from pkdlib.analysis.tables import load_results, variant_names, ways_to_tasks
+from pkdlib.analysis.tables import load_results, several_tasks, variant_names
 
 FOLDER = Path(__file__).parent / "results"
 PROJECT = Path(__file__).parent.parent
@@ -150,11 +150,11 @@ def beyond_table(file: str, study: str, metric: str) -> str:
 
 def tasks_table(file: str, metric: str) -> str:
     """One student for several tasks beside one for each: means, and together minus alone on equal seeds."""
-    frame = load_results(FOLDER / file)
-    frame = frame[frame["method"] != "teacher"]
-    frame = frame.assign(case=frame["task"] + ", " + frame["method"], method=ways_to_tasks(frame))
+    frame = several_tasks(load_results(FOLDER / file))
     pairs = [("by size", "alone"), ("by root", "alone"), ("by size", "alone, longer")]
     table = decide(differences_by(frame, metric, "case", pairs))
+    shown = set(zip(table["method"], table["baseline"], strict=True))
+    pairs = [pair for pair in pairs if pair in shown]
     rows = {case: [""] * len(pairs) for case in dict.fromkeys(table["case"])}
     for row in table.to_dict("records"):
         rows[row["case"]][pairs.index((row["method"], row["baseline"]))] = _claim(row)
@@ -234,6 +234,14 @@ def speed_table() -> str:
     return _markdown(pd.DataFrame(columns).reindex(list(columns["cpu"])).fillna(""))
 
 
+def costs_table(file: str) -> str:
+    """A distillation's time with every other distance, map and objective, as times of PKD-Skip's own."""
+    figures = json.loads((FOLDER / "benchmarks" / f"{file}.json").read_text(encoding="utf-8"))["figures"]
+    own = {re.fullmatch(r"distil_(\w+?)_vs_skip_processor", one["name"]): one for one in figures}
+    rows = {name[1]: [_measured(pd.Series(one))] for name, one in own.items() if name}
+    return _markdown(pd.DataFrame(rows, index=["times PKD-Skip's processor time"]).T)
+
+
 def _measured(row: pd.Series) -> str:
     median, low, high = (f"{row[name]:.2f}" if row["unit"] == "x" else f"{row[name]:.3g}" for name in SPREAD)
     return f"{median}{'' if row['unit'] == 'x' else ' ' + row['unit']} [{low}, {high}]"
@@ -257,12 +265,14 @@ def tables() -> dict[str, str]:
         "mini-study": study_table("study/students.jsonl", "test_accuracy", "mini-sentiment"),
         "mini-study-inference": study_table("study/students.jsonl", "test_accuracy", "mini-inference"),
         "mini-beyond": beyond_table("beyond/variants.jsonl", "study/students.jsonl", "test_accuracy"),
+        "variant-costs": costs_table("variants"),
         "mini-tasks": tasks_table("beyond/tasks.jsonl", "test_accuracy"),
         "mini-learning-rate": learning_rate_table("mini-sentiment-3-learning-rate.jsonl", "dev_accuracy"),
         "mini-layers": layers_table("mini-sentiment-6"),
         "mini-teachers": teachers_table("mini-sentiment-better-teacher.jsonl", "test_accuracy"),
         "mini-unlabelled": unlabelled_table("mini-sentiment-3-unlabelled.jsonl", "test_accuracy"),
         "real": comparison_table(real, "dev_accuracy"),
+        "real-tasks": tasks_table("beyond/real_tasks.jsonl", "dev_accuracy"),
         "real-starts": starts_table("sst2-3-all", "dev_accuracy"),
         "speed": speed_table(),
     }

@@ -135,11 +135,13 @@ def variant_names(frame: pd.DataFrame) -> pd.Series:
     return frame["method"].where((frame["method"] != "PKD-Skip") | (distance == "squared"), distance)
 
 
-def ways_to_tasks(frame: pd.DataFrame) -> pd.Series:
-    """How each student learned its task: with others by size or by root, or alone; longer: in more epochs."""
+def several_tasks(frame: pd.DataFrame) -> pd.DataFrame:
+    """The students: `case` is their task and method, `method` how each learned: with other tasks, alone, or longer."""
+    frame = frame[frame["method"] != "teacher"]
     together, epochs = frame["tasks"].notna(), frame["num_train_epochs"]
     ways = frame["sampling"].map({"size": "by size", "sqrt": "by root"}).where(together, "alone")
-    return ways.mask(~together & (epochs > epochs[together].max()), "alone, longer")
+    ways = ways.mask(~together & (epochs > epochs[together].max()), "alone, longer")
+    return frame.assign(case=frame["task"] + ", " + frame["method"], method=ways)
 
 
 @contextmanager
