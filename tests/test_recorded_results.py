@@ -273,3 +273,14 @@ def test_every_other_distance_and_map_has_the_beta_that_was_best_of_those_tried(
     assert listed["beyond"] == {(*key, beta) for key, beta in plain.items()}
     betas = means.loc["random"].drop(index="TinyBERT").stack().dropna()
     assert listed["beyond_tuning"] == {(None, *key) for key in betas.index}
+
+
+@pytest.mark.parametrize("name, of_layers, of_random", [
+    ("mini-study", ["KD − FT"], ["KD − FT", "PKD-Skip − KD", "PKD-Skip − PKD-Last", "PKD-Skip − PKD-One"]),
+    ("mini-beyond", [], ["cka"]),
+    ("real-tasks", [], None),
+])  # fmt: skip
+def test_what_the_guide_calls_decided_is_bold_in_its_table(name, of_layers, of_random) -> None:
+    rows = [line.strip("| ").split(" | ") for line in tables.tables()[name].splitlines()[2:]]
+    bold = [[row[0] for row in rows if row[column].startswith("**")] for column in range(1, len(rows[0]))]
+    assert bold == [of_layers, of_random] if of_random else bold == [of_layers]
