@@ -464,10 +464,12 @@ def test_other_numbers_give_10_another_answer(capsys):
         table = compared([by, -by])
         of_tasks = compared([-by, by]).assign(case=["small task, KD", "large task, KD"])
         given = {"starts": ["random"], "STARTS": starts, "by_start": table.assign(init="random"), "by_task": of_tasks}
+        given["by_real"] = compared([0.0001, by]).assign(case=["sst2, KD", "rte, KD"])
         told[by] = answer_of("10", capsys, **given).data
     assert "new0 is ahead of old by +5.0" in told[0.05] and "new1 is behind old by -5.0" in told[0.05]
-    assert "2 of 2 claims decided: small task, KD: new0 is behind old" in told[0.05]
-    assert "no variant of 2 is decided to differ" in told[0.0001] and "0 of 2 claims decided" in told[0.0001]
+    assert "several tasks, 2 of 2 claims decided: small task, KD: new0 is behind old" in told[0.05]
+    assert "real tasks, 1 of 2 claims decided: rte, KD: new1 is ahead of old" in told[0.05]
+    assert "no variant of 2 is decided to differ" in told[0.0001] and told[0.0001].count("0 of 2 claims decided") == 2
     assert "ahead" not in told[0.0001] and "behind" not in told[0.0001]
 
 
